@@ -1,0 +1,61 @@
+# make demo   the whole way on a tiny model, from nothing but Python and make
+# make test   all tests that this machine can run
+# make check  format, lint, types, import contracts, tests: what gates a change
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+export OMP_NUM_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types contracts device check-slow clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing edge-mer with its workbench into $(VENV)"
+	$(BIN)/python $(PIP_INSTALL) -e '.[export,calibrate]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing edge-mer with its workbench and its tests into $(VENV)"
+	$(BIN)/python $(PIP_INSTALL) -e '.[export,calibrate,dev]'
+	@touch $@ $(VENV)/demo.stamp
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/edge-mer demo --out demo
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python tests/helpers/system_packages.py
+
+check: $(VENV)/dev.stamp lint types contracts test device
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+contracts: $(VENV)/dev.stamp
+	$(BIN)/lint-imports --no-cache
+
+# The half that runs on the device, on the Pythons of JetPack 6 and 7, where they are found.
+device: $(VENV)/dev.stamp
+	$(BIN)/python tests/helpers/device_pythons.py
+
+check-slow: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf $(VENV) .venv-device-* demo build

@@ -1,0 +1,1 @@
+"""The workbench that makes small candidates and says what they cost; needs onnx."""

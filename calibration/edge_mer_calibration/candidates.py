@@ -1,0 +1,196 @@
+"""Adds quantized candidates to a bundle, each with what it costs in fidelity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+import edge_mer
+from edge_mer.bundle.manifest import Calibration, Candidate, FileEntry, Manifest, OutputError, PrecisionName
+from edge_mer.bundle.read import Bundle
+from edge_mer.bundle.write import check_free, write_bundle
+from edge_mer.engine.base import Engine
+from edge_mer.engine.onnxruntime import OrtOptions
+from edge_mer.errors import UsageError
+from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
+from edge_mer.runtime.proof import engine_fusion, golden_errors, golden_sessions, output_error
+from edge_mer.runtime.setup import open_engines
+from edge_mer.types.model import ModelSpec
+from edge_mer_calibration.quantize import METHOD, SCHEMES, quantize_stage
+from edge_mer_calibration.windows import WindowSet, choose_windows, trace_sessions
+
+Say = Callable[[str], None]
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class CalibrationPlan:
+    """What to calibrate with.
+
+    Attributes:
+        data: URIs of the sessions that windows come from.
+        check: URIs of other sessions, on which fidelity is measured.
+        n_windows: Windows to use, neither more nor fewer.
+        precisions: Candidates to make.
+    """
+
+    data: Sequence[str]
+    check: Sequence[str]
+    n_windows: int
+    precisions: Sequence[PrecisionName]
+
+
+def calibrate_bundle(
+    bundle: Bundle, setup: PipelineSetup, plan: CalibrationPlan, out: Path, say: Say, *, replace: bool
+) -> Manifest:
+    """Write a new bundle with the candidates of `bundle` and the planned ones.
+
+    Args:
+        bundle: Has an `fp32` candidate.
+        setup: That candidate, ready to run.
+        plan: What to calibrate with.
+        out: The new bundle's folder.
+        say: Told what is being done.
+        replace: Whether a bundle of that name may be replaced.
+
+    Raises:
+        UsageError: No such precision, or the place is taken.
+        DataError: A session cannot be used, or there are too few windows.
+    """
+    if unknown := [name for name in plan.precisions if name not in SCHEMES]:
+        raise UsageError(f"unknown precision {unknown[0]!r}", expected=" or ".join(SCHEMES))
+    check_free(out, replace=replace)
+    say(f"playing {len(plan.data)} sessions for calibration")
+    model = bundle.manifest.model
+    windows = choose_windows(model, trace_sessions(setup, plan.data), plan.n_windows)
+    say(f"playing {len(plan.check)} other sessions for fidelity")
+    checked = trace_sessions(setup, plan.check)
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    candidates = dict(bundle.manifest.candidates)
+    for precision in plan.precisions:
+        stages = _quantize(bundle, windows, precision, say)
+        say(f"measuring {precision}")
+        candidates[precision] = _candidate(bundle, precision, stages, checked)
+        files |= {f"stages/{stage}.{precision}.onnx": data for stage, data in stages.items()}
+    return _write(bundle, candidates, files, windows, plan, out, replace=replace)
+
+
+def _quantize(bundle: Bundle, windows: WindowSet, precision: str, say: Say) -> dict[str, bytes]:
+    stages = {}
+    for stage in bundle.manifest.model.stages:
+        say(f"quantizing {stage} to {precision} on {windows.n_windows} windows")
+        stages[stage] = quantize_stage(
+            bundle.read_stage("fp32", stage), windows.feeds[stage], SCHEMES[precision]
+        )
+    return stages
+
+
+def _candidate(
+    bundle: Bundle, precision: str, stages: dict[str, bytes], checked: list[list[StepTrace]]
+) -> Candidate:
+    model = bundle.manifest.model
+    engines = open_engines(model, stages, OrtOptions.for_precision(precision))
+    sessions = golden_sessions(bundle.manifest.golden, bundle.read_arrays)
+    errors = golden_errors(PipelineSetup(model, engines, None), bundle.manifest.golden, sessions)
+    n_bytes = sum(len(data) for data in stages.values())
+    note = None
+    if bundle.manifest.lineage.n_params - bundle.manifest.lineage.n_params_pruned < MILLION:
+        note = "below a million parameters INT8 seldom wins size or time: compare with fp32"
+    return Candidate(
+        stages={stage: f"stages/{stage}.{precision}.onnx" for stage in stages},
+        n_bytes=n_bytes,
+        golden=errors,
+        fidelity=fidelity(model, engines, checked),
+        note=note,
+    )
+
+
+def fidelity(
+    model: ModelSpec, engines: dict[str, Engine], sessions: list[list[StepTrace]]
+) -> dict[str, OutputError]:
+    """Outputs of quantized stages against FP32's on the same step tensors.
+
+    Args:
+        model: The model's declaration.
+        engines: The quantized stages.
+        sessions: FP32's traces.
+
+    Returns:
+        Output -> error in standard deviations of FP32's output, and concordance with it.
+    """
+    found: dict[str, list[float]] = {output.name: [] for output in model.outputs}
+    expected: dict[str, list[float]] = {output.name: [] for output in model.outputs}
+    for traces in sessions:
+        for trace, raw in zip(traces, _replay(model, engines, traces), strict=True):
+            for name, value in raw.items():
+                found[name].append(value)
+                expected[name].append(trace.raw[name])
+    errors = {}
+    for name, values in expected.items():
+        truth = np.array(values)
+        errors[name] = output_error(np.array(found[name]), truth, float(truth.std()))
+    return errors
+
+
+def _replay(model: ModelSpec, engines: dict[str, Engine], traces: list[StepTrace]) -> list[dict[str, float]]:
+    """What the quantized stages give where FP32 gave something, per step."""
+    n_steps, run_fusion = model.fusion.n_steps, engine_fusion(model, engines[model.fusion.stage])
+    features: dict[str, NDArray[np.floating]] = {}
+    for encoder in model.encoders:
+        rows = np.zeros((n_steps - 1 + len(traces), *encoder.output.concrete(batch=1)[1:]), np.float32)
+        for index, trace in enumerate(traces):
+            if encoder.stage in trace.inputs:
+                feed = {encoder.input.name: trace.inputs[encoder.stage]}
+                rows[n_steps - 1 + index] = engines[encoder.stage].run(feed)[encoder.output.name][0]
+        features[encoder.stage] = rows
+    results: list[dict[str, float]] = []
+    for index, trace in enumerate(traces):
+        if trace.n_used == 0:
+            results.append({})
+            continue
+        present = trace.present[:, n_steps - trace.n_used :]
+        window = {
+            stage: rows[index + n_steps - trace.n_used : index + n_steps] * present[row][:, np.newaxis]
+            for row, (stage, rows) in enumerate(features.items())
+        }
+        results.append(run_fusion(window, present))
+    return results
+
+
+def _write(
+    bundle: Bundle,
+    candidates: dict[PrecisionName, Candidate],
+    files: dict[str, bytes],
+    windows: WindowSet,
+    plan: CalibrationPlan,
+    out: Path,
+    *,
+    replace: bool,
+) -> Manifest:
+    lineage = bundle.manifest.lineage
+    made_by = (
+        *lineage.made_by,
+        f"edge-mer calibrate {edge_mer.__version__}, onnxruntime {onnxruntime.__version__}",
+    )
+    calibration = Calibration(
+        source=tuple(plan.data), n_windows=windows.n_windows, windows_sha256=windows.sha256, method=METHOD
+    )
+
+    def manifest(table: dict[str, FileEntry]) -> Manifest:
+        return bundle.manifest.model_copy(
+            update={
+                "candidates": candidates,
+                "lineage": lineage.model_copy(
+                    update={"made_by": made_by, "parent": bundle.manifest.bundle_id}
+                ),
+                "calibration": calibration,
+                "files": table,
+            }
+        )
+
+    return write_bundle(out, files, manifest, replace=replace)

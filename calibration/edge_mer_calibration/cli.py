@@ -1,0 +1,84 @@
+"""`edge-mer calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from edge_mer.bundle.manifest import Manifest, PrecisionName
+from edge_mer.bundle.read import open_bundle
+from edge_mer.cli.common import detector_for, err, out, table
+from edge_mer.errors import UsageError
+from edge_mer.runtime.setup import open_setup
+from edge_mer_calibration.candidates import CalibrationPlan, calibrate_bundle
+from edge_mer_calibration.windows import default_sources
+
+
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    to: Annotated[Path, typer.Option("--out", help="The new bundle's folder.")],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="A session to calibrate on, e.g. file:clip.mp4 or sim:person=3. May be given several times; default: simulated people."
+        ),
+    ] = [],  # noqa: B006
+    check: Annotated[
+        list[str],
+        typer.Option(help="A session to measure fidelity on; default: other simulated people."),
+    ] = [],  # noqa: B006
+    windows: Annotated[int, typer.Option(min=1, help="Windows to calibrate on.")] = 64,
+    precision: Annotated[list[str], typer.Option(help="Candidates to add.")] = ["int8-cpu", "int8-trt"],  # noqa: B006
+    face_detector: Annotated[
+        Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle of that name.")] = False,
+) -> None:
+    """Add INT8 candidates to a bundle."""
+    opened = open_bundle(bundle)
+    model = opened.manifest.model
+    plan = CalibrationPlan(
+        data=data or default_sources(model, windows, first_person=700, n_people=6),
+        check=check or default_sources(model, 30, first_person=800, n_people=2),
+        n_windows=windows,
+        precisions=[_precision(name) for name in precision],
+    )
+    with err.status("starting") as status:
+        setup = open_setup(opened, "fp32", detector_for(model, face_detector))
+        manifest = calibrate_bundle(opened, setup, plan, to, status.update, replace=replace)
+    _show(manifest, to)
+
+
+def _precision(name: str) -> PrecisionName:
+    known = {one: one for one in get_args(PrecisionName)}
+    if name not in known:
+        raise UsageError(f"unknown precision {name!r}", expected="int8-cpu or int8-trt")
+    precision: PrecisionName = known[name]
+    return precision
+
+
+def _show(manifest: Manifest, to: Path) -> None:
+    whole = manifest.candidates["fp32"].n_bytes
+    rows = []
+    for name, candidate in manifest.candidates.items():
+        errors = candidate.fidelity or candidate.golden
+        rms = ", ".join(f"{output} {error.rms:.2g}" for output, error in errors.items())
+        ccc = ", ".join(
+            f"{o} {e.ccc:.4f}" for o, e in (candidate.fidelity or {}).items() if e.ccc is not None
+        )
+        rows.append(
+            [
+                name,
+                f"{candidate.n_bytes / 1e6:.2f}",
+                f"{candidate.n_bytes / whole:.3f}",
+                rms,
+                ccc or "reference",
+            ]
+        )
+    out.print(table(["precision", "MB", "of FP32", "rms error / deviation", "fidelity CCC"], rows))
+    out.print(f"\n{to} is {manifest.bundle_id}")
+    for name, candidate in manifest.candidates.items():
+        if candidate.note:
+            out.print(f"{name}: {candidate.note}.")

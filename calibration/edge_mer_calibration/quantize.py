@@ -1,0 +1,175 @@
+"""From a float stage to an INT8 stage: explicit Q/DQ, weights stored as int8.
+
+Two schemes, since no one graph is fast and right everywhere:
+
+- `int8-cpu`: unsigned asymmetric activations, int8 weights per channel, everything else FP32;
+- `int8-trt`: symmetric int8 with zero point 0 throughout, everything else FP16.
+
+Quantized are convolutions and matrix products with weights. Products of two activations (attention
+scores and their use) stay in float.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+from edge_mer.bundle.onnx_guard import MAX_IR_VERSION
+
+METHOD = "min-max over the windows"
+_OPERATORS = ("Conv", "MatMul", "Gemm")
+Feed = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How numbers become 8 bits.
+
+    Attributes:
+        activation: Type of the activations.
+        symmetric: Zero point 0 for activations too.
+        quantize_bias: Biases as int32, which ONNX Runtime's INT8 kernels want and TensorRT does not.
+        half: Everything that stays in float becomes FP16; inputs and outputs stay FP32.
+    """
+
+    activation: QuantType
+    symmetric: bool
+    quantize_bias: bool
+    half: bool
+
+
+SCHEMES = {
+    "int8-cpu": Scheme(QuantType.QUInt8, symmetric=False, quantize_bias=True, half=False),
+    "int8-trt": Scheme(QuantType.QInt8, symmetric=True, quantize_bias=False, half=True),
+}
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Gives each feed once; an error in a feed ends the calibration, not just its data."""
+
+    def __init__(self, feeds: list[Feed]) -> None:
+        self._left = iter(feeds)
+        self.n_given = 0
+
+    def get_next(self) -> Feed | None:
+        feed = next(self._left, None)
+        self.n_given += feed is not None
+        return feed
+
+
+def quantize_stage(model: bytes, feeds: list[Feed], scheme: Scheme) -> bytes:
+    """The stage in 8 bits.
+
+    Args:
+        model: The FP32 stage.
+        feeds: Its inputs in every calibration window.
+        scheme: How.
+
+    Raises:
+        RuntimeError: Not every window was used.
+    """
+    graph = onnx.load_model_from_string(model)
+    reader = _Reader(feeds)
+    with tempfile.TemporaryDirectory(prefix="edge-mer-") as folder, _quiet():
+        source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
+        source.write_bytes(model)
+        quantize_static(
+            source,
+            target,
+            reader,
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_OPERATORS),
+            nodes_to_quantize=_weighted(graph),
+            per_channel=True,
+            activation_type=scheme.activation,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options=_options(scheme),
+        )
+        quantized = onnx.load(target)
+    if reader.n_given != len(feeds):
+        raise RuntimeError(f"calibration used {reader.n_given} of {len(feeds)} windows")
+    if scheme.half:
+        quantized = _to_half(quantized)
+    compact(quantized)
+    onnx.checker.check_model(quantized)
+    return bytes(quantized.SerializeToString(deterministic=True))
+
+
+def _options(scheme: Scheme) -> dict[str, Any]:
+    return {
+        "ActivationSymmetric": scheme.symmetric,
+        "WeightSymmetric": True,
+        "QuantizeBias": scheme.quantize_bias,
+        "AddQDQPairToWeight": False,  # a pair around float weights saves nothing on disk
+    }
+
+
+def _weighted(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that multiply activations by weights."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [n.name for n in model.graph.node if n.op_type in _OPERATORS and n.input[1] in weights]
+
+
+def _to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    half = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True, op_block_list=[])
+    wrapped = OnnxModel(half)
+    wrapped.topological_sort()  # the conversion leaves its casts at the end
+    made: onnx.ModelProto = wrapped.model
+    return made
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Remarks that ask for a preprocessing which the exporter already did."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def compact(model: onnx.ModelProto) -> None:
+    """Strip what no one reads, and give inner tensors the shortest names: half of a small INT8 file."""
+    model.ir_version = MAX_IR_VERSION
+    model.producer_name, model.producer_version, model.doc_string = "edge-mer", "", ""
+    del model.metadata_props[:]
+    standard = [entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    del model.opset_import[:]
+    model.opset_import.extend(standard)
+    graph = model.graph
+    del graph.value_info[:]
+    del graph.metadata_props[:]
+    kept = {value.name for value in (*graph.input, *graph.output)} | {""}
+    short: dict[str, str] = {}
+
+    def name(old: str) -> str:
+        return old if old in kept else short.setdefault(old, f"t{len(short)}")
+
+    for tensor in graph.initializer:
+        tensor.name, tensor.doc_string = name(tensor.name), ""
+    for node in graph.node:
+        node.name, node.doc_string = "", ""
+        del node.metadata_props[:]
+        node.input[:] = [name(one) for one in node.input]
+        node.output[:] = [name(one) for one in node.output]

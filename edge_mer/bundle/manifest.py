@@ -1,0 +1,129 @@
+"""What a bundle says about itself: `manifest.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import Field
+
+from edge_mer.types.model import Declared, ModelSpec
+
+SCHEMA_VERSION = 1
+
+PrecisionName = Literal["fp32", "fp16", "int8-cpu", "int8-trt"]
+
+
+class FileEntry(Declared):
+    """One file of the bundle."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    n_bytes: int = Field(ge=0)
+
+
+class OutputError(Declared):
+    """How far an output is from PyTorch's, in units of the output's own standard deviation.
+
+    Attributes:
+        max: Largest error.
+        rms: Root of the mean square error.
+        ccc: Concordance with PyTorch's output (fidelity; no label is involved); None where the
+            output does not vary.
+    """
+
+    max: float = Field(ge=0)
+    rms: float = Field(ge=0)
+    ccc: float | None = None
+
+
+class Candidate(Declared):
+    """The stages in one precision, with their evidence.
+
+    Attributes:
+        stages: Stage -> path of its ONNX.
+        n_bytes: Of all its stages.
+        golden: Output -> error on the golden sessions, measured on the workbench.
+        fidelity: Output -> error on other sessions; None for the reference itself.
+        note: What a reader should know.
+    """
+
+    stages: dict[str, str]
+    n_bytes: int = Field(gt=0)
+    golden: dict[str, OutputError]
+    fidelity: dict[str, OutputError] | None = None
+    note: str | None = None
+
+
+class Golden(Declared):
+    """Simulated sessions with PyTorch's outputs.
+
+    Attributes:
+        sessions: Paths of the recordings, of different people.
+        n_steps: Steps in each.
+        deviation: Output (or "feature.<stage>") -> its standard deviation over the sessions.
+    """
+
+    sessions: tuple[str, ...] = Field(min_length=2)
+    n_steps: int = Field(gt=0)
+    deviation: dict[str, float]
+
+
+class Calibration(Declared):
+    """What the quantized candidates were calibrated on; only ranges leave the set.
+
+    Attributes:
+        source: URIs of the sessions.
+        n_windows: Windows used.
+        windows_sha256: Over all step tensors, in order.
+        method: How ranges became scales.
+    """
+
+    source: tuple[str, ...]
+    n_windows: int
+    windows_sha256: str
+    method: str
+
+
+class Lineage(Declared):
+    """Where the weights come from.
+
+    Attributes:
+        made_by: Program and version of each verb, in order.
+        weights: "random, seed 0, …" or the checkpoint's file names.
+        checkpoint_sha256: File name -> sha256.
+        n_params: Parameters in the checkpoint.
+        n_params_pruned: Of them, never reaching an output and left out.
+        parent: bundle_id of the bundle this one was made from.
+    """
+
+    made_by: tuple[str, ...]
+    weights: str
+    checkpoint_sha256: dict[str, str] = Field(default_factory=dict)
+    n_params: int
+    n_params_pruned: int
+    parent: str | None = None
+
+
+class Manifest(Declared):
+    """The whole of it. `bundle_id` is the sha256 of its canonical JSON."""
+
+    schema_version: Literal[1] = 1
+    model: ModelSpec
+    candidates: dict[PrecisionName, Candidate] = Field(min_length=1)
+    golden: Golden
+    lineage: Lineage
+    calibration: Calibration | None = None
+    files: dict[str, FileEntry]
+
+    def canonical(self) -> bytes:
+        """JSON with sorted keys and no white space: the bytes that `bundle_id` hashes."""
+        text = json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+        return text.encode()
+
+    @property
+    def bundle_id(self) -> str:
+        """The word sha256, a colon, and the hash of `canonical()`."""
+        return "sha256:" + hashlib.sha256(self.canonical()).hexdigest()

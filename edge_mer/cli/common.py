@@ -1,0 +1,56 @@
+"""What several verbs share: options, detector, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+from rich.table import Table
+
+from edge_mer.errors import UsageError
+from edge_mer.preprocess.face import FaceDetector
+from edge_mer.preprocess.face_detectors import open_face_detector
+from edge_mer.runtime.setup import looks_at_faces
+from edge_mer.types.model import MissingPolicy, ModelSpec
+from edge_mer.types.signals import Modality
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def detector_for(model: ModelSpec, yunet: Path | None) -> FaceDetector | None:
+    """The face detector that a model needs: YuNet when its ONNX is given, else OpenCV's cascades."""
+    return open_face_detector(yunet) if looks_at_faces(model) else None
+
+
+def parse_missing(values: Sequence[str]) -> dict[Modality, MissingPolicy]:
+    """Policies such as "audio=mask".
+
+    Raises:
+        UsageError: Not of that form, or no such policy.
+    """
+    policies: dict[Modality, MissingPolicy] = {}
+    known_modalities = {name: name for name in get_args(Modality)}
+    known_policies = {name: name for name in get_args(MissingPolicy)}
+    for value in values:
+        modality, _, policy = value.partition("=")
+        if modality not in known_modalities or policy not in known_policies:
+            raise UsageError(
+                f"--missing {value} is not a policy",
+                expected=f"MODALITY=POLICY with POLICY one of {', '.join(known_policies)}",
+                hint="e.g. --missing audio=mask",
+            )
+        policies[known_modalities[modality]] = known_policies[policy]
+    return policies
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Table:
+    """A plain table; columns after the first are aligned right."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        made.add_row(*row)
+    return made

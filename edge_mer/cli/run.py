@@ -1,0 +1,81 @@
+"""`edge-mer run`: predictions from sources, one per hop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_mer.bundle.read import Bundle, open_bundle
+from edge_mer.cli.common import detector_for, err, parse_missing
+from edge_mer.clock import MonotonicClock
+from edge_mer.engine.onnxruntime import OrtOptions
+from edge_mer.runtime.build import Choice, cached_choice
+from edge_mer.runtime.session import SessionReport, run_session
+from edge_mer.runtime.setup import open_setup
+from edge_mer.sinks.registry import open_sink
+from edge_mer.sources.registry import open_source
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    source: Annotated[
+        list[str],
+        typer.Option(
+            help="Where data comes from, e.g. file:clip.mp4 or sim:seed=1. May be given several times."
+        ),
+    ],
+    sink: Annotated[
+        list[str],
+        typer.Option(
+            help="Where predictions go, e.g. jsonl:out.jsonl; jsonl:- is the terminal. May be given several times."
+        ),
+    ] = ["jsonl:-"],  # noqa: B006
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Play recordings as fast as they go, not at their own pace.")
+    ] = False,
+    precision: Annotated[
+        str | None, typer.Option(help="Run this precision instead of the one that build-engine chose.")
+    ] = None,
+    missing: Annotated[
+        list[str], typer.Option(help="What stands in for a modality that is not there, e.g. audio=mask.")
+    ] = [],  # noqa: B006
+    face_detector: Annotated[
+        Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
+    ] = None,
+) -> None:
+    """Run a bundle on sources and write predictions."""
+    policies = parse_missing(missing)
+    sources = [open_source(uri) for uri in source]
+    sinks = [open_sink(uri) for uri in sink]
+    opened = open_bundle(bundle)
+    choice = _choose(opened, precision)
+    detector = detector_for(opened.manifest.model, face_detector)
+    setup = open_setup(opened, choice.precision, detector, choice.options, policies)
+    report = run_session(setup, sources, sinks, MonotonicClock(), fast=fast)
+    _summarise(report, choice)
+
+
+def _choose(bundle: Bundle, precision: str | None) -> Choice:
+    if precision is not None:
+        return Choice(precision, OrtOptions.for_precision(precision))
+    built = cached_choice(bundle)
+    if built is not None:
+        return built
+    err.print("No engine was built for this bundle here: running fp32. Next: edge-mer build-engine.")
+    return Choice("fp32", OrtOptions.for_precision("fp32"))
+
+
+def _summarise(report: SessionReport, choice: Choice) -> None:
+    statuses = ", ".join(f"{n} {status}" for status, n in sorted(report.n_by_status.items()))
+    err.print(f"{report.n_predictions} predictions ({statuses}) in {choice.precision}.")
+    if report.n_by_reason:
+        err.print("Reasons: " + ", ".join(f"{reason} {n}" for reason, n in report.n_by_reason.most_common()))
+    counted = report.counters
+    if counted.n_dropped_tail or counted.n_late or counted.n_gaps:
+        err.print(
+            f"Dropped: {counted.n_dropped_tail} unfinished step, {counted.n_late} late; {counted.n_gaps} gaps."
+        )
+    if report.n_by_status["withheld"] == report.n_predictions:
+        err.print("Warning: every prediction was withheld; the reasons say why.")

@@ -1,0 +1,44 @@
+"""`edge-mer verify`: is the bundle whole, and is it still the model on this device?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_mer.bundle.read import open_bundle
+from edge_mer.cli.common import out, table
+from edge_mer.runtime.proof import Check, golden_sessions, prove
+from edge_mer.runtime.setup import open_setup
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    precision: Annotated[
+        list[str], typer.Option(help="Prove only this precision. May be given several times.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Prove again, on this device, that a bundle is whole and right."""
+    opened = open_bundle(bundle)
+    n_files = opened.check_files()
+    out.print(f"{n_files} files are as they were made: {opened.manifest.bundle_id}")
+    sessions = golden_sessions(opened.manifest.golden, opened.read_arrays)
+    proofs = {}
+    for name in precision or list(opened.manifest.candidates):
+        proofs[name] = prove(open_setup(opened, name, None), opened.manifest, name, sessions)
+        rows = [_row(check) for check in proofs[name].checks]
+        out.print(table(["check", "error", "must be", "verdict"], rows, title=f"\n{name}"))
+    for name, proof in proofs.items():
+        proof.demand(f"bundle {bundle}, {name}")
+    out.print(f"\nVerified: {', '.join(proofs)}. Errors are in standard deviations of each tensor.")
+
+
+def _row(check: Check) -> list[str]:
+    relation = ">" if check.is_control else "<="
+    return [
+        check.name,
+        f"{check.error:.2g}",
+        f"{relation} {check.tolerance:.2g}",
+        "pass" if check.passed else "FAIL",
+    ]

@@ -1,0 +1,1 @@
+"""Runs one stage, in one file per backend."""

@@ -1,0 +1,119 @@
+"""ONNX Runtime on the CPU: the engine that is always there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import onnxruntime as ort
+
+from edge_mer.engine.base import Array, Engine
+from edge_mer.errors import BundleError, MissingError
+from edge_mer.types.model import TensorSpec
+
+GraphLevel = Literal["basic", "extended", "all"]
+
+_LEVELS = {
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
+@dataclass(frozen=True)
+class OrtOptions:
+    """How ONNX Runtime runs a stage.
+
+    Attributes:
+        threads: Threads within one operator.
+        graph: How far the graph is rewritten at load time.
+        fuse_qdq: Run Q/DQ pairs as INT8 kernels; False computes them as they are written, which
+            is how a graph made for TensorRT can be judged here (the INT8 kernels refuse its FP16).
+    """
+
+    threads: int = 1
+    graph: GraphLevel = "all"
+    fuse_qdq: bool = True
+
+    @classmethod
+    def for_precision(cls, precision: str) -> OrtOptions:
+        """All processors, and a graph made for TensorRT computed as it is written."""
+        return cls(threads=available_threads(), fuse_qdq=precision != "int8-trt")
+
+
+def available_threads() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class OrtEngine(Engine):
+    """One stage in ONNX Runtime's CPU provider.
+
+    Args:
+        stage: Name of the stage.
+        model: The ONNX file's bytes; weights inside.
+        inputs: Declared inputs.
+        outputs: Declared outputs.
+        sizes: Sizes of free axes of the input buffers.
+        options: Threads and graph level.
+
+    Raises:
+        BundleError: The file is no ONNX that this ONNX Runtime reads, or its inputs and outputs
+            are not the declared ones.
+        MissingError: This ONNX Runtime lacks something that the file needs.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        model: bytes,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        sizes: dict[str, int],
+        options: OrtOptions | None = None,
+    ) -> None:
+        super().__init__(stage, inputs, outputs, sizes)
+        self._session = _open_session(stage, model, options or OrtOptions())
+        self._output_names = [spec.name for spec in outputs]
+        self._check_names()
+
+    def _check_names(self) -> None:
+        found_in = [i.name for i in self._session.get_inputs()]
+        found_out = [o.name for o in self._session.get_outputs()]
+        expected_in = [spec.name for spec in self.input_specs]
+        if (sorted(found_in), found_out) != (sorted(expected_in), self._output_names):
+            raise BundleError(
+                f"stage {self.stage}: the ONNX file is not what the manifest declares",
+                expected=f"inputs {expected_in}, outputs {self._output_names}",
+                found=f"inputs {found_in}, outputs {found_out}",
+                hint="export the bundle again",
+            )
+
+    def _run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = self._session.run(self._output_names, dict(feed))
+        return dict(zip(self._output_names, outputs, strict=True))
+
+
+def _open_session(stage: str, model: bytes, options: OrtOptions) -> ort.InferenceSession:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.graph_optimization_level = _LEVELS[options.graph]
+    # Idle threads that spin steal the processor from the other stages.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not options.fuse_qdq:
+        settings.add_session_config_entry("session.disable_quant_qdq", "1")
+    settings.log_severity_level = 4
+    try:
+        return ort.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises its own types, all unrelated
+        text = str(error).split("\n", maxsplit=1)[0]
+        if "NOT_IMPLEMENTED" in text or "Unsupported model IR version" in text:
+            raise MissingError(
+                f"stage {stage}: ONNX Runtime {ort.__version__} cannot run this file",
+                found=text,
+                hint="install a newer onnxruntime",
+            ) from error
+        raise BundleError(f"stage {stage}: not a usable ONNX file", found=text) from error

@@ -1,0 +1,1 @@
+"""From raw outputs to estimates, and whether they may be given."""

@@ -1,0 +1,1 @@
+"""From raw steps to the tensors that the encoders take."""

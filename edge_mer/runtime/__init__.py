@@ -1,0 +1,1 @@
+"""Joins the rooms: sessions, proofs, builds."""

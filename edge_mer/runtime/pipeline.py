@@ -1,0 +1,461 @@
+"""From chunks to predictions: the only file that joins the rooms.
+
+Each step is encoded once; its features lie in rings inside the fusion engine's inputs, and every
+hop runs the fusion over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mer.clock import Clock
+from edge_mer.engine.base import Engine
+from edge_mer.errors import UsageError
+from edge_mer.postprocess.decode import decode_affect
+from edge_mer.postprocess.gate import Evidence, judge
+from edge_mer.preprocess.audio import SoundConditioner, log_mel
+from edge_mer.preprocess.face import FaceDetector
+from edge_mer.preprocess.visual import FaceClipMaker
+from edge_mer.runtime.streams import check_fits, chosen_streams
+from edge_mer.sync.features import FeatureRing, Slot
+from edge_mer.sync.frames import Frame
+from edge_mer.sync.samples import Continuity, Piece
+from edge_mer.sync.windower import Step, StepWindower
+from edge_mer.types.model import Encoder, FaceClip, LogMel, MissingPolicy, ModelSpec
+from edge_mer.types.predictions import Latency, ModalityStatus, Prediction, SyncQuality
+from edge_mer.types.signals import Chunk, Modality, StreamSpec
+
+Array = NDArray[np.generic]
+NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """What happened inside one step, for proofs and calibration; arrays are copies.
+
+    Attributes:
+        index: The step.
+        inputs: Stage -> its step tensor (batch = 1); only stages that ran.
+        features: Stage -> the fusion's window of its features, (1, L, feature).
+        present: (modality, L) bool.
+        n_used: Steps that the fusion looked at; 0 when it did not run.
+        raw: Output name -> raw value for this step; empty when the fusion did not run.
+        is_real: Every modality was there in this step.
+    """
+
+    index: int
+    inputs: dict[str, NDArray[np.float32]]
+    features: dict[str, NDArray[np.float32]]
+    present: NDArray[np.bool_]
+    n_used: int
+    raw: dict[str, float]
+    is_real: bool
+
+
+@dataclass
+class Counters:
+    """What a session counted.
+
+    Attributes:
+        n_steps: Steps worked on.
+        n_dropped_tail: Steps that the end of the session cut short.
+        n_late: Data that came after its step was taken.
+        n_gaps: Breaks in sampled streams.
+    """
+
+    n_steps: int = 0
+    n_dropped_tail: int = 0
+    n_late: int = 0
+    n_gaps: int = 0
+
+
+@dataclass
+class _Sampled:
+    """A sampled stream on its way into its ring."""
+
+    conditioner: SoundConditioner
+    continuity: Continuity
+
+
+@dataclass
+class _Found:
+    """What one encoder's step held."""
+
+    slot: Slot
+    feature: NDArray[np.float32] | None
+    coverage: float
+    newest_ns: int | None = None
+    skew_ns: int = 0
+    switched: bool = False
+    unaligned: bool = False
+
+
+@dataclass
+class _Timing:
+    start_ns: int
+    preprocess_ns: int = 0
+    infer_ns: int = 0
+    capture_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class PipelineSetup:
+    """What a pipeline runs on.
+
+    Attributes:
+        model: The model's declaration.
+        engines: Stage -> engine.
+        detector: Finds faces; needed by models that look at them.
+        engine_name: For the records.
+        precision: For the records.
+        bundle_id: For the records.
+        missing: Policies that replace the declared ones.
+    """
+
+    model: ModelSpec
+    engines: Mapping[str, Engine]
+    detector: FaceDetector | None
+    engine_name: str = "onnxruntime-cpu"
+    precision: str = "fp32"
+    bundle_id: str = ""
+    missing: Mapping[Modality, MissingPolicy] = field(default_factory=dict)
+
+
+class Pipeline:
+    """Fused inference over one session.
+
+    Args:
+        setup: Model, engines, detector.
+        specs: The session's streams.
+        clock: Where the time comes from.
+        start_ns: The clock's time at the session's zero when chunks come as they are captured;
+            None when a recording is played as fast as it goes.
+        on_step: Called after every step with copies of its tensors.
+
+    Raises:
+        SpecMismatchError: A stream does not fit what the model declares.
+        UsageError: Two streams of one modality, or none that the model looks at.
+    """
+
+    def __init__(
+        self,
+        setup: PipelineSetup,
+        specs: Iterable[StreamSpec],
+        clock: Clock,
+        start_ns: int | None = None,
+        on_step: Callable[[StepTrace], None] | None = None,
+    ) -> None:
+        self.counters = Counters()
+        self._setup = setup
+        self._model = setup.model
+        self._clock = clock
+        self._start_ns = start_ns
+        self._utc_start = clock.utc()
+        self._utc_synchronised = clock.is_utc_synchronised()
+        self._on_step = on_step
+        self._end_ns = 0
+        self._capture_ns: int | None = None
+        streams = chosen_streams(setup.model, specs)
+        self._windower = StepWindower(setup.model, frozenset(streams))
+        self._fusion = setup.engines[setup.model.fusion.stage]
+        self._rings = {
+            encoder.stage: _fresh_ring(self._fusion, spec.name)
+            for encoder, spec in zip(setup.model.encoders, setup.model.fusion.inputs, strict=False)
+        }
+        self._sampled: dict[str, _Sampled] = {}
+        self._clips: dict[str, FaceClipMaker] = {}
+        self._unaligned: list[bool] = [False] * setup.model.fusion.n_steps
+        self._stream_names: dict[str, Encoder] = {}
+        for encoder in setup.model.encoders:
+            self._set_up(encoder, streams.get(encoder.modality))
+
+    def _set_up(self, encoder: Encoder, stream: StreamSpec | None) -> None:
+        if encoder.repeat != 1:
+            raise UsageError(
+                f"model {self._model.name}: encoder {encoder.stage} repeats a feature", expected="repeat 1"
+            )
+        spec = encoder.preprocess
+        if isinstance(spec, FaceClip):
+            if self._setup.detector is None:
+                raise UsageError(f"model {self._model.name} looks at faces, and no face detector was given")
+            self._clips[encoder.stage] = FaceClipMaker(spec, self._setup.detector)
+        if stream is None:
+            return
+        check_fits(encoder, stream)
+        self._stream_names[stream.name] = encoder
+        if isinstance(spec, LogMel) and stream.rate_hz is not None:
+            self._sampled[encoder.stage] = _Sampled(
+                SoundConditioner(round(stream.rate_hz), spec.rate_hz), Continuity(stream.rate_hz)
+            )
+
+    # -- what comes in -------------------------------------------------------------------------
+
+    def push(self, chunk: Chunk) -> list[Prediction]:
+        """Take a chunk; returns the predictions that it completes (none for unused streams)."""
+        encoder = self._stream_names.get(chunk.stream)
+        if encoder is None:
+            return []
+        if self._start_ns is not None:
+            self._capture_ns = self._clock.now_ns() - self._start_ns - chunk.t_ns
+        if isinstance(encoder.preprocess, FaceClip):
+            self._windower.push_frame(encoder.modality, chunk.t_ns, chunk.data.astype(np.uint8, copy=False))
+            self._end_ns = max(self._end_ns, chunk.t_ns)
+        else:
+            self._push_samples(encoder, chunk)
+        return self._run_ready()
+
+    def _push_samples(self, encoder: Encoder, chunk: Chunk) -> None:
+        sampled, ring = self._sampled[encoder.stage], self._windower.ring(encoder.modality)
+        if sampled.continuity.is_gap(chunk.t_ns, chunk.n_samples):
+            self.counters.n_gaps += int(chunk.seq > 0)
+            ring.append(sampled.conditioner.flush())
+            ring.anchor(chunk.t_ns)
+        ring.append(sampled.conditioner.push(chunk.data))
+        self._end_ns = max(self._end_ns, ring.watermark_ns)
+
+    def finish(self) -> list[Prediction]:
+        """The session is over: the predictions of the last whole steps. A partial tail is counted."""
+        for encoder in self._stream_names.values():
+            if encoder.stage in self._sampled:
+                self._windower.ring(encoder.modality).append(self._sampled[encoder.stage].conditioner.flush())
+            self._windower.close(encoder.modality)
+        predictions = self._run_ready()
+        self.counters.n_dropped_tail += self._windower.n_dropped_tail(self._end_ns)
+        return predictions
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def _run_ready(self) -> list[Prediction]:
+        predictions = []
+        while (step := self._windower.take()) is not None:
+            predictions.append(self._run_step(step))
+            self.counters.n_steps += 1
+            self.counters.n_late = self._windower.n_late
+        return predictions
+
+    def _run_step(self, step: Step) -> Prediction:
+        timing = _Timing(start_ns=self._clock.now_ns(), capture_ns=self._capture_ns)
+        found = {encoder.stage: self._encode(encoder, step, timing) for encoder in self._model.encoders}
+        self._unaligned = [*self._unaligned[1:], any(one.unaligned for one in found.values())]
+        withheld = self._why_withheld(found)
+        n_used = 0 if withheld else self._n_usable()
+        if not withheld and n_used == 0:
+            withheld = ("warming_up",) if self.counters.n_steps + 1 < self._n_steps else ("window_has_gaps",)
+        raw = {} if withheld else self._fuse(n_used, timing)
+        prediction = self._predict(step, found, raw, withheld, timing)
+        if self._on_step is not None:
+            self._on_step(self._trace(step, found, n_used, raw))
+        return prediction
+
+    def _encode(self, encoder: Encoder, step: Step, timing: _Timing) -> _Found:
+        engine = self._setup.engines[encoder.stage]
+        buffer = engine.inputs[encoder.input.name]
+        began_ns = self._clock.now_ns()
+        found = self._preprocess(encoder, step, buffer[0])
+        timing.preprocess_ns += self._clock.now_ns() - began_ns
+        ring = self._rings[encoder.stage]
+        if found.switched:
+            ring.clear()
+        if found.slot == "present":
+            found.feature = self._infer(engine, encoder, timing)
+        else:
+            self._stand_in(encoder, found, engine, timing)
+        ring.push(found.feature, found.slot)
+        return found
+
+    def _preprocess(self, encoder: Encoder, step: Step, out: Array) -> _Found:
+        spec = encoder.preprocess
+        if isinstance(spec, FaceClip):
+            found = self._preprocess_clip(encoder, step.frames[encoder.modality], out.view(np.float32))
+        else:
+            found = _preprocess_sound(spec, step, step.samples[encoder.modality], out.view(np.float32))
+        found.skew_ns = step.skew_ns.get(encoder.modality, 0)
+        found.slot = "present" if found.coverage >= encoder.min_coverage else "absent"
+        return found
+
+    def _preprocess_clip(
+        self, encoder: Encoder, frames: list[Frame | None], out: NDArray[np.float32]
+    ) -> _Found:
+        timed = [None if frame is None else (frame.t_ns, frame.pixels) for frame in frames]
+        report = self._clips[encoder.stage].make(timed, out)
+        return _Found(
+            slot="absent",
+            feature=None,
+            coverage=report.coverage,
+            newest_ns=report.newest_ns,
+            switched=report.switched,
+            unaligned=report.n_unaligned > 0,
+        )
+
+    def _infer(self, engine: Engine, encoder: Encoder, timing: _Timing) -> NDArray[np.float32]:
+        began_ns = self._clock.now_ns()
+        feature = engine.infer()[encoder.output.name][0]
+        timing.infer_ns += self._clock.now_ns() - began_ns
+        return np.asarray(feature, np.float32)
+
+    def _stand_in(self, encoder: Encoder, found: _Found, engine: Engine, timing: _Timing) -> None:
+        """What the missing-modality policy puts in the place of an absent step."""
+        policy = self._policy(encoder)
+        if policy == "zero_feature":
+            found.slot = "filled"
+        elif policy == "blank_input":
+            self._write_blank(encoder, engine)
+            found.slot, found.feature = "filled", self._infer(engine, encoder, timing)
+        elif policy == "hold" and encoder.hold_max_age is not None:
+            held = self._rings[encoder.stage].held(int(encoder.hold_max_age / self._model.step))
+            if held is not None:
+                found.slot, found.feature = "filled", held
+
+    def _write_blank(self, encoder: Encoder, engine: Engine) -> None:
+        out = engine.inputs[encoder.input.name][0].view(np.float32)
+        spec = encoder.preprocess
+        if isinstance(spec, FaceClip):
+            self._clips[encoder.stage].make([None] * spec.n_frames, out)
+        else:
+            log_mel(np.zeros(int(encoder.span * spec.rate_hz), np.float32), spec, out)
+
+    def _policy(self, encoder: Encoder) -> MissingPolicy:
+        """Never measured means abstain."""
+        return self._setup.missing.get(encoder.modality) or encoder.missing or "abstain"
+
+    # -- the window ----------------------------------------------------------------------------
+
+    @property
+    def _n_steps(self) -> int:
+        return self._model.fusion.n_steps
+
+    def _why_withheld(self, found: dict[str, _Found]) -> tuple[str, ...]:
+        absent = [e for e in self._model.encoders if found[e.stage].slot == "absent"]
+        nothing_there = all(found[e.stage].slot != "present" for e in self._model.encoders)
+        blocking = [e for e in absent if nothing_there or self._policy(e) != "mask"]
+        return tuple(f"{encoder.modality}_missing" for encoder in blocking)
+
+    def _n_usable(self) -> int:
+        """Steps, counted back from the last, that the fusion may look at; 0 = it may not run."""
+        if self._model.fusion.has_present_input:
+            return self._n_steps
+        n = 0
+        for slots in zip(*(reversed(ring.slots) for ring in self._rings.values()), strict=True):
+            if any(slot not in ("present", "filled") for slot in slots):
+                break
+            n += 1
+        return n if n == self._n_steps or self._model.fusion.warm_up == "shorten" else 0
+
+    def _present(self) -> NDArray[np.bool_]:
+        return np.array([ring.present for ring in self._rings.values()], np.bool_)
+
+    def _fuse(self, n_used: int, timing: _Timing) -> dict[str, float]:
+        began_ns = self._clock.now_ns()
+        feed: dict[str, Array] = {}
+        for spec, ring in zip(self._model.fusion.inputs, self._rings.values(), strict=False):
+            feed[spec.name] = ring.buffer[:, self._n_steps - n_used :]
+        if self._model.fusion.has_present_input:
+            feed[self._model.fusion.inputs[-1].name] = self._present()[np.newaxis]
+        outputs = self._fusion.run(feed)
+        timing.infer_ns += self._clock.now_ns() - began_ns
+        names = zip(self._model.outputs, self._model.fusion.outputs, strict=True)
+        return {output.name: float(outputs[spec.name][0, -1]) for output, spec in names}
+
+    def _why_degraded(self, found: dict[str, _Found]) -> tuple[str, ...]:
+        reasons: list[str] = []
+        if self.counters.n_steps + 1 < self._n_steps:
+            reasons.append("warming_up")
+        for encoder in self._model.encoders:
+            slots = self._rings[encoder.stage].slots
+            if "cleared" in slots:
+                reasons.append("face_switched")
+            if slots[-1] in ("absent", "filled"):
+                reasons.append(f"{encoder.modality}_missing")
+            elif any(slot in ("absent", "filled") for slot in slots):
+                reasons.append(f"{encoder.modality}_gap")
+        if any(self._unaligned):
+            reasons.append("unaligned_face")
+        return tuple(reasons)
+
+    # -- what goes out -------------------------------------------------------------------------
+
+    def _predict(
+        self,
+        step: Step,
+        found: dict[str, _Found],
+        raw: dict[str, float],
+        withheld: tuple[str, ...],
+        timing: _Timing,
+    ) -> Prediction:
+        began_ns = self._clock.now_ns()
+        affect = decode_affect(self._model.outputs, raw) if raw else None
+        status, reasons = judge(
+            Evidence(withheld, self._why_degraded(found), affect is not None or bool(withheld))
+        )
+        if any(one.switched for one in found.values()) and "face_switched" not in reasons:
+            reasons = (*reasons, "face_switched")
+        return Prediction(
+            window_index=step.index,
+            t_start_ns=self._model.step_start_ns(max(0, step.index + 1 - self._n_steps)),
+            t_end_ns=step.t_end_ns,
+            utc=(self._utc_start + timedelta(microseconds=step.t_end_ns // 1000)).isoformat(),
+            utc_synchronised=self._utc_synchronised,
+            status=status,
+            reasons=reasons,
+            affect=None if status == "withheld" else affect,
+            modalities={e.modality: _modality_status(found[e.stage], step) for e in self._model.encoders},
+            sync=_sync_quality(found),
+            latency_ms=self._latency(step, timing, self._clock.now_ns() - began_ns),
+            engine=self._setup.engine_name,
+            precision=self._setup.precision,
+            bundle_id=self._setup.bundle_id,
+        )
+
+    def _latency(self, step: Step, timing: _Timing, postprocess_ns: int) -> Latency:
+        wait_ns = None if self._start_ns is None else timing.start_ns - self._start_ns - step.t_end_ns
+        work_ns = timing.preprocess_ns + timing.infer_ns + postprocess_ns
+        return Latency(
+            capture=None if timing.capture_ns is None else timing.capture_ns / NS_PER_MS,
+            wait=None if wait_ns is None else wait_ns / NS_PER_MS,
+            preprocess=timing.preprocess_ns / NS_PER_MS,
+            infer=timing.infer_ns / NS_PER_MS,
+            postprocess=postprocess_ns / NS_PER_MS,
+            end_to_end=(work_ns + (wait_ns or 0)) / NS_PER_MS,
+        )
+
+    def _trace(self, step: Step, found: dict[str, _Found], n_used: int, raw: dict[str, float]) -> StepTrace:
+        ran = [e for e in self._model.encoders if found[e.stage].slot == "present"]
+        return StepTrace(
+            index=step.index,
+            inputs={
+                e.stage: np.array(self._setup.engines[e.stage].inputs[e.input.name], np.float32) for e in ran
+            },
+            features={stage: ring.buffer.copy() for stage, ring in self._rings.items()},
+            present=self._present(),
+            n_used=n_used if raw else 0,
+            raw=dict(raw),
+            is_real=len(ran) == len(self._model.encoders),
+        )
+
+
+def _preprocess_sound(spec: LogMel, step: Step, piece: Piece, out: NDArray[np.float32]) -> _Found:
+    if piece.coverage > 0:
+        log_mel(piece.samples, spec, out)
+    newest_ns = step.t_end_ns if piece.coverage > 0 else None
+    return _Found(slot="absent", feature=None, coverage=piece.coverage, newest_ns=newest_ns)
+
+
+def _fresh_ring(fusion: Engine, name: str) -> FeatureRing:
+    buffer = fusion.inputs[name]
+    buffer[...] = 0
+    return FeatureRing(buffer.view(np.float32))
+
+
+def _modality_status(found: _Found, step: Step) -> ModalityStatus:
+    age_ms = None if found.newest_ns is None else (step.t_end_ns - found.newest_ns) / NS_PER_MS
+    return ModalityStatus(present=found.slot == "present", coverage=round(found.coverage, 4), age_ms=age_ms)
+
+
+def _sync_quality(found: dict[str, _Found]) -> SyncQuality:
+    skews = [one.skew_ns for one in found.values() if one.coverage > 0]
+    return SyncQuality(skew_ms=(max(skews) - min(skews)) / NS_PER_MS if skews else 0.0, uncertainty_ms=0.0)

@@ -1,0 +1,82 @@
+"""Opens a bundle's engines: what `run`, `verify`, `build-engine` and `calibrate` start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edge_mer.bundle.read import Bundle
+from edge_mer.engine.base import Engine
+from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions
+from edge_mer.errors import UsageError
+from edge_mer.preprocess.face import FaceDetector
+from edge_mer.runtime.pipeline import PipelineSetup
+from edge_mer.types.model import FaceClip, MissingPolicy, ModelSpec
+from edge_mer.types.signals import Modality
+
+
+def looks_at_faces(model: ModelSpec) -> bool:
+    """Whether a face detector is needed."""
+    return any(isinstance(encoder.preprocess, FaceClip) for encoder in model.encoders)
+
+
+def open_engines(model: ModelSpec, stages: Mapping[str, bytes], options: OrtOptions) -> dict[str, Engine]:
+    """One ONNX Runtime engine per stage.
+
+    Args:
+        model: Declares the stages' tensors.
+        stages: Stage -> ONNX.
+        options: Threads and graph level, the same for all.
+    """
+    engines: dict[str, Engine] = {}
+    for encoder in model.encoders:
+        engines[encoder.stage] = OrtEngine(
+            encoder.stage, stages[encoder.stage], (encoder.input,), (encoder.output,), {"batch": 1}, options
+        )
+    fusion = model.fusion
+    sizes = {"batch": 1, "steps": fusion.n_steps}
+    engines[fusion.stage] = OrtEngine(
+        fusion.stage, stages[fusion.stage], fusion.inputs, fusion.outputs, sizes, options
+    )
+    return engines
+
+
+def open_setup(
+    bundle: Bundle,
+    precision: str,
+    detector: FaceDetector | None,
+    options: OrtOptions | None = None,
+    missing: Mapping[Modality, MissingPolicy] | None = None,
+) -> PipelineSetup:
+    """Everything a pipeline needs, from a bundle whose files are hashed on the way.
+
+    Raises:
+        BundleError: The bundle is broken or altered.
+        UsageError: A policy that the model cannot follow.
+    """
+    model = bundle.manifest.model
+    _check_policies(model, missing or {})
+    stages = {stage: bundle.read_stage(precision, stage) for stage in model.stages}
+    return PipelineSetup(
+        model=model,
+        engines=open_engines(model, stages, options or OrtOptions.for_precision(precision)),
+        detector=detector,
+        precision=precision,
+        bundle_id=bundle.manifest.bundle_id,
+        missing=missing or {},
+    )
+
+
+def _check_policies(model: ModelSpec, missing: Mapping[Modality, MissingPolicy]) -> None:
+    for modality, policy in missing.items():
+        if modality not in model.modalities:
+            raise UsageError(
+                f"model {model.name} has no modality {modality}", expected=" or ".join(model.modalities)
+            )
+        if policy == "mask" and not model.fusion.has_present_input:
+            raise UsageError(
+                f"model {model.name} cannot mask {modality}: it has no `present` input",
+                expected="zero_feature, blank_input, hold or abstain",
+            )
+        encoder = next(e for e in model.encoders if e.modality == modality)
+        if policy == "hold" and encoder.hold_max_age is None:
+            raise UsageError(f"model {model.name} declares no maximum age to hold {modality}")

@@ -1,0 +1,24 @@
+"""Sources by the scheme of their URI. A new source costs one file and one line here."""
+
+from __future__ import annotations
+
+from edge_mer.sources.base import Source
+from edge_mer.types.registry import open_uri
+
+SOURCES = {
+    "file": "edge_mer.sources.file:FileSource",
+    "sim": "edge_mer.sources.sim:SimSource",
+}
+
+
+def open_source(uri: str) -> Source:
+    """The source that `uri` names, not yet opened.
+
+    Args:
+        uri: E.g. "file:clip.mp4" or "sim:seed=3&duration_s=20".
+
+    Raises:
+        UsageError: Unknown scheme, or a rest that the source cannot read.
+    """
+    source: Source = open_uri("source", uri, SOURCES, "file:clip.mp4")
+    return source

@@ -1,0 +1,1 @@
+"""From chunks in any order to complete steps, by capture time."""

@@ -1,0 +1,93 @@
+"""Chooses the frames of a step by nearest capture time, and keeps no others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mer.types.model import Encoder, FaceClip, to_ns
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A camera frame; `pixels` (height, width, 3) uint8 RGB."""
+
+    t_ns: int
+    pixels: NDArray[np.uint8]
+
+
+class FrameSelector:
+    """The frame nearest to each nominal time of a clip, whatever the camera's rate.
+
+    Holds at most the frames of the steps not yet taken.
+
+    Args:
+        encoder: Declares span, offset and the clip's frame times.
+        spec: Its clip.
+    """
+
+    def __init__(self, encoder: Encoder, spec: FaceClip) -> None:
+        self._encoder = encoder
+        self._spec = spec
+        self._tolerance_ns = to_ns(spec.frame_tolerance)
+        self._next_step = 0
+        self._taken_until_ns = -1
+        self._chosen: dict[int, list[Frame | None]] = {}
+        self.watermark_ns: int | None = None
+        self.n_late = 0
+
+    def nominal_ns(self, step: int) -> list[int]:
+        """Nominal times of the frames of `step`, oldest first."""
+        encoder, spec = self._encoder, self._spec
+        last = encoder.period * (step + 1) + encoder.offset - spec.last_frame_before_end
+        return [to_ns(last - spec.frame_interval * i) for i in range(spec.n_frames - 1, -1, -1)]
+
+    def push(self, t_ns: int, pixels: NDArray[np.uint8]) -> None:
+        """Take a frame; frames come in the order of their capture."""
+        self.watermark_ns = t_ns
+        frame = Frame(t_ns, pixels)
+        wanted = False
+        for step in self._steps_near(t_ns):
+            for index, nominal_ns in enumerate(self.nominal_ns(step)):
+                if abs(t_ns - nominal_ns) <= self._tolerance_ns:
+                    wanted |= self._offer(step, index, nominal_ns, frame)
+        if not wanted and t_ns <= self._taken_until_ns:
+            self.n_late += 1
+
+    def _offer(self, step: int, index: int, nominal_ns: int, frame: Frame) -> bool:
+        chosen = self._chosen.setdefault(step, [None] * self._spec.n_frames)
+        held = chosen[index]
+        if held is None or abs(frame.t_ns - nominal_ns) < abs(held.t_ns - nominal_ns):
+            chosen[index] = frame
+            return True
+        return False
+
+    def _steps_near(self, t_ns: int) -> range:
+        """The steps, not yet taken, whose clip may hold a frame of time `t_ns`."""
+        encoder, spec = self._encoder, self._spec
+        period_ns = max(1, to_ns(encoder.period))
+        clip_ns = to_ns(spec.frame_interval * (spec.n_frames - 1)) + 2 * self._tolerance_ns
+        first = (t_ns - to_ns(encoder.offset)) // period_ns - 1
+        last = (t_ns + clip_ns + to_ns(spec.last_frame_before_end) - to_ns(encoder.offset)) // period_ns + 1
+        return range(max(first, self._next_step), last + 1)
+
+    def is_complete(self, step: int) -> bool:
+        """True once no later frame can be nearer to any nominal time of `step`."""
+        return self.watermark_ns is not None and self.watermark_ns >= self.nominal_ns(step)[-1]
+
+    def take(self, step: int) -> list[Frame | None]:
+        """The frames of `step`, None where missing; afterwards they are forgotten."""
+        frames = self._chosen.pop(step, [None] * self._spec.n_frames)
+        self._next_step = step + 1
+        self._taken_until_ns = self.nominal_ns(step)[-1]
+        for old in [s for s in self._chosen if s <= step]:
+            del self._chosen[old]
+        return frames
+
+    def skew_ns(self, step: int, frames: list[Frame | None]) -> int:
+        """Mean distance of the frames of `step` from their nominal times; 0 when there are none."""
+        pairs = zip(frames, self.nominal_ns(step), strict=True)
+        distances = [frame.t_ns - nominal_ns for frame, nominal_ns in pairs if frame is not None]
+        return sum(distances) // len(distances) if distances else 0

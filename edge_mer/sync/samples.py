@@ -1,0 +1,117 @@
+"""Samples at a fixed rate on one absolute time grid, with honest gaps."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mer.clock import NS_PER_S
+from edge_mer.types.model import Encoder
+
+Samples = NDArray[np.float32]
+
+CONTINUITY_TOLERANCE_NS = 20_000_000
+"""Timestamps that stray less than this from the sample count are jitter; more is a gap."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The samples of one step: (n,) float32, zero where missing; `coverage` is the share present."""
+
+    samples: Samples
+    coverage: float
+
+
+class Continuity:
+    """Notices when a chunk does not continue the one before it.
+
+    Args:
+        rate_hz: Samples per second of the chunks.
+    """
+
+    def __init__(self, rate_hz: float) -> None:
+        self._rate = Fraction(rate_hz)
+        self._anchor_ns: int | None = None
+        self._n = 0
+
+    def is_gap(self, t_ns: int, n_samples: int) -> bool:
+        """Count a chunk; True when it starts elsewhere than the last one ended (or is the first)."""
+        expected_ns = (
+            None if self._anchor_ns is None else self._anchor_ns + int(self._n * NS_PER_S / self._rate)
+        )
+        gap = expected_ns is None or abs(t_ns - expected_ns) > CONTINUITY_TOLERANCE_NS
+        if gap:
+            self._anchor_ns, self._n = t_ns, 0
+        self._n += n_samples
+        return gap
+
+
+class SampleRing:
+    """Recent samples by absolute index: sample i was captured at i / rate seconds.
+
+    Args:
+        encoder: Declares span and offset of a step's piece.
+        rate_hz: Samples per second.
+    """
+
+    def __init__(self, encoder: Encoder, rate_hz: int) -> None:
+        self._encoder = encoder
+        self._rate_hz = rate_hz
+        self._segments: deque[tuple[int, Samples]] = deque()
+        self._next = 0
+        self._keep_from = 0
+        self.n_late = 0
+
+    def anchor(self, t_ns: int) -> None:
+        """What is appended next was captured at `t_ns`; time already filled is never filled twice."""
+        self._next = round(Fraction(t_ns * self._rate_hz, NS_PER_S))
+
+    def append(self, samples: Samples) -> None:
+        """Add (n,) float32 samples behind the last ones."""
+        start, self._next = self._next, self._next + samples.size
+        late = min(samples.size, max(0, self._filled_to - start))
+        self.n_late += late
+        if samples.size > late:
+            self._segments.append((start + late, samples[late:]))
+
+    @property
+    def _filled_to(self) -> int:
+        last = self._segments[-1] if self._segments else None
+        return self._keep_from if last is None else max(self._keep_from, last[0] + last[1].size)
+
+    @property
+    def watermark_ns(self) -> int:
+        """Everything before this time that will come in order has come."""
+        return self._filled_to * NS_PER_S // self._rate_hz
+
+    def _bounds(self, step: int) -> tuple[int, int]:
+        end = self._encoder.period * (step + 1) + self._encoder.offset
+        n = int(self._encoder.span * self._rate_hz)
+        stop = int(end * self._rate_hz)
+        return stop - n, stop
+
+    def is_complete(self, step: int) -> bool:
+        """True once samples up to the end of the step's piece are there."""
+        return self._filled_to >= self._bounds(step)[1]
+
+    def take(self, step: int) -> Piece:
+        """The samples of `step`; what only earlier steps needed is forgotten."""
+        start, stop = self._bounds(step)
+        samples = np.zeros(stop - start, np.float32)
+        n_present = 0
+        for first, held in self._segments:
+            low, high = max(first, start), min(first + held.size, stop)
+            if low < high:
+                samples[low - start : high - start] = held[low - first : high - first]
+                n_present += high - low
+        self._forget_before(self._bounds(step + 1)[0])
+        return Piece(samples, n_present / (stop - start))
+
+    def _forget_before(self, index: int) -> None:
+        while self._segments and self._segments[0][0] + self._segments[0][1].size <= index:
+            self._keep_from = max(self._keep_from, self._segments[0][0] + self._segments[0][1].size)
+            self._segments.popleft()

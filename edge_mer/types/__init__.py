@@ -1,0 +1,1 @@
+"""What flows between the rooms, and the schemas that they share."""

@@ -1,0 +1,313 @@
+"""What a model declares about itself, and what travels with it in a bundle.
+
+The exporter, the runtime, the docs and the errors all read this one declaration.
+Durations are exact fractions of a second, written "16/15".
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from edge_mer.clock import NS_PER_S
+from edge_mer.types.signals import Modality
+
+
+def _fraction(value: Any) -> Fraction:
+    if isinstance(value, (Fraction, int, str)) and not isinstance(value, bool):
+        try:
+            return Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            pass
+    raise ValueError(f"a duration in seconds is a fraction such as '16/15', not {value!r}")
+
+
+Seconds = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str, return_type=str)]
+"""An exact duration in seconds."""
+
+
+def to_ns(seconds: Fraction) -> int:
+    """Integer nanoseconds, rounded down: the one rounding of every grid point."""
+    return (seconds.numerator * NS_PER_S) // seconds.denominator
+
+
+class Declared(BaseModel):
+    """Base of everything declared: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class TensorSpec(Declared):
+    """One tensor at the edge of a stage.
+
+    Attributes:
+        name: Its name in the ONNX graph.
+        axes: Names of its axes, e.g. ("batch", "steps", "feature").
+        shape: A size per axis, or the axis' own name where the size is free.
+        dtype: NumPy name of its type.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    shape: tuple[int | str, ...]
+    dtype: str = "float32"
+
+    @model_validator(mode="after")
+    def _same_rank(self) -> TensorSpec:
+        if len(self.axes) != len(self.shape):
+            raise ValueError(f"tensor {self.name}: {len(self.axes)} axis names for {len(self.shape)} sizes")
+        return self
+
+    def concrete(self, **sizes: int) -> tuple[int, ...]:
+        """The shape with its free axes set, e.g. `concrete(batch=1)`."""
+        return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in self.shape)
+
+
+class FaceAlignment(Declared):
+    """How a face must lie in its crop.
+
+    Attributes:
+        left_eye: Centre of the eye at the picture's left, (x, y) in fractions of the crop's side.
+        right_eye: Centre of the eye at the picture's right, likewise.
+        eyes_max_age_s: How long eye positions found in an earlier frame may stand in, moved along
+            with the face box, before the crop counts as unaligned (blinks, glasses).
+    """
+
+    left_eye: tuple[float, float] = (38.2946 / 112, 51.6963 / 112)
+    right_eye: tuple[float, float] = (73.5318 / 112, 51.5014 / 112)
+    eyes_max_age_s: float = Field(default=1.0, ge=0)
+
+
+class FaceClip(Declared):
+    """A clip of aligned faces: (channel, frame, height, width), channels R, G, B.
+
+    A pixel becomes (value / 255 - mean) / std. A missing frame is zero before that normalisation.
+    Sampling is bilinear; where the crop shrinks the picture, each pixel is the mean of a grid of
+    bilinear samples (see `edge_mer.preprocess.image`).
+
+    Attributes:
+        size_px: Side of the square crop.
+        n_frames: Frames in a clip.
+        frame_interval: Time between two frames of the clip.
+        last_frame_before_end: Time from the clip's last frame to the end of its span.
+        frame_tolerance: A frame farther than this from its nominal time counts as missing.
+        mean: Per channel, after division by 255.
+        std: Per channel, after division by 255.
+        alignment: How the face lies in the crop.
+    """
+
+    kind: Literal["face_clip"] = "face_clip"
+    size_px: int = Field(gt=0, le=1024)
+    n_frames: int = Field(gt=0, le=1024)
+    frame_interval: Seconds
+    last_frame_before_end: Seconds
+    frame_tolerance: Seconds
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    alignment: FaceAlignment = FaceAlignment()
+
+
+class LogMel(Declared):
+    """A log-mel spectrogram: (channel = 1, mel, column), power in dB, then (dB - mean) / std.
+
+    Periodic Hann window, centred frames with reflected edges, HTK mel scale without area
+    normalisation, 10 log10(max(power, amin)), clamped to `top_db` below the spectrogram's maximum.
+
+    Attributes:
+        rate_hz: Samples per second; another rate is resampled, several channels are averaged.
+        n_fft: FFT size in samples.
+        win_samples: Window length in samples, centred in the FFT.
+        hop_samples: Samples between two columns.
+        n_mels: Mel bands.
+        f_min_hz: Lowest frequency of the lowest band.
+        f_max_hz: Highest frequency of the highest band.
+        amin: Smallest power before the logarithm.
+        top_db: Dynamic range kept below each spectrogram's maximum.
+        mean: Subtracted from the dB values.
+        std: Divides them.
+        width: Columns; narrower spectrograms are padded at the left with 0 after normalisation,
+            wider ones lose their oldest columns.
+    """
+
+    kind: Literal["log_mel"] = "log_mel"
+    rate_hz: int = Field(gt=0, le=192_000)
+    n_fft: int = Field(gt=0, le=65_536)
+    win_samples: int = Field(gt=0, le=65_536)
+    hop_samples: int = Field(gt=0)
+    n_mels: int = Field(gt=0, le=1024)
+    f_min_hz: float = Field(ge=0)
+    f_max_hz: float = Field(gt=0)
+    amin: float = Field(gt=0)
+    top_db: float = Field(gt=0)
+    mean: float
+    std: float = Field(gt=0)
+    width: int = Field(gt=0, le=65_536)
+
+
+PreprocessSpec = Annotated[FaceClip | LogMel, Field(discriminator="kind")]
+
+MissingPolicy = Literal["mask", "zero_feature", "blank_input", "hold", "abstain"]
+"""What stands in for a modality that is not there: its mask (the model has a `present` input), a
+zero feature, the encoder's feature of a blank input, the last feature up to a maximum age, or no
+estimate at all."""
+
+
+class Encoder(Declared):
+    """One modality's way from its stream to a feature per step.
+
+    Attributes:
+        stage: Name of the stage (and of its ONNX files).
+        modality: The stream it reads.
+        input: The tensor of one step; axis "batch" is free.
+        output: The feature of one step.
+        period: Time between two pieces.
+        span: How long a piece it sees.
+        offset: Where the piece ends against the step's end; positive looks ahead.
+        repeat: For how many steps one feature serves.
+        preprocess: From raw chunks to `input`.
+        min_coverage: Share of its span that must be there for the step to count as present.
+        missing: What stands in for an absent step; None = never measured, which means abstain.
+        hold_max_age: For "hold": how old the feature may be.
+    """
+
+    stage: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    modality: Modality
+    input: TensorSpec
+    output: TensorSpec
+    period: Seconds
+    span: Seconds
+    offset: Seconds = Fraction(0)
+    repeat: int = Field(default=1, ge=1)
+    preprocess: PreprocessSpec
+    min_coverage: float = Field(default=0.5, gt=0, le=1)
+    missing: MissingPolicy | None = None
+    hold_max_age: Seconds | None = None
+
+
+class Fusion(Declared):
+    """From the features of a window of steps to the outputs.
+
+    Attributes:
+        stage: Name of the stage.
+        n_steps: Steps in a full window (L).
+        inputs: One tensor per modality (batch, steps, feature) in the order of the encoders;
+            with `has_present_input`, then "present" (batch, modality, steps) of bool.
+        outputs: One tensor (batch, steps) per output.
+        has_present_input: The model takes a mask of what is there.
+        warm_up: Before L steps are there: "mask" (run, absent steps masked), "shorten" (run on
+            fewer steps), or "withhold".
+    """
+
+    stage: str = Field(default="fusion", pattern=r"^[a-z][a-z0-9_]*$")
+    n_steps: int = Field(gt=0, le=4096)
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    has_present_input: bool = False
+    warm_up: Literal["mask", "shorten", "withhold"]
+
+
+class Output(Declared):
+    """One number that the model estimates.
+
+    Attributes:
+        name: "valence" or "arousal".
+        kind: The part of a prediction it goes to.
+        low: Smallest value; the raw output is clipped to it.
+        high: Largest value.
+    """
+
+    name: Literal["valence", "arousal"]
+    kind: Literal["affect"] = "affect"
+    low: float = -1.0
+    high: float = 1.0
+
+
+class Tolerances(Declared):
+    """How far numbers may be off, in units of each tensor's own standard deviation.
+
+    Attributes:
+        parity: FP32 stages and outputs against PyTorch, and streaming against offline.
+        int8_drift: How much further than on the workbench a quantized candidate's outputs may be
+            from PyTorch's on another device.
+        min_fidelity: Smallest concordance with FP32 on other sessions that a quantized candidate
+            must have to be chosen on a device.
+    """
+
+    parity: float = Field(default=1e-3, gt=0)
+    int8_drift: float = Field(default=0.05, gt=0)
+    min_fidelity: float = Field(default=0.98, le=1)
+
+
+class ModelSpec(Declared):
+    """Everything that a device must know about a model.
+
+    Attributes:
+        name: E.g. "jmt-tiny".
+        title: One line for people.
+        source: The publication it follows.
+        step: Time between two steps of the grid.
+        encoders: One per modality, in the order of the fusion's inputs.
+        fusion: The window fusion.
+        outputs: What the fusion's outputs mean, in their order.
+        tolerances: What its proofs must keep.
+        intended_use: What it is for, and what not.
+        licence: Licence of the weights.
+    """
+
+    name: str
+    title: str
+    source: str
+    step: Seconds
+    encoders: tuple[Encoder, ...] = Field(min_length=1)
+    fusion: Fusion
+    outputs: tuple[Output, ...] = Field(min_length=1)
+    tolerances: Tolerances = Tolerances()
+    intended_use: str
+    licence: str
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ModelSpec:
+        if self.step <= 0:
+            raise ValueError("a step takes time: `step` must be positive")
+        n_inputs = len(self.encoders) + (1 if self.fusion.has_present_input else 0)
+        if len(self.fusion.inputs) != n_inputs:
+            raise ValueError(
+                f"fusion declares {len(self.fusion.inputs)} inputs where its encoders give {n_inputs}"
+            )
+        if len(self.fusion.outputs) != len(self.outputs):
+            raise ValueError(f"fusion has {len(self.fusion.outputs)} outputs, {len(self.outputs)} are named")
+        if len(set(self.stages)) != len(self.stages):
+            raise ValueError(f"two stages share a name: {', '.join(self.stages)}")
+        if len({encoder.modality for encoder in self.encoders}) != len(self.encoders):
+            raise ValueError("two encoders read the same modality")
+        for encoder in self.encoders:
+            if encoder.period != self.step * encoder.repeat:
+                raise ValueError(f"{encoder.stage}: period {encoder.period} s is not {encoder.repeat} steps")
+            if encoder.missing == "mask" and not self.fusion.has_present_input:
+                raise ValueError(f"{encoder.stage}: policy 'mask' needs a fusion with a `present` input")
+        return self
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Stage names: encoders first, then the fusion."""
+        return (*(encoder.stage for encoder in self.encoders), self.fusion.stage)
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Modalities in the order of the encoders."""
+        return tuple(encoder.modality for encoder in self.encoders)
+
+    @property
+    def latency(self) -> Fraction:
+        """Inherent latency in seconds: how far past a step's end the model must look."""
+        return max(Fraction(0), *(encoder.offset for encoder in self.encoders))
+
+    def step_start_ns(self, step: int) -> int:
+        """Start of step `step` (from 0) on the grid, in nanoseconds."""
+        return to_ns(self.step * step)
+
+    def step_end_ns(self, step: int) -> int:
+        """End of step `step`, which is the start of the next."""
+        return to_ns(self.step * (step + 1))

@@ -1,0 +1,109 @@
+"""What comes out: one prediction per hop, with everything a reader needs to judge it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Status = Literal["ok", "degraded", "withheld"]
+"""`withheld` carries reasons and no estimate; it is never filled with the last value."""
+
+
+@dataclass(frozen=True)
+class Affect:
+    """Valence and arousal in [-1, 1]; `interval` holds 90 % intervals once they were measured."""
+
+    valence: float | None
+    arousal: float | None
+    interval: dict[str, tuple[float, float]] | None = None
+
+
+@dataclass(frozen=True)
+class ModalityStatus:
+    """What was there of one modality in the last step.
+
+    Attributes:
+        present: Enough of it was there to count.
+        coverage: Share of its span that was there, 0 to 1.
+        age_ms: From its newest datum to the end of the step; None when there was none.
+    """
+
+    present: bool
+    coverage: float
+    age_ms: float | None
+
+
+@dataclass(frozen=True)
+class SyncQuality:
+    """How well the streams lie on each other.
+
+    Attributes:
+        skew_ms: Largest difference between the streams' capture times against the grid.
+        uncertainty_ms: How well the clocks behind them are known.
+    """
+
+    skew_ms: float
+    uncertainty_ms: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Where the time went, in milliseconds.
+
+    `capture` (from capture to arrival) and `wait` (from the step's end to the start of work) are
+    None when a recording is played faster than it was made.
+    """
+
+    capture: float | None
+    wait: float | None
+    preprocess: float
+    infer: float
+    postprocess: float
+    end_to_end: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The model's output for the last step of a window, stamped with that step's end.
+
+    Attributes:
+        window_index: Counts steps from 0.
+        t_start_ns: Start of the window that was looked at.
+        t_end_ns: End of the last step.
+        utc: ISO 8601 wall time of `t_end_ns`.
+        utc_synchronised: The host said that its wall clock follows a reference.
+        status: Whether to trust it.
+        reasons: Why the status is not "ok", in plain words joined by underscores.
+        affect: Valence and arousal; None when withheld or not estimated by the model.
+        confidence: Calibrated probability of a class; None until measured.
+        modalities: What was there.
+        sync: How well the streams lie on each other.
+        latency_ms: Where the time went.
+        engine: What ran the stages.
+        precision: Of the stages.
+        bundle_id: "sha256:…" of the bundle.
+    """
+
+    window_index: int
+    t_start_ns: int
+    t_end_ns: int
+    utc: str
+    utc_synchronised: bool
+    status: Status
+    reasons: tuple[str, ...]
+    affect: Affect | None
+    modalities: dict[str, ModalityStatus]
+    sync: SyncQuality
+    latency_ms: Latency
+    engine: str
+    precision: str
+    bundle_id: str
+    pain: None = None
+    emotion: None = None
+    confidence: float | None = field(default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and numbers, ready for JSON."""
+        record = asdict(self)
+        record["reasons"] = list(self.reasons)
+        return record

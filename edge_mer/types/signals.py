@@ -1,0 +1,67 @@
+"""What a source says about its streams, and what it delivers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Modality = Literal["visual", "audio", "text", "eda", "ecg", "emg", "ppg", "rsp", "skt"]
+"""What a stream carries. Rates in Hz, EDA in uS, ECG and EMG in mV, SKT in degC."""
+
+TimeBasis = Literal["driver", "arrival", "remote"]
+"""Who stamped a chunk: the recording device or driver, this host on arrival, or a remote clock."""
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What a source says about one stream before it starts.
+
+    Attributes:
+        name: Unique within a session, e.g. "clip.mp4/visual".
+        modality: What the stream carries.
+        axes: Axis names of a chunk's data: ("height", "width", "channel") or ("sample", "channel").
+        shape: Sizes along `axes`; None where a chunk may have any size.
+        dtype: NumPy name of the data type: "uint8" for frames, "float32" for samples.
+        rate_hz: Nominal frames or samples per second; None for an irregular stream.
+        unit: "rgb24" for frames, "1" for sound in [-1, 1], else the physical unit ("uS", "mV").
+        channels: Channel names, in the order of the last axis.
+    """
+
+    name: str
+    modality: Modality
+    axes: tuple[str, ...]
+    shape: tuple[int | None, ...]
+    dtype: str
+    rate_hz: float | None
+    unit: str
+    channels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of one stream, stamped at capture, before any work was done on it.
+
+    Attributes:
+        stream: The name in its `StreamSpec`.
+        modality: What it carries.
+        seq: Counts the stream's chunks from 0; never wraps.
+        t_ns: Capture time of the first sample (or of the frame), host monotonic nanoseconds;
+            starts at 0 for files and simulations.
+        data: One frame (H, W, 3) uint8 RGB, or samples (n, channels) float32.
+        time_basis: Who stamped it.
+    """
+
+    stream: str
+    modality: Modality
+    seq: int
+    t_ns: int
+    data: NDArray[np.generic]
+    time_basis: TimeBasis = "driver"
+
+    @property
+    def n_samples(self) -> int:
+        """Samples in this chunk; 1 for a frame."""
+        return 1 if self.modality == "visual" else int(self.data.shape[0])

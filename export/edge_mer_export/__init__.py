@@ -1,0 +1,1 @@
+"""The workbench that turns trained models into bundles; needs PyTorch."""

@@ -1,0 +1,85 @@
+"""Random weights whose outputs depend on their inputs.
+
+Default initial weights give outputs that hardly change, so a proof on them would pass whatever the
+graph computes. Here batch norms take the statistics of simulated people, and the last layers are
+scaled until every output varies with a standard deviation of 0.3 around 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edge_mer.preprocess.face_detectors import open_face_detector
+from edge_mer.runtime.collect import collect
+from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
+from edge_mer.runtime.proof import offline_outputs
+from edge_mer.sources.registry import open_source
+from edge_mer_export.engines import zero_engines
+from edge_mer_export.models.zoo import ZooModel
+from edge_mer_export.reference import encode_all, torch_fusion
+
+OUTPUT_DEVIATION = 0.3
+_BATCH = 8
+Floats = NDArray[np.float32]
+
+
+def sessions(model: ZooModel, n_people: int, n_steps: int, first_person: int) -> list[list[StepTrace]]:
+    """Step tensors of simulated people who sit there for `n_steps` steps each."""
+    setup = PipelineSetup(model.spec, zero_engines(model.spec), open_face_detector())
+    duration_s = float(model.spec.step * n_steps) + 0.01
+    uris = [f"sim:seed=7&person={first_person + i}&duration_s={duration_s:.3f}" for i in range(n_people)]
+    return [[t for t in collect(setup, [open_source(uri)]) if t.is_real] for uri in uris]
+
+
+def make_meaningful(model: ZooModel, *, n_people: int = 4) -> None:
+    """Calibrate the batch norms of `model` and scale its heads, in place.
+
+    Args:
+        model: With random weights.
+        n_people: Simulated people to look at.
+    """
+    seen = sessions(model, n_people, model.spec.fusion.n_steps + 4, first_person=500)
+    for encoder in model.spec.encoders:
+        steps = np.concatenate([np.concatenate([t.inputs[encoder.stage] for t in one]) for one in seen])
+        _calibrate_batchnorm(model.stages[encoder.stage], steps)
+    _scale_heads(model, seen)
+
+
+def _calibrate_batchnorm(module: nn.Module, steps: Floats) -> None:
+    """Running statistics = averages over the batches of `steps`, (n, …) in a mixed order."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over batches
+    order = np.random.default_rng(0).permutation(len(steps))
+    module.train()
+    with torch.no_grad():
+        for first in range(0, len(order), _BATCH):
+            batch = order[first : first + _BATCH]
+            if len(batch) > 1:
+                module(torch.from_numpy(steps[batch]))
+    module.eval()
+
+
+def _scale_heads(model: ZooModel, seen: list[list[StepTrace]]) -> None:
+    fusion = model.stages[model.spec.fusion.stage]
+    run = torch_fusion(model)
+    outputs = [offline_outputs(model.spec, encode_all(model, one), run) for one in seen]
+    with torch.no_grad():
+        for output in model.spec.outputs:
+            values = np.concatenate([one[output.name] for one in outputs])
+            values = values[np.isfinite(values)]
+            last = _last_linear(fusion, output.name)
+            scale = OUTPUT_DEVIATION / max(float(values.std()), 1e-9)
+            last.weight.mul_(scale)
+            last.bias.sub_(float(values.mean())).mul_(scale)
+
+
+def _last_linear(fusion: nn.Module, output: str) -> nn.Linear:
+    head = getattr(fusion, f"{output[0]}regressor")
+    last = [part for part in head.modules() if isinstance(part, nn.Linear)][-1]
+    return last

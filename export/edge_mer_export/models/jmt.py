@@ -1,0 +1,243 @@
+"""Joint multimodal transformer: fusion of a face and a voice feature per step.
+
+Source: "Joint Multimodal Transformer for Emotion Recognition in the Wild", arXiv 2403.10488: the
+proposed variant, with the joint branch and self-attention over the six cross-attentions. Key names are
+those of the published code, so that a user's weights fit; there `physiological` means audio.
+
+Shape letters: B batch, L step, D feature, M modality, N query, K key, 6 cross-attentions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MODALITIES = ("audio", "visual")
+"""Order of the arguments, of `present`'s modality axis and of `absent_tokens`."""
+
+DEAD_KEYS = ("mm_transformer.final_encoder.*",)
+"""Keys of a reference checkpoint that reach no output: a built but never called encoder (79 %)."""
+
+
+class Attention(nn.Module):
+    """Attention of queries over a memory, with the state_dict of `torch.nn.MultiheadAttention`.
+
+    softmax(Q K^T / sqrt(d)) V is written out, and the three projections are layers of their own: the
+    exported graph then holds plain MatMul and Softmax with constant weights, which quantizers and
+    every engine know. On disk the projections are stacked as `in_proj_weight` and `in_proj_bias`.
+
+    Args:
+        d_model: Feature size D.
+        heads: Heads; must divide D.
+    """
+
+    def __init__(self, d_model: int, heads: int = 1) -> None:
+        super().__init__()
+        if d_model % heads:
+            raise ValueError(f"{heads} heads do not divide a feature of {d_model}")
+        self.heads = heads
+        self.scale = (d_model // heads) ** -0.5
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.v_proj = nn.Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+        for layer in (self.q_proj, self.k_proj, self.v_proj):
+            nn.init.xavier_uniform_(layer.weight, gain=0.5**0.5)  # bound of the stacked (3D, D) matrix
+        for layer in (self.q_proj, self.k_proj, self.v_proj, self.out_proj):
+            nn.init.zeros_(layer.bias)
+        self.register_state_dict_post_hook(_stack_projections)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_split_projections)  # type: ignore[no-untyped-call]
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        if self.heads == 1:
+            return x  # (..., N, D)
+        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(-3, -2)  # (..., heads, N, D/heads)
+
+    def _join_heads(self, x: Tensor) -> Tensor:
+        if self.heads == 1:
+            return x  # (..., N, D)
+        return x.transpose(-3, -2).flatten(-2)  # (..., N, D)
+
+    def forward(self, query: Tensor, memory: Tensor) -> Tensor:
+        """Attend from `query` (..., N, D) over `memory` (..., K, D); returns (..., N, D)."""
+        q = self._split_heads(self.q_proj(query)) * self.scale  # (..., N, d)
+        k = self._split_heads(self.k_proj(memory))  # (..., K, d)
+        v = self._split_heads(self.v_proj(memory))  # (..., K, d)
+        weights = torch.softmax(q @ k.transpose(-2, -1), dim=-1)  # (..., N, K)
+        out: Tensor = self.out_proj(self._join_heads(weights @ v))  # (..., N, D)
+        return out
+
+
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+
+
+def _stack_projections(module: nn.Module, state: dict[str, Any], prefix: str, _metadata: object) -> None:
+    for kind in ("weight", "bias"):
+        parts = [state.pop(f"{prefix}{name}.{kind}") for name in _PROJECTIONS]
+        state[f"{prefix}in_proj_{kind}"] = torch.cat(parts)
+
+
+def _split_projections(module: nn.Module, state: dict[str, Any], prefix: str, *_rest: object) -> None:
+    for kind in ("weight", "bias"):
+        stacked = state.pop(f"{prefix}in_proj_{kind}", None)
+        if stacked is not None:
+            for name, part in zip(_PROJECTIONS, stacked.chunk(3), strict=True):
+                state[f"{prefix}{name}.{kind}"] = part
+
+
+class _EncoderLayer(nn.Module):
+    """Transformer encoder layer, normalised after each residual sum."""
+
+    def __init__(self, d_model: int, d_ff: int, heads: int) -> None:
+        super().__init__()
+        self.attention = Attention(d_model, heads)
+        self.feed_forward = nn.Sequential(nn.Linear(d_model, d_ff), nn.ReLU(), nn.Linear(d_ff, d_model))
+        self.layer_norm1 = nn.LayerNorm(d_model)
+        self.layer_norm2 = nn.LayerNorm(d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., N, D) -> (..., N, D)."""
+        x = self.layer_norm1(x + self.attention(x, x))  # (..., N, D)
+        y: Tensor = self.layer_norm2(x + self.feed_forward(x))  # (..., N, D)
+        return y
+
+
+class _Encoder(nn.Module):
+    """A stack of encoder layers without positional encoding."""
+
+    def __init__(self, d_model: int, d_ff: int, heads: int, n_layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([_EncoderLayer(d_model, d_ff, heads) for _ in range(n_layers)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., N, D) -> (..., N, D)."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def _unit_length(x: Tensor) -> Tensor:
+    """Each feature (..., D) divided by its L2 norm; zero stays zero."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
+    return x / norm.clamp_min(1e-12)
+
+
+class _JointFusion(nn.Module):
+    """Three encoders, six cross-attentions and their self-attention read-out."""
+
+    def __init__(self, d_model: int, d_ff: int, heads: int, n_layers: int) -> None:
+        super().__init__()
+        self.visual_encoder = _Encoder(d_model, d_ff, heads, n_layers)
+        self.physiological_encoder = _Encoder(d_model, d_ff, heads, n_layers)
+        self.joint_representation_encoder = _Encoder(d_model, d_ff, heads, n_layers)
+        self.cross_attention_v = Attention(d_model, heads)
+        self.cross_attention_p = Attention(d_model, heads)
+        self.cross_attention_pv = Attention(d_model, heads)
+        self.out_layer_pv = nn.Linear(2 * d_model, d_model)
+        self.final_visual_encoder = _Encoder(d_model, d_ff, heads, n_layers)
+        self.final_self_attention = Attention(d_model, heads)
+
+    def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
+        """Features (B, L, D) of unit length -> fused (B, L, D)."""
+        joint = self.out_layer_pv(torch.cat([visual, audio], dim=-1))  # (B, L, D), eq. 1
+        v = self.visual_encoder(visual)  # (B, L, D)
+        a = self.physiological_encoder(audio)  # (B, L, D)
+        j = self.joint_representation_encoder(joint)  # (B, L, D)
+        # three sets of weights serve six cross-attentions: the query's owner picks the set
+        crossed = [
+            _attend_to_each(self.cross_attention_v, v, [a, j]),
+            _attend_to_each(self.cross_attention_pv, j, [v, a]),
+            _attend_to_each(self.cross_attention_p, a, [v, j]),
+        ]  # 3 x (B, 2, L, D)
+        # the order of tokens without positions is free, but for the last one: audio attending to joint
+        tokens = torch.cat(crossed, dim=1).transpose(1, 2)  # (B, L, 6, D)
+        tokens = self.final_visual_encoder(tokens)  # (B, L, 6, D)
+        # only the last token is read out, so no other query is computed
+        read_out = self.final_self_attention(tokens[:, :, -1:], tokens)  # (B, L, 1, D)
+        fused: Tensor = read_out.squeeze(-2)  # (B, L, D)
+        return fused
+
+
+def _attend_to_each(attention: Attention, query: Tensor, memories: list[Tensor]) -> Tensor:
+    """Query (B, L, D) over each of n memories (B, L, D) for itself -> (B, n, L, D)."""
+    out: Tensor = attention(query.unsqueeze(1), torch.stack(memories, dim=1))  # (B, n, L, D)
+    return out
+
+
+def _regressor(d_model: int, width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(d_model, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 1))
+
+
+class JointMultimodalTransformer(nn.Module):
+    """Valence and arousal of every step of a window, from its audio and visual features.
+
+    Args:
+        d_model: Feature size D of both modalities.
+        d_ff: Hidden width of the encoders' feed-forward layers.
+        heads: Attention heads.
+        n_layers: Layers of each encoder.
+        head_width: Hidden width of the two regressors.
+        dropout: Dropout in the regressors while training.
+        present_input: The model takes `present`: a learned token of its modality stands in for the
+            normalised feature of an absent step, so that attention needs no mask. Not in the paper.
+    """
+
+    def __init__(
+        self,
+        d_model: int = 512,
+        d_ff: int = 512,
+        heads: int = 1,
+        n_layers: int = 1,
+        head_width: int = 128,
+        dropout: float = 0.0,
+        present_input: bool = False,
+    ) -> None:
+        super().__init__()
+        self.mm_transformer = _JointFusion(d_model, d_ff, heads, n_layers)
+        self.vregressor = _regressor(d_model, head_width, dropout)
+        self.aregressor = _regressor(d_model, head_width, dropout)
+        self.absent_tokens: nn.Parameter | None = None
+        if present_input:
+            tokens = _unit_length(torch.randn(len(MODALITIES), d_model))  # (M, D)
+            self.absent_tokens = nn.Parameter(tokens)
+
+    def forward(self, audio: Tensor, visual: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Estimate valence and arousal.
+
+        Args:
+            audio: (B, L, D).
+            visual: (B, L, D); L may be any number.
+            present: (B, M, L) of bool in the order of `MODALITIES`; None means everything is there.
+
+        Returns:
+            Valence (B, L) and arousal (B, L), each step's own; not bounded to [-1, 1] by the network.
+        """
+        audio_present, visual_present = (None, None) if present is None else (present[:, 0], present[:, 1])
+        return self.regress(self.fuse(audio, visual, audio_present, visual_present))
+
+    def fuse(
+        self,
+        audio: Tensor,
+        visual: Tensor,
+        audio_present: Tensor | None = None,
+        visual_present: Tensor | None = None,
+    ) -> Tensor:
+        """Features (B, L, D) and what is present of them (B, L) of bool -> fused feature (B, L, D)."""
+        audio = self._stand_in(_unit_length(audio), audio_present, 0)  # (B, L, D)
+        visual = self._stand_in(_unit_length(visual), visual_present, 1)  # (B, L, D)
+        fused: Tensor = self.mm_transformer(visual, audio)  # (B, L, D)
+        return fused
+
+    def regress(self, fused: Tensor) -> tuple[Tensor, Tensor]:
+        """Fused feature (B, L, D) -> valence (B, L) and arousal (B, L)."""
+        return self.vregressor(fused).squeeze(-1), self.aregressor(fused).squeeze(-1)
+
+    def _stand_in(self, feature: Tensor, present: Tensor | None, modality: int) -> Tensor:
+        """Put the modality's token where its step is absent; what the feature holds there is unseen."""
+        if present is None:
+            return feature
+        if self.absent_tokens is None:
+            raise ValueError("this model has no `present` input: build it with present_input=True")
+        return torch.where(present.unsqueeze(-1), feature, self.absent_tokens[modality])  # (B, L, D)

@@ -1,0 +1,205 @@
+"""One stage from PyTorch to an ONNX file with everything inside, and back to see that it is the same."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edge_mer.bundle.onnx_guard import MAX_IR_VERSION
+from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
+from edge_mer.errors import ParityError
+from edge_mer.types.model import TensorSpec
+from edge_mer_export.models.batchnorm import fold_batchnorm
+
+OPSET = 20
+BATCH_LIMIT = 256
+Arrays = dict[str, NDArray[np.generic]]
+
+
+def export_stage(
+    stage: str,
+    module: nn.Module,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    n_steps: int,
+) -> bytes:
+    """A stage as an ONNX file: opset 20, weights inside, batch norms folded, nothing that no one reads.
+
+    Args:
+        stage: Name of the stage.
+        module: In evaluation mode.
+        inputs: Declared inputs; sizes given as axis names stay free.
+        outputs: Declared outputs.
+        n_steps: Largest size of the axis "steps".
+
+    Raises:
+        ParityError: The file does not have the declared version, names or axes.
+    """
+    sizes = {"batch": 2, "steps": max(2, n_steps // 2)}
+    limits = {"batch": BATCH_LIMIT, "steps": max(2, n_steps)}
+    free = {axis: torch.export.Dim(axis, min=1, max=limits[axis]) for axis in sizes}
+    examples = tuple(_example(spec, sizes) for spec in inputs)
+    shapes = tuple(
+        {i: free[size] for i, size in enumerate(spec.shape) if isinstance(size, str)} or None
+        for spec in inputs
+    )
+    with _quiet():
+        program = torch.onnx.export(
+            fold_batchnorm(module),
+            examples,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[spec.name for spec in inputs],
+            output_names=[spec.name for spec in outputs],
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    if program is None:
+        raise ParityError(f"stage {stage}: PyTorch exported nothing")
+    model = clean(program.model_proto, stage)
+    _check_declared(stage, model, inputs, outputs)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _example(spec: TensorSpec, sizes: dict[str, int]) -> torch.Tensor:
+    shape = spec.concrete(**sizes)
+    return torch.ones(shape, dtype=torch.bool) if spec.dtype == "bool" else torch.randn(shape)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's progress and its remarks on packages that are not needed stay off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def clean(model: onnx.ModelProto, stage: str) -> onnx.ModelProto:
+    """Strip what no one reads, and number the nodes by operator: "Conv_3"."""
+    model.ir_version = MAX_IR_VERSION
+    model.producer_name, model.producer_version, model.doc_string = "edge-mer", "", ""
+    del model.metadata_props[:]
+    del model.functions[:]
+    standard = [entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    del model.opset_import[:]
+    model.opset_import.extend(standard)
+    graph = model.graph
+    graph.name, graph.doc_string = stage, ""
+    del graph.value_info[:]
+    del graph.metadata_props[:]
+    counts: Counter[str] = Counter()
+    for node in graph.node:
+        node.name, node.doc_string = f"{node.op_type}_{counts[node.op_type]}", ""
+        counts[node.op_type] += 1
+        del node.metadata_props[:]
+    for tensor in (*graph.initializer, *graph.input, *graph.output):
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
+    return model
+
+
+def _check_declared(
+    stage: str, model: onnx.ModelProto, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> None:
+    """Version, then names, then axes."""
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if versions != {"": OPSET}:
+        raise ParityError(f"stage {stage}: wrong opset", expected=str({"": OPSET}), found=str(versions))
+    for kind, specs, values in (
+        ("inputs", inputs, model.graph.input),
+        ("outputs", outputs, model.graph.output),
+    ):
+        names = [value.name for value in values]
+        if names != [spec.name for spec in specs]:
+            raise ParityError(
+                f"stage {stage}: wrong {kind}", expected=str([s.name for s in specs]), found=str(names)
+            )
+        for spec, value in zip(specs, values, strict=True):
+            dims = value.type.tensor_type.shape.dim
+            found = tuple(dim.dim_param if dim.HasField("dim_param") else dim.dim_value for dim in dims)
+            if found != spec.shape:
+                raise ParityError(
+                    f"stage {stage}: {spec.name} has wrong axes", expected=str(spec.shape), found=str(found)
+                )
+
+
+def check_values(
+    stage: str,
+    model: bytes,
+    module: nn.Module,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    feeds: list[Arrays],
+    tolerance: float,
+) -> float:
+    """Run a stage in PyTorch and in ONNX Runtime on the same inputs, of several batch sizes.
+
+    Args:
+        stage: Name of the stage.
+        model: Its ONNX.
+        module: It in PyTorch.
+        inputs: Declared inputs.
+        outputs: Declared outputs.
+        feeds: Input name -> array.
+        tolerance: Largest difference, in the standard deviation of the output over all feeds.
+
+    Returns:
+        The largest difference found.
+
+    Raises:
+        ParityError: Names the tensor that differs, and by how much.
+    """
+    engine = OrtEngine(
+        stage, model, inputs, outputs, {"batch": 1, "steps": 1}, OrtOptions(available_threads())
+    )
+    differences: dict[str, list[NDArray[np.floating]]] = {spec.name: [] for spec in outputs}
+    values: dict[str, list[NDArray[np.floating]]] = {spec.name: [] for spec in outputs}
+    for feed in feeds:
+        found = engine.run(feed)
+        with torch.inference_mode():
+            result = module(*(torch.from_numpy(np.array(feed[spec.name])) for spec in inputs))
+        for spec, tensor in zip(outputs, result if isinstance(result, tuple) else (result,), strict=True):
+            expected = tensor.numpy()
+            if found[spec.name].shape != expected.shape:
+                raise ParityError(
+                    f"stage {stage}: {spec.name} has another shape than in PyTorch",
+                    expected=str(expected.shape),
+                    found=str(found[spec.name].shape),
+                )
+            differences[spec.name].append((found[spec.name] - expected).ravel())
+            values[spec.name].append(expected.ravel())
+    worst = 0.0
+    for name, parts in differences.items():
+        deviation = max(float(np.concatenate(values[name]).std()), 1e-12)
+        error = float(np.abs(np.concatenate(parts)).max()) / deviation
+        if not error <= tolerance:
+            raise ParityError(
+                f"stage {stage}: {name} differs between PyTorch and ONNX Runtime",
+                expected=f"at most {tolerance:.2g} of its standard deviation",
+                found=f"{error:.3g}",
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def n_weights(model: bytes) -> int:
+    """Numbers in the floating-point initializers of an ONNX file."""
+    graph = onnx.load_model_from_string(model).graph
+    return sum(int(np.prod(t.dims)) for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT)

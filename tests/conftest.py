@@ -1,0 +1,34 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_bundle() -> Path:
+    """The calibrated jmt-tiny bundle; not to be changed."""
+    if given := os.environ.get("EDGE_MER_TEST_BUNDLE"):
+        return Path(given)
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("needs torch to make the bundle, or EDGE_MER_TEST_BUNDLE naming one")
+    from tests.helpers.bundle import ensure_bundle
+
+    return ensure_bundle()
+
+
+@pytest.fixture
+def tiny_bundle(shared_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the calibrated jmt-tiny bundle, free to be changed."""
+    return Path(shutil.copytree(shared_bundle, tmp_path / "tiny-bundle"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines built in a test stay in that test."""
+    monkeypatch.setenv("EDGE_MER_CACHE", str(tmp_path_factory.mktemp("cache")))

@@ -1,0 +1,36 @@
+"""The calibrated jmt-tiny bundle that end-to-end tests run on, made once per state of the code."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from edge_mer.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def ensure_bundle() -> Path:
+    """The bundle's folder; exported and calibrated here if the code changed since it was."""
+    folder = ROOT / "build" / f"test-bundle-{_code_hash()}"
+    bundle = folder / "bundle"
+    if not bundle.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        exported = str(folder / "exported")
+        _run(["export", "jmt-tiny", "--out", exported, "--replace"])
+        _run(["calibrate", exported, "--out", str(bundle), "--windows", "32"])
+    return bundle
+
+
+def _run(arguments: list[str]) -> None:
+    code = main(arguments)
+    if code != 0:
+        raise RuntimeError(f"edge-mer {' '.join(arguments)} ended with {code}")
+
+
+def _code_hash() -> str:
+    digest = hashlib.sha256()
+    for package in ("edge_mer", "export", "calibration"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

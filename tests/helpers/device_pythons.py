@@ -1,0 +1,64 @@
+"""Runs the tests of the device half on other Pythons, where there is no torch.
+
+JetPack 6 has Python 3.10, JetPack 7 has 3.12. The bundle comes from this Python's workbench.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.helpers.bundle import ensure_bundle  # noqa: E402
+
+VERSIONS = ("3.10", "3.12")
+
+
+def find(version: str) -> str | None:
+    """An interpreter of that version that really starts."""
+    candidates = [shutil.which(f"python{version}") or ""]
+    candidates += sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
+    for candidate in filter(None, candidates):
+        probe = subprocess.run([candidate, "--version"], capture_output=True, text=True, check=False)
+        if probe.returncode == 0 and f" {version}." in probe.stdout:
+            return candidate
+    return None
+
+
+def prepare(version: str, python: str) -> Path:
+    """A virtual environment with edge-mer's core and pytest, made again when the project's needs change."""
+    folder = ROOT / f".venv-device-{version}"
+    stamp, wanted = folder / "stamp", (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    inside = folder / "bin" / "python"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+        subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
+        pip = [str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "-e", str(ROOT), "pytest>=8", "hypothesis>=6.100"], check=True)
+        stamp.write_text(wanted, encoding="utf-8")
+    return inside
+
+
+def main() -> int:
+    """Run them all; the first failure's exit code."""
+    found = {version: python for version in VERSIONS if (python := find(version)) is not None}
+    if not found:
+        print("No Python 3.10 or 3.12 here: the device half was tested on this Python only.")  # noqa: T201
+        return 0
+    environment = {**os.environ, "EDGE_MER_TEST_BUNDLE": str(ensure_bundle())}
+    for version, python in found.items():
+        inside = prepare(version, python)
+        print(f"The device half on Python {version}:", flush=True)  # noqa: T201
+        command = [str(inside), "-m", "pytest", "-q", "-m", "not workbench and not slow", "tests"]
+        result = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+        if result.returncode != 0:
+            return result.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
