@@ -15,7 +15,7 @@ from edge_mer.bundle.manifest import Calibration, Candidate, FileEntry, Manifest
 from edge_mer.bundle.read import Bundle
 from edge_mer.bundle.write import check_free, write_bundle
 from edge_mer.engine.base import Engine
-from edge_mer.engine.onnxruntime import OrtOptions
+from edge_mer.engine.onnxruntime import OrtOptions, available_threads
 from edge_mer.errors import UsageError
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
 from edge_mer.runtime.proof import engine_fusion, golden_errors, golden_sessions, output_error
@@ -94,7 +94,8 @@ def _candidate(
     bundle: Bundle, precision: str, stages: dict[str, bytes], checked: list[list[StepTrace]]
 ) -> Candidate:
     model = bundle.manifest.model
-    engines = open_engines(model, stages, OrtOptions.for_precision(precision))
+    # Computed as it is written: what a device's INT8 kernels make of it is then held against this.
+    engines = open_engines(model, stages, OrtOptions(threads=available_threads(), fuse_qdq=False))
     sessions = golden_sessions(bundle.manifest.golden, bundle.read_arrays)
     errors = golden_errors(PipelineSetup(model, engines, None), bundle.manifest.golden, sessions)
     n_bytes = sum(len(data) for data in stages.values())

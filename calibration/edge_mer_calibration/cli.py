@@ -61,13 +61,12 @@ def _precision(name: str) -> PrecisionName:
 
 def _show(manifest: Manifest, to: Path) -> None:
     whole = manifest.candidates["fp32"].n_bytes
+    names = [str(output.name) for output in manifest.model.outputs]
     rows = []
     for name, candidate in manifest.candidates.items():
         errors = candidate.fidelity or candidate.golden
-        rms = ", ".join(f"{output} {error.rms:.2g}" for output, error in errors.items())
-        ccc = ", ".join(
-            f"{o} {e.ccc:.4f}" for o, e in (candidate.fidelity or {}).items() if e.ccc is not None
-        )
+        rms = " ".join(f"{errors[name].rms:.2g}" for name in names)
+        ccc = " ".join(f"{errors[name].ccc or 0.0:.4f}" for name in names) if candidate.fidelity else ""
         rows.append(
             [
                 name,
@@ -78,7 +77,8 @@ def _show(manifest: Manifest, to: Path) -> None:
             ]
         )
     out.print(table(["precision", "MB", "of FP32", "rms error / deviation", "fidelity CCC"], rows))
-    out.print(f"\n{to} is {manifest.bundle_id}")
+    out.print(f"\nNumbers in one cell: {', '.join(output.name for output in manifest.model.outputs)}.")
+    out.print(f"{to} is {manifest.bundle_id}")
     for name, candidate in manifest.candidates.items():
         if candidate.note:
             out.print(f"{name}: {candidate.note}.")

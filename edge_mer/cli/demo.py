@@ -56,7 +56,8 @@ def _show(bundle: Bundle, predictions: Path) -> None:
         f"\n{len(lines)} predictions in {predictions}; the last one: {last['status']}, {last['affect']}"
     )
     out.print(
-        "error/deviation: root mean square error of valence and arousal against PyTorch, in standard deviations.\n"
+        "error/deviation: root mean square error of valence and arousal against PyTorch on golden sessions,\n"
+        "in standard deviations; fidelity CCC: their concordance with fp32 on other simulated people.\n"
         "step: the encoders, once per step; hop: the window fusion. Both in ONNX Runtime on this processor,\n"
         f"{available_threads()} threads. The weights are random: the numbers prove the way, not a feeling."
     )
@@ -65,8 +66,11 @@ def _show(bundle: Bundle, predictions: Path) -> None:
 def _row(bundle: Bundle, manifest: Manifest, precision: str) -> list[str]:
     candidate = next(one for name, one in manifest.candidates.items() if name == precision)
     whole = manifest.candidates["fp32"].n_bytes
-    errors = " ".join(f"{error.rms:.1e}" for error in candidate.golden.values())
-    fidelity = " ".join(f"{e.ccc:.3f}" for e in (candidate.fidelity or {}).values() if e.ccc is not None)
+    names = [str(output.name) for output in manifest.model.outputs]
+    errors = " ".join(f"{candidate.golden[name].rms:.1e}" for name in names)
+    fidelity = (
+        " ".join(f"{candidate.fidelity[name].ccc or 0.0:.3f}" for name in names) if candidate.fidelity else ""
+    )
     step_ms, hop_ms = _times(bundle, precision)
     return [
         precision,

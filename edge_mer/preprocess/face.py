@@ -35,10 +35,10 @@ SAME_IF_STEADY = 0.80
 SAME_AFTER_CHANGE = 0.86
 """Least likeness when the face was away, jumped, or the scene around it changed a little at once."""
 
-SAME_AFTER_CUT = 0.90
+SAME_AFTER_CUT = 0.92
 """Least likeness when the scene around the face became another one at once."""
 
-_CHANGE, _CUT = 0.006, 0.05
+_CHANGE, _CUT = 0.012, 0.05
 """From where on a scene changed a little, and so much that it is another one; 0 = not, 1 = entirely."""
 
 _UNREST_FACTOR = 4.0
@@ -79,7 +79,7 @@ _SHAPE_PX = 64
 _SHAPE_BLUR_PX = 1.5
 
 _LEAST_WEIGHT = 0.5
-_FOLLOW_AT_ONCE = 0.08
+_FOLLOW_AT_ONCE = 0.12
 """Eyes that moved by this part of their distance or more are not smoothed."""
 
 TYPICAL_EYES: Eyes = ((0.324, 0.382), (0.680, 0.374))
@@ -407,10 +407,8 @@ class _Scene:
             )
         if around.sum() < _SCENE_WIDTH * _SCENE_HEIGHT // 8:
             around[:] = True
-        a, b = self.thumbnail[around], other.thumbnail[around]
-        a, b = a - a.mean(), b - b.mean()
-        contrast = float((a * a).mean() + (b * b).mean()) / 2 + _SCENE_NOISE**2
-        return float(((a - b) ** 2).mean()) / 2 / contrast
+        a, b = _contrast(self.thumbnail[around]), _contrast(other.thumbnail[around])
+        return float(((a - b) ** 2).mean()) / 2
 
 
 class _LookMaker:
@@ -501,6 +499,12 @@ def _cut(head: Floats, pose: _Pose, side: int, left_eye: Point, right_eye: Point
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     cut = cv2.warpAffine(head, place, (side, side), flags=how, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(cut, np.float32)
+
+
+def _contrast(colours: Floats) -> Floats:
+    """(n, 3): each channel without its mean and of deviation 1, so that light and its colour may change."""
+    centred = colours - colours.mean(axis=0)
+    return np.asarray(centred / np.sqrt((centred**2).mean(axis=0) + _SCENE_NOISE**2), np.float32)
 
 
 def _unit(values: NDArray[np.float32]) -> Floats:

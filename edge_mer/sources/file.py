@@ -24,6 +24,7 @@ WebM cut exactly between two pieces) is played as far as it goes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -50,47 +51,11 @@ from edge_mer.clock import NS_PER_S
 from edge_mer.errors import DataError, UsageError
 from edge_mer.types.signals import Chunk, StreamSpec
 
-FORMATS = [
-    "aac",
-    "ac3",
-    "aiff",
-    "amr",
-    "ape",
-    "apng",
-    "asf",
-    "au",
-    "avi",
-    "bmp_pipe",
-    "caf",
-    "dv",
-    "eac3",
-    "flac",
-    "flv",
-    "gif",
-    "h264",
-    "hevc",
-    "ivf",
-    "jpeg_pipe",
-    "m4v",
-    "matroska",
-    "mjpeg",
-    "mov",
-    "mp3",
-    "mpeg",
-    "mpegts",
-    "mpegvideo",
-    "mxf",
-    "nut",
-    "ogg",
-    "png_pipe",
-    "tiff_pipe",
-    "tta",
-    "w64",
-    "wav",
-    "webp_pipe",
-    "wv",
-    "yuv4mpegpipe",
-]
+FORMATS = (
+    "aac,ac3,aiff,amr,ape,apng,asf,au,avi,bmp_pipe,caf,dv,eac3,flac,flv,gif,h264,hevc,ivf,jpeg_pipe,m4v,"
+    "matroska,mjpeg,mov,mp3,mpeg,mpegts,mpegvideo,mxf,nut,ogg,png_pipe,tiff_pipe,tta,w64,wav,webp_pipe,wv,"
+    "yuv4mpegpipe"
+)
 """FFmpeg's names of the formats that are read: each is one self-contained file."""
 
 MAX_JUMP_BACK_S = Fraction(1, 10)
@@ -106,6 +71,13 @@ MAX_WAITING_PACKETS = 20_000
 MAX_PICTURE_PX = 1 << 26
 """Larger pictures are refused: 8192 x 8192 pixels are 200 MB as RGB."""
 
+_PYAV = int(av.__version__.split(".")[0])
+# For every decoder; to those that look at a file on opening they cannot be given before PyAV 18, which
+# crashes on formats that show their streams late, such as MPEG-PS.
+_CODEC_OPTIONS = {"max_pixels": str(MAX_PICTURE_PX)}
+# Colours are converted with one thread per core from PyAV 17 on, unless told otherwise.
+_CONVERSION: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
+
 _INTERLEAVE_S = Fraction(3, 2)  # MPEG-PS and MPEG-TS allow 1 s between what belongs together
 _TIMESTAMPS_MAY_JUMP = 0x0200  # FFmpeg's AVFMT_TS_DISCONT
 _DECODING_THREADS = 2
@@ -113,11 +85,10 @@ _MAX_FAILED_READS = 100
 _MAX_SEGMENTS_KEPT = 16
 _MAX_CHANGED_FRAMES = 4
 _SAMPLE_SCALES = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "flt": 1.0, "dbl": 1.0}
-# PyAV 17 and later would convert colours with one thread per core; earlier ones have no such choice.
-_CONVERSION: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 _TAIL_BYTES = 1 << 20
 _MAX_BOXES = 200_000
+_MAX_PICTURE_BYTES = 64 << 20
 _LAST_PICTURES = 4  # the last one in the file may be shown up to three pictures before the end
 _LAST_SOUND_FRAMES = 8
 _CONSTANT_SIZE_CODECS = ("mp1", "mp2", "ac3")
@@ -128,6 +99,7 @@ _MP3_SLACK_BYTES = 1500  # encoders differ in whether they count the header's ow
 _PS_PACK = b"\0\0\1\xba"
 _EBML_SEGMENT = bytes.fromhex("18538067")
 _EBML_CLUSTER = bytes.fromhex("1f43b675")
+_EBML_CLUSTER_BEGINS = (b"\xe7", b"\xbf", b"\xec", b"\xa7", b"\xab")  # the time, as a rule
 _ISO_FIRST = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"}
 _ISO_BOXES = _ISO_FIRST | {b"moof", b"mfra", b"sidx", b"ssix", b"meta", b"udta", b"uuid", b"emsg", b"prft"}
 
@@ -198,16 +170,15 @@ class FileSource:
         """
         if self._media is not None:
             return
-        file = _open_regular(self._path)
-        try:
+        with contextlib.ExitStack() as on_failure:
+            file = on_failure.enter_context(_open_regular(self._path))
             _refuse_cut(file, self._path)
-            self._media = _Media(file, self._path)
-            self._specs = self._media.describe()
-        except BaseException:
-            self._media = None
-            file.close()
-            raise
-        self.n_corrupt = self._media.n_corrupt
+            container = on_failure.enter_context(_open_container(file, self._path))
+            media = _Media(container, file, self._path)
+            self._specs = media.describe()
+            on_failure.pop_all()
+        self._media = media
+        self.n_corrupt = media.n_corrupt
         self._ended = False
 
     def start(self) -> None:
@@ -287,13 +258,13 @@ class _Media:
     those that its decoder gave for one packet.
     """
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, container: InputContainer, file: BinaryIO, path: Path) -> None:
         self._path = path
         self._file = file
         self.n_corrupt = 0
-        self._container = _open_container(file, path)
-        self._may_jump = bool(self._container.format.flags & _TIMESTAMPS_MAY_JUMP)
-        self._tracks = [_make_track(stream, path) for stream in _used_streams(self._container, path)]
+        self._container = container
+        self._may_jump = bool(container.format.flags & _TIMESTAMPS_MAY_JUMP)
+        self._tracks = [_make_track(stream, path) for stream in _used_streams(container, path)]
         self._packets = self._demux()
         self._demux_ended = False
         self._waiting_bytes = 0
@@ -315,6 +286,7 @@ class _Media:
         if not any(track.pieces for track in self._tracks):
             raise DataError(
                 f"no picture and no sound of {_shown(self._path)} can be decoded",
+                expected=f"sound, or pictures of at most {MAX_PICTURE_PX} pixels",
                 found=f"{self.n_corrupt} unreadable packets and no readable one",
                 hint="try another player, or copy the file again",
             )
@@ -427,10 +399,10 @@ class _Media:
                     if packet.size:
                         yield packet
                 return
-            except av.FFmpegError as error:
+            except av.FFmpegError:
                 n_failures += 1
                 self.n_corrupt += 1
-                if isinstance(error, OSError) or n_failures > _MAX_FAILED_READS:
+                if n_failures > _MAX_FAILED_READS:
                     raise
 
     def _read_packet(self) -> None:
@@ -541,6 +513,7 @@ def _make_track(stream: VideoStream | AudioStream, path: Path) -> _Track:
         )
     if isinstance(stream, VideoStream):
         _refuse_huge_picture(stream.codec_context.width, stream.codec_context.height, path)
+        context.options = dict(_CODEC_OPTIONS)
         context.thread_count = _DECODING_THREADS
         context.thread_type = "AUTO"
         return _Track(stream, stream.time_base, _pixel_aspect(stream))
@@ -708,8 +681,7 @@ def _open_regular(path: Path) -> BinaryIO:
         raise DataError(
             f"file {_shown(path)} cannot be opened", found=reason, hint="check the path and its permissions"
         ) from error
-    # FFmpeg takes some names for patterns of many files. All it may know is the kind of the file.
-    raw.name = "media" + (path.suffix if path.suffix[1:].isalnum() else "")
+    raw.name = "media"  # FFmpeg takes some names for patterns of many files; it is to go by the contents
     try:
         status = os.fstat(raw.fileno())
         _refuse_irregular(status.st_mode, path)
@@ -749,22 +721,30 @@ def _refuse_second_file(url: str, *_: object) -> NoReturn:
 
 def _open_container(file: BinaryIO, path: Path) -> InputContainer:
     """Open with FFmpeg, which may read this file and nothing else."""
-    file.seek(0)
     try:
-        return av.open(
-            file,
-            mode="r",
-            container_options={"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)},
-            metadata_errors="replace",
-            io_open=_refuse_second_file,
-        )
+        return _open_alone(file)
     except (av.FFmpegError, OSError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or error)
+        is_refused = getattr(error, "errno", None) == errno.EINVAL
         raise DataError(
             f"{_shown(path)} is not a media file that can be read",
             expected="video, sound or a picture, e.g. .mp4 .mkv .avi .mpg .wav .flac .png; no playlist",
-            found=str(getattr(error, "strerror", None) or error),
+            found="a format that is not read" if is_refused else reason,
             hint="check that it plays elsewhere; convert it to .mp4 or .wav if it does",
         ) from error
+
+
+def _open_alone(file: BinaryIO, file_format: str | None = None) -> InputContainer:
+    file.seek(0)
+    return av.open(
+        file,
+        mode="r",
+        format=file_format,
+        options=_CODEC_OPTIONS if _PYAV >= 18 else {},
+        container_options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
+        metadata_errors="replace",
+        io_open=_refuse_second_file,
+    )
 
 
 def _used_streams(container: InputContainer, path: Path) -> list[VideoStream | AudioStream]:
@@ -904,7 +884,7 @@ def _cut_matroska(file: BinaryIO, size: int) -> _Cut | None:
 def _cut_live_matroska(file: BinaryIO, size: int) -> _Cut | None:
     begin = max(0, size - 8 * _TAIL_BYTES)
     tail = _read_at(file, begin, size - begin)
-    position = tail.rfind(_EBML_CLUSTER)
+    position = _last_cluster(tail)
     while 0 <= position < len(tail):
         element = _ebml_element(tail[position : position + 16])
         if element is None and len(tail) - position < 12 and any(tail[position:]):
@@ -919,6 +899,16 @@ def _cut_live_matroska(file: BinaryIO, size: int) -> _Cut | None:
             return _too_long(f"element {kind.hex()}", begin + position, begin + end, size)
         position = end
     return None
+
+
+def _last_cluster(tail: bytes) -> int:
+    position = tail.rfind(_EBML_CLUSTER)
+    while position >= 0:
+        element = _ebml_element(tail[position : position + 16])
+        if element and tail[position + element[1] : position + element[1] + 1] in _EBML_CLUSTER_BEGINS:
+            return position
+        position = tail.rfind(_EBML_CLUSTER, 0, position)
+    return -1
 
 
 def _ebml_element(data: bytes) -> tuple[bytes, int, int | None] | None:
@@ -972,7 +962,7 @@ def _cut_inside_frame(tail: bytes) -> _Cut | None:
     broken_pictures: deque[bool] = deque(maxlen=_LAST_PICTURES)
     sound_bytes: deque[int] = deque(maxlen=_LAST_SOUND_FRAMES)
     try:
-        with av.open(io.BytesIO(tail), mode="r", format="mpeg", io_open=_refuse_second_file) as container:
+        with _open_alone(io.BytesIO(tail), "mpeg") as container:
             for packet in container.demux(*container.streams.video[:1], *container.streams.audio[:1]):
                 if isinstance(packet.stream, VideoStream):
                     broken_pictures.extend(_broken_pictures(packet))
@@ -1049,20 +1039,22 @@ def _cut_jpeg(file: BinaryIO, size: int) -> _Cut | None:
 
 
 def _cut_without_end_mark(file: BinaryIO, size: int, mark: bytes) -> _Cut | None:
-    tail = _read_at(file, max(0, size - 65536), 65536)
-    return None if mark in tail else _Cut(f"the end marker {mark!r}", "none")
+    # Not at the start, where a preview has an end of its own; and phones append a video to a photo.
+    begin = min(size // 2, 1 << 16)
+    return (
+        None
+        if mark in _read_at(file, begin, _MAX_PICTURE_BYTES)
+        else _Cut(f"the end marker {mark!r}", "none")
+    )
 
 
 def _cut_sound(file: BinaryIO, size: int) -> _Cut | None:
     """FLAC, AIFF, TTA, WavPack: the header declares a length, and the last frame must end there."""
+    # With an ID3 tag behind it, FFmpeg before 8.1 cannot decode the last frame of a whole FLAC.
     if _read_at(file, max(0, size - 128), 3) == b"TAG":
-        return (
-            None  # with such a tag behind it, FFmpeg before 8.1 cannot decode the last frame of a whole FLAC
-        )
-    file.seek(0)
-    options = {"format_whitelist": ",".join(FORMATS)}
+        return None
     try:
-        with av.open(file, mode="r", container_options=options, io_open=_refuse_second_file) as container:
+        with _open_alone(file) as container:
             return _cut_before_declared_end(container)
     except (av.FFmpegError, OSError, ValueError):
         return None  # whether the file can be read at all is found out later
@@ -1111,10 +1103,7 @@ _CUT_CHECKS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], _Cut
         _cut_transport_stream,
     ),
     (lambda head: head.startswith(b"OggS"), _cut_ogg),
-    (
-        lambda head: head[:4] in (b"fLaC", b"TTA1", b"wvpk") or head[8:11] == b"AIF",
-        _cut_sound,
-    ),
+    (lambda head: head[:4] in (b"fLaC", b"TTA1", b"wvpk") or head[8:12] == b"AIFF", _cut_sound),
     (lambda head: head.startswith((b"ID3", b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2")), _cut_mp3),
     (lambda head: head.startswith(b"\x89PNG"), _cut_png),
     (lambda head: head.startswith(b"\xff\xd8\xff"), _cut_jpeg),

@@ -31,7 +31,8 @@ class FrameSelector:
     def __init__(self, encoder: Encoder, spec: FaceClip) -> None:
         self._encoder = encoder
         self._spec = spec
-        self._tolerance_ns = to_ns(spec.frame_tolerance)
+        # One more, since nominal and capture times are rounded to a nanosecond each.
+        self._tolerance_ns = to_ns(spec.frame_tolerance) + 1
         self._next_step = 0
         self._taken_until_ns = -1
         self._chosen: dict[int, list[Frame | None]] = {}
@@ -46,7 +47,7 @@ class FrameSelector:
 
     def push(self, t_ns: int, pixels: NDArray[np.uint8]) -> None:
         """Take a frame; frames come in the order of their capture."""
-        self.watermark_ns = t_ns
+        self.watermark_ns = t_ns if self.watermark_ns is None else max(self.watermark_ns, t_ns)
         frame = Frame(t_ns, pixels)
         wanted = False
         for step in self._steps_near(t_ns):
@@ -69,8 +70,9 @@ class FrameSelector:
         encoder, spec = self._encoder, self._spec
         period_ns = max(1, to_ns(encoder.period))
         clip_ns = to_ns(spec.frame_interval * (spec.n_frames - 1)) + 2 * self._tolerance_ns
-        first = (t_ns - to_ns(encoder.offset)) // period_ns - 1
-        last = (t_ns + clip_ns + to_ns(spec.last_frame_before_end) - to_ns(encoder.offset)) // period_ns + 1
+        end_ns = t_ns + to_ns(spec.last_frame_before_end) - to_ns(encoder.offset)
+        first = (end_ns - self._tolerance_ns) // period_ns - 2
+        last = (end_ns + clip_ns) // period_ns + 1
         return range(max(first, self._next_step), last + 1)
 
     def is_complete(self, step: int) -> bool:

@@ -64,6 +64,7 @@ class SampleRing:
         self._segments: deque[tuple[int, Samples]] = deque()
         self._next = 0
         self._keep_from = 0
+        self._taken_to = 0
         self.n_late = 0
 
     def anchor(self, t_ns: int) -> None:
@@ -73,7 +74,7 @@ class SampleRing:
     def append(self, samples: Samples) -> None:
         """Add (n,) float32 samples behind the last ones."""
         start, self._next = self._next, self._next + samples.size
-        late = min(samples.size, max(0, self._filled_to - start))
+        late = min(samples.size, max(0, max(self._filled_to, self._taken_to) - start))
         self.n_late += late
         if samples.size > late:
             self._segments.append((start + late, samples[late:]))
@@ -108,7 +109,9 @@ class SampleRing:
             if low < high:
                 samples[low - start : high - start] = held[low - first : high - first]
                 n_present += high - low
-        self._forget_before(self._bounds(step + 1)[0])
+        needed_from = self._bounds(step + 1)[0]
+        self._forget_before(needed_from)
+        self._taken_to = max(self._taken_to, min(stop, needed_from))
         return Piece(samples, n_present / (stop - start))
 
     def _forget_before(self, index: int) -> None:

@@ -6,6 +6,7 @@ Durations are exact fractions of a second, written "16/15".
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -14,12 +15,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from edge_mer.clock import NS_PER_S
 from edge_mer.types.signals import Modality
 
+_WRITTEN_FRACTION = re.compile(r"-?[0-9]{1,18}([./][0-9]{1,18})?")
+"""No exponents and no endless numbers: "1e999999999" alone would take hours to read."""
+
 
 def _fraction(value: Any) -> Fraction:
-    if isinstance(value, (Fraction, int, str)) and not isinstance(value, bool):
+    is_number = isinstance(value, (Fraction, int)) and not isinstance(value, bool)
+    if is_number or (isinstance(value, str) and _WRITTEN_FRACTION.fullmatch(value)):
         try:
             return Fraction(value)
-        except (ValueError, ZeroDivisionError):
+        except ZeroDivisionError:
             pass
     raise ValueError(f"a duration in seconds is a fraction such as '16/15', not {value!r}")
 
@@ -144,6 +149,14 @@ class LogMel(Declared):
     mean: float
     std: float = Field(gt=0)
     width: int = Field(gt=0, le=65_536)
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> LogMel:
+        if self.win_samples > self.n_fft:
+            raise ValueError(f"a window of {self.win_samples} samples does not fit an FFT of {self.n_fft}")
+        if self.f_min_hz >= self.f_max_hz:
+            raise ValueError(f"bands from {self.f_min_hz} Hz up to {self.f_max_hz} Hz")
+        return self
 
 
 PreprocessSpec = Annotated[FaceClip | LogMel, Field(discriminator="kind")]
@@ -283,6 +296,8 @@ class ModelSpec(Declared):
         if len({encoder.modality for encoder in self.encoders}) != len(self.encoders):
             raise ValueError("two encoders read the same modality")
         for encoder in self.encoders:
+            if encoder.span <= 0:
+                raise ValueError(f"{encoder.stage}: a piece takes time, but its span is {encoder.span} s")
             if encoder.period != self.step * encoder.repeat:
                 raise ValueError(f"{encoder.stage}: period {encoder.period} s is not {encoder.repeat} steps")
             if encoder.missing == "mask" and not self.fusion.has_present_input:

@@ -7,6 +7,8 @@ scaled until every output varies with a standard deviation of 0.3 around 0.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -73,13 +75,7 @@ def _scale_heads(model: ZooModel, seen: list[list[StepTrace]]) -> None:
         for output in model.spec.outputs:
             values = np.concatenate([one[output.name] for one in outputs])
             values = values[np.isfinite(values)]
-            last = _last_linear(fusion, output.name)
+            last = cast(nn.Linear, fusion.get_submodule(model.last_layers[output.name]))
             scale = OUTPUT_DEVIATION / max(float(values.std()), 1e-9)
             last.weight.mul_(scale)
             last.bias.sub_(float(values.mean())).mul_(scale)
-
-
-def _last_linear(fusion: nn.Module, output: str) -> nn.Linear:
-    head = getattr(fusion, f"{output[0]}regressor")
-    last = [part for part in head.modules() if isinstance(part, nn.Linear)][-1]
-    return last

@@ -25,6 +25,7 @@ _CODECS: dict[str, Codecs] = {
     ".flac": ((), ("flac",)),
     ".mp3": ((), ("libmp3lame",)),
     ".png": (("png",), ()),
+    ".jpg": (("mjpeg",), ()),
 }
 _DEFAULT_CODECS: Codecs = (("libx264", "mpeg4"), ("aac",))
 _X264_OPTIONS = {"preset": "superfast", "crf": "23"}
@@ -55,7 +56,7 @@ def join_clips(
     """
     with av.open(str(paths[0])) as first:
         picture, sound = first.streams.video[0], first.streams.audio[0]
-        fps, rate_hz = picture.average_rate, sound.codec_context.sample_rate
+        fps, rate_hz = picture.average_rate or Fraction(25), sound.codec_context.sample_rate
         size_px, layout = (picture.width, picture.height), sound.codec_context.layout.name
     with av.open(str(out), "w", options=options or {}) as container:
         video = add_video(container, size_px, fps, codec=video_codec)
@@ -87,7 +88,7 @@ def strip_audio(path: Path, out: Path) -> Path:
 def video_from_image(png: Path, out: Path, seconds: float, fps: int) -> Path:
     """A silent video that shows one picture, cut to even sides as most codecs want."""
     with av.open(str(png)) as source:
-        picture = next(source.decode(video=0)).to_ndarray(format="rgb24")
+        picture = next(source.decode(video=0)).to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
     n_frames = round(seconds * fps)
     return write_media(out, frames=(picture for _ in range(n_frames)), fps=Fraction(fps))
@@ -164,7 +165,7 @@ def add_video(
     stream = container.add_stream(name, rate=fps, options=options)
     assert isinstance(stream, VideoStream)
     stream.width, stream.height = size_px
-    stream.pix_fmt = {"png": "rgb24", "ffv1": "bgr0", "libx264rgb": "rgb24"}.get(name, "yuv420p")
+    stream.pix_fmt = {"png": "rgb24", "mjpeg": "yuvj420p"}.get(name, "yuv420p")
     stream.codec_context.time_base = time_base_s or 1 / Fraction(fps)
     return stream
 
@@ -247,7 +248,8 @@ def _decode(path: Path) -> tuple[list[av.VideoFrame], NDArray[np.float32]]:
                 frames.append(frame)
             elif isinstance(frame, av.AudioFrame):
                 n_channels = frame.layout.nb_channels
-                pieces += [f.to_ndarray().reshape(-1, n_channels) for f in resampler.resample(frame)]
+                for piece in resampler.resample(frame):
+                    pieces.append(piece.to_ndarray().reshape(-1, n_channels).astype(np.float32, copy=False))
     return frames, np.concatenate(pieces)
 
 

@@ -12,7 +12,9 @@ PACKAGES = {"ffmpeg": "ffmpeg"}
 
 def needs(command: str) -> pytest.MarkDecorator:
     """Skip a test, naming the package, where `command` is absent."""
-    return pytest.mark.skipif(shutil.which(command) is None, reason=f"needs the system package {PACKAGES[command]}")
+    return pytest.mark.skipif(
+        shutil.which(command) is None, reason=f"needs the system package {PACKAGES[command]}"
+    )
 
 
 def missing() -> list[str]:

@@ -35,6 +35,8 @@ REFERENCE = {
     "fusion": ReferenceFile("fusion_w.pt", fusion_net.DEAD_KEYS),
 }
 
+LAST_LAYERS = {"valence": "vregressor.3", "arousal": "aregressor.3"}
+
 
 class JmtFusionStage(JointMultimodalTransformer):
     """The fusion with its tensors in the order of the declared encoders: visual, then audio."""
@@ -165,7 +167,7 @@ def jmt() -> ZooModel:
         licence=LICENCE,
     )
     stages = {"visual": R2Plus1D(), "audio": ResNetAudio(), "fusion": JmtFusionStage()}
-    return ZooModel(spec, stages, REFERENCE).eval()
+    return ZooModel(spec, stages, REFERENCE, LAST_LAYERS).eval()
 
 
 def jmt_tiny() -> ZooModel:
@@ -200,4 +202,4 @@ def jmt_tiny() -> ZooModel:
         "audio": ResNetAudio((16, 32, 64, feature), blocks),
         "fusion": JmtFusionStage(feature, feature, head_width=64, present_input=True),
     }
-    return ZooModel(spec, stages, {}).eval()
+    return ZooModel(spec, stages, {}, LAST_LAYERS).eval()

@@ -41,11 +41,13 @@ class ZooModel:
         stages: One module per stage, by name in the order of `spec.stages`. It takes its stage's
             declared inputs in their order and returns the declared outputs.
         reference: Where the published code keeps each stage's weights; empty if it knows no such model.
+        last_layers: Output -> name of the fusion's linear layer that it comes out of.
     """
 
     spec: ModelSpec
     stages: dict[str, nn.Module]
     reference: Mapping[str, ReferenceFile]
+    last_layers: Mapping[str, str]
 
     def __post_init__(self) -> None:
         if tuple(self.stages) != self.spec.stages:

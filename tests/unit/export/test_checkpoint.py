@@ -36,7 +36,7 @@ DEAD = "mm_transformer.final_encoder.layers.0.layer_norm1.weight"
 def small_model() -> ZooModel:
     """A model small enough for many files, with the published layout of files."""
     tiny = build("jmt-tiny")
-    return ZooModel(tiny.spec, tiny.stages, REFERENCE)
+    return ZooModel(tiny.spec, tiny.stages, REFERENCE, tiny.last_layers)
 
 
 def trained(seed: int = 3) -> dict[str, Tensor]:

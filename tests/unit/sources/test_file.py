@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -25,19 +26,10 @@ from edge_mer.sources.file import FileSource
 from edge_mer.sources.registry import open_source
 from edge_mer.types.signals import Chunk, StreamSpec
 from tests.helpers import media
-
-ROOT = Path(__file__).resolve().parents[3]
-DATA = Path(os.environ.get("EDGE_MER_TEST_DATA", ROOT.parent / "shared" / "data"))
+from tests.helpers.data import real
 
 GRID_FRAMES, GRID_PIECES = 75, 114
 GRID_NS = 3_000_000_000  # the picture, 75 frames at 25 Hz, is the longer stream
-
-
-def real_folder(name: str) -> Path:
-    folder = DATA / name
-    if not folder.is_dir():
-        pytest.skip(f"no real data: {folder} is missing (set EDGE_MER_TEST_DATA)")
-    return folder
 
 
 @contextmanager
@@ -111,7 +103,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def grid() -> list[Path]:
-    return sorted(real_folder("talking_head_video").glob("*.mpg"))
+    return sorted(real("talking_head_video").glob("*.mpg"))
 
 
 @pytest.fixture(scope="session")
@@ -209,8 +201,20 @@ def test_a_still_picture_is_one_frame_without_a_rate(made: Path) -> None:
     assert np.array_equal(play(pattern)["visual"][0].data, picture)
 
 
+def test_a_jpeg_has_the_full_range_of_greys(made: Path) -> None:
+    ramp = np.broadcast_to(np.arange(256, dtype=np.uint8)[None, :, None], (64, 256, 3)).copy()
+    jpeg = media.write_media(made / "ramp.jpg", frames=[ramp], options={"update": "1"})
+    decoded = cv2.imread(str(jpeg))
+    assert decoded is not None
+    played = play(jpeg)["visual"][0].data
+    assert np.abs(played.astype(float) - decoded).max() <= 4
+    assert played.min() < 8
+    assert played.max() > 247
+    assert "cut off" in str(refusal(media.truncate(jpeg, made / "cut.jpg", 0.9)))
+
+
 def test_a_video_made_from_a_picture(made: Path) -> None:
-    png = real_folder("face_photos") / "astronaut_512.png"
+    png = real("face_photos") / "astronaut_512.png"
     chunks = play(media.video_from_image(png, made / "astronaut.mp4", 1.2, 25))["visual"]
     assert times_ns(chunks) == [40_000_000 * k for k in range(30)]
     original = play(png)["visual"][0].data.astype(float)
@@ -639,8 +643,8 @@ def test_a_cut_program_stream_is_recognised_wherever_it_was_cut(
 
 @pytest.mark.parametrize("fraction", [0.5, 0.9, 0.987])
 def test_a_cut_real_recording_is_refused(made: Path, joined: dict[str, Path], fraction: float) -> None:
-    speech = real_folder("speech")
-    photo = real_folder("face_photos") / "astronaut_512.png"
+    speech = real("speech")
+    photo = real("face_photos") / "astronaut_512.png"
     paths = [
         joined["mp4"],
         joined["mkv"],
@@ -659,7 +663,7 @@ def test_no_real_file_is_refused(grid: list[Path], joined: dict[str, Path]) -> N
         "speech_emodb": ("flac/*.flac",),
         "face_photos": ("*.png",),
     }.items():
-        found = [path for pattern in patterns for path in real_folder(folder).glob(pattern)]
+        found = [path for pattern in patterns for path in real(folder).glob(pattern)]
         assert found
         paths += found
     for path in paths:
@@ -761,9 +765,10 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, clip: Path) -> None:
 def test_a_picture_of_absurd_size_is_refused(made: Path, tmp_path: Path) -> None:
     png = media.write_media(tmp_path / "huge.png", frames=media.counter_frames(1), options={"update": "1"})
     data = bytearray(png.read_bytes())
-    data[16:24] = struct.pack(">II", 60_000, 30_000)
+    data[16:24] = struct.pack(">II", 20_000, 10_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     png.write_bytes(data)
-    refusal(png)
+    assert "at most 67108864 pixels" in str(refusal(png))
 
 
 def test_a_path_must_be_given() -> None:

@@ -1,0 +1,91 @@
+"""What every source must do, run over all registered ones."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_mer.sources.base import Source
+from edge_mer.sources.registry import SOURCES, open_source
+from edge_mer.types.signals import Chunk
+from tests.helpers.media import video_from_image
+
+
+@pytest.fixture(params=sorted(SOURCES))
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A small session of each source."""
+    if request.param == "sim":
+        return "sim:seed=1&person=1&duration_s=1"
+    if request.param == "file":
+        import cv2
+
+        picture, video = tmp_path / "grey.png", tmp_path / "grey.mp4"
+        cv2.imwrite(str(picture), np.full((64, 96, 3), 128, np.uint8))
+        video_from_image(picture, video, 1.0, 25)
+        return f"file:{video}"
+    raise AssertionError(f"no example for source {request.param}")
+
+
+def everything(source: Source) -> list[Chunk]:
+    source.ensure_ready()
+    source.start()
+    chunks = []
+    while not source.ended:
+        if (chunk := source.read(1000)) is not None:
+            chunks.append(chunk)
+    return chunks
+
+
+def test_chunks_are_as_their_specs_say(uri: str) -> None:
+    source = open_source(uri)
+    chunks = everything(source)
+    specs = {spec.name: spec for spec in source.specs}
+    assert {chunk.stream for chunk in chunks} == set(specs)
+    for chunk in chunks:
+        spec = specs[chunk.stream]
+        assert chunk.modality == spec.modality
+        assert chunk.data.dtype == spec.dtype
+        assert chunk.data.ndim == len(spec.axes) == len(spec.shape)
+        assert chunk.data.flags.c_contiguous
+        sizes = zip(spec.shape, chunk.data.shape, strict=True)
+        assert all(wanted in (None, size) for wanted, size in sizes)
+    source.ensure_stopped()
+
+
+def test_each_stream_is_in_order_and_counted(uri: str) -> None:
+    source = open_source(uri)
+    chunks = everything(source)
+    source.ensure_stopped()
+    for spec in source.specs:
+        own = [chunk for chunk in chunks if chunk.stream == spec.name]
+        assert [chunk.seq for chunk in own] == list(range(len(own)))
+        assert all(a.t_ns < b.t_ns for a, b in pairwise(own))
+        assert own[0].t_ns >= 0
+    assert min(chunk.t_ns for chunk in chunks) == 0
+
+
+def test_stopping_twice_or_early_is_harmless(uri: str) -> None:
+    source = open_source(uri)
+    source.ensure_stopped()
+    source = open_source(uri)
+    source.ensure_ready()
+    source.start()
+    source.read(1000)
+    source.ensure_stopped()
+    source.ensure_stopped()
+
+
+def test_its_uri_opens_it_again(uri: str) -> None:
+    first = everything(open_source(uri))
+    second = everything(open_source(open_source(uri).uri))
+    assert len(first) == len(second)
+    assert all(
+        np.array_equal(a.data, b.data) and a.t_ns == b.t_ns for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_it_says_that_it_can_wait(uri: str) -> None:
+    assert open_source(uri).is_live is False

@@ -1,0 +1,181 @@
+"""The command line as a user meets it: verbs, exit codes, messages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_mer.cli.main import VERBS, main
+
+SIM = "sim:seed=4&person=2&duration_s=4"
+
+
+def records(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """`--help` must answer on a device within a blink."""
+    code = (
+        "import sys\nfrom edge_mer.cli.main import main\nassert main(['--help']) == 0\n"
+        "heavy = {'numpy', 'scipy', 'cv2', 'av', 'onnxruntime', 'pydantic', 'torch', 'onnx'}\n"
+        "heavy &= set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in VERBS:
+        assert verb in done.stdout
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("edge-mer 0.")
+
+
+def test_a_simulated_person_is_judged(shared_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    assert main(["run", str(shared_bundle), "--source", SIM, "--sink", f"jsonl:{out}", "--fast"]) == 0
+    found = records(out)
+    assert len(found) == 15
+    assert [record["status"] for record in found] == ["degraded"] * 7 + ["ok"] * 8
+
+
+def test_live_pacing_takes_as_long_as_the_session(shared_bundle: Path, tmp_path: Path) -> None:
+    """Without --fast each record says how long it waited, and none comes before its step is over."""
+    out = tmp_path / "out.jsonl"
+    source = "sim:seed=4&person=2&duration_s=2"
+    assert main(["run", str(shared_bundle), "--source", source, "--sink", f"jsonl:{out}"]) == 0
+    found = records(out)
+    assert len(found) == 7
+    waits = [record["latency_ms"]["wait"] for record in found]  # type: ignore[index]
+    assert all(wait is not None and wait >= -40.0 for wait in waits), waits
+
+
+def test_the_same_session_twice_gives_the_same_numbers(shared_bundle: Path, tmp_path: Path) -> None:
+    estimates = []
+    for name in ("a.jsonl", "b.jsonl"):
+        main(["run", str(shared_bundle), "--source", SIM, "--sink", f"jsonl:{tmp_path / name}", "--fast"])
+        estimates.append([record["affect"] for record in records(tmp_path / name)])
+    assert estimates[0] == estimates[1]
+
+
+def test_a_stream_that_is_dropped_is_said_to_be_missing(shared_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    source = f"{SIM}&drop=visual"
+    assert main(["run", str(shared_bundle), "--source", source, "--sink", f"jsonl:{out}", "--fast"]) == 0
+    assert {tuple(record["reasons"]) for record in records(out)} == {("visual_missing",)}  # type: ignore[arg-type]
+
+
+def test_predictions_go_to_the_terminal_without_a_sink(
+    shared_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(shared_bundle), "--source", SIM, "--fast"]) == 0
+    captured = capsys.readouterr()
+    assert len([json.loads(line) for line in captured.out.splitlines()]) == 15
+    assert "15 predictions" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run", "{bundle}", "--source", "camra:0"], 2, "unknown source"),
+        (["run", "{bundle}", "--source", "fil:clip.mp4"], 2, "did you mean file:clip.mp4"),
+        (["run", "{bundle}", "--source", "clip.mp4"], 2, "unknown source"),
+        (["run", "{bundle}", "--source", "sim:sead=3"], 2, "seed"),
+        (["run", "{bundle}", "--source", SIM, "--sink", "jsnl:x"], 2, "did you mean jsonl:x"),
+        (["run", "{bundle}", "--source", SIM, "--sink", "jsonl:/nowhere/x"], 2, "cannot write"),
+        (["run", "{bundle}", "--source", SIM, "--source", SIM], 2, "two streams"),
+        (["run", "{bundle}", "--source", SIM, "--missing", "audio=guess"], 2, "zero_feature"),
+        (["run", "{bundle}", "--source", SIM, "--missing", "eda=mask"], 2, "no modality eda"),
+        (["run", "{bundle}", "--source", SIM, "--precision", "int4"], 3, "no precision"),
+        (["run", "{bundle}", "--source", "sim:duration_s=0.2", "--fast"], 3, "not even one step"),
+        (["run", "/nowhere", "--source", SIM], 3, "is not a bundle"),
+        (["run", "{bundle}", "--source", SIM, "--face-detector", "/nowhere.onnx"], 3, "nowhere.onnx"),
+        (["verify", "/nowhere"], 3, "is not a bundle"),
+        (["build-engine", "{bundle}", "--target", "abacus"], 2, "unknown target"),
+        (["bundle", "inspect", "/nowhere"], 3, "is not a bundle"),
+    ],
+)
+def test_mistakes_are_explained(
+    shared_bundle: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str
+) -> None:
+    assert main([argument.format(bundle=shared_bundle) for argument in arguments]) == code
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_verify_proves_every_candidate(shared_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(shared_bundle)]) == 0
+    shown = capsys.readouterr().out
+    assert "Verified: fp32, int8-cpu, int8-trt" in shown
+    assert shown.count("control: ring shifted by one step") == 3
+    assert "FAIL" not in shown
+
+
+def test_build_engine_is_done_once(shared_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build-engine", str(shared_bundle)]) == 0
+    assert "Chosen:" in capsys.readouterr().out
+    assert main(["build-engine", str(shared_bundle)]) == 0
+    assert "Built before" in capsys.readouterr().out
+
+
+def test_bundle_inspect_shows_what_is_inside(shared_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bundle", "inspect", str(shared_bundle)]) == 0
+    shown = capsys.readouterr().out
+    assert "jmt-tiny" in shown
+    assert "int8-trt" in shown
+    assert "abstain (never measured)" in shown
+
+
+@pytest.mark.parametrize("victim", ["stages/visual.fp32.onnx", "golden/session-0.npz", "manifest.json"])
+def test_one_changed_byte_is_refused(
+    tiny_bundle: Path, victim: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny_bundle / victim
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert main(["verify", str(tiny_bundle)]) == 3
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_changed_engine_file_never_runs(tiny_bundle: Path, tmp_path: Path) -> None:
+    path, out = tiny_bundle / "stages/fusion.fp32.onnx", tmp_path / "out.jsonl"
+    path.write_bytes(path.read_bytes() + b"\0")
+    arguments = ["run", str(tiny_bundle), "--source", SIM, "--precision", "fp32", "--sink", f"jsonl:{out}"]
+    assert main(arguments) == 3
+    assert not out.exists()
+
+
+def test_a_copied_bundle_is_the_same_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "a folder" / "moved"
+    shutil.copytree(tiny_bundle, moved)
+    assert main(["verify", str(moved), "--precision", "fp32"]) == 0
+
+
+def test_interrupt_keeps_what_was_written(shared_bundle: Path, tmp_path: Path) -> None:
+    """Ctrl-C ends a session: exit code 130, whole lines, the file under its name."""
+    import signal
+    import time
+
+    out = tmp_path / "out.jsonl"
+    source = "sim:seed=4&person=2&duration_s=600"
+    command = [sys.executable, "-m", "edge_mer.cli.main", "run", str(shared_bundle), "--source", source]
+    process = subprocess.Popen([*command, "--sink", f"jsonl:{out}"], stderr=subprocess.PIPE)
+    part = tmp_path / "out.jsonl.part"
+    for _ in range(600):
+        if part.exists() and part.stat().st_size > 0:
+            break
+        time.sleep(0.1)  # another process works at its own pace
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert records(out)
+    assert not part.exists()

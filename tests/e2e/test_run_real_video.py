@@ -1,0 +1,168 @@
+"""`edge-mer run` on real people who talk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_mer.cli.main import main
+from tests.helpers.data import real
+from tests.helpers.media import join_clips, strip_audio, truncate, video_from_image
+from tests.helpers.system_packages import needs
+
+N_STEPS_WINDOW = 8
+STEP_S = 4 / 15
+
+
+@pytest.fixture(scope="session")
+def clips() -> list[Path]:
+    """Six people, one clip of 2.98 s each."""
+    return sorted(real("talking_head_video").glob("*.mpg"))
+
+
+@pytest.fixture(scope="session")
+def joined(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clips one after the other, byte by byte as `cat` does."""
+    path = tmp_path_factory.mktemp("joined") / "six people.mpg"
+    path.write_bytes(b"".join(clip.read_bytes() for clip in clips))
+    return path
+
+
+def run(bundle: Path, source: Path, out: Path, *more: str) -> list[dict[str, Any]]:
+    arguments = ["run", str(bundle), "--source", f"file:{source}", "--sink", f"jsonl:{out}", "--fast", *more]
+    assert main(arguments) == 0
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+def test_six_people_in_one_file(shared_bundle: Path, joined: Path, tmp_path: Path) -> None:
+    """A prediction per hop, a face nearly always, and every change of person noticed."""
+    records = run(shared_bundle, joined, tmp_path / "out.jsonl")
+    assert [record["window_index"] for record in records] == list(range(67))
+    assert [record["t_end_ns"] for record in records] == [(k + 1) * 4_000_000_000 // 15 for k in range(67)]
+    seen = [record["modalities"]["visual"]["present"] for record in records]
+    assert sum(seen) >= 0.95 * len(records)
+    assert all(record["modalities"]["audio"]["present"] for record in records)
+    warming_up = [record for record in records if "warming_up" in record["reasons"]]
+    assert [record["window_index"] for record in warming_up] == list(range(N_STEPS_WINDOW - 1))
+    switched = ["face_switched" in record["reasons"] for record in records]
+    starts = [k for k in range(1, 67) if switched[k] and not switched[k - 1]]
+    expected = [clip * 2.98 / STEP_S for clip in range(1, 6)]
+    assert len(starts) == 5, starts
+    assert all(abs(found - wanted) <= 1.5 for found, wanted in zip(starts, expected, strict=True)), starts
+    statuses = [record["status"] for record in records]
+    assert "withheld" not in statuses
+    assert statuses.count("ok") >= 10
+    assert statuses[N_STEPS_WINDOW - 1] == "ok"
+
+
+def test_reencoded_file_gives_the_same_steps(
+    shared_bundle: Path, clips: list[Path], joined: Path, tmp_path: Path
+) -> None:
+    """Another container, other codecs: the same steps see the same people."""
+    other = tmp_path / "joined.mp4"
+    join_clips(clips, other)
+    first = run(shared_bundle, joined, tmp_path / "a.jsonl")
+    second = run(shared_bundle, other, tmp_path / "b.jsonl")
+    assert abs(len(first) - len(second)) <= 1
+    pairs = list(zip(first, second, strict=False))
+    assert sum(a["status"] == b["status"] for a, b in pairs) >= 0.9 * len(pairs)
+
+
+def test_one_short_clip_is_degraded_from_its_first_step(
+    shared_bundle: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    records = run(shared_bundle, clips[0], tmp_path / "out.jsonl")
+    assert len(records) == 11
+    assert records[0]["status"] == "degraded"
+    assert records[0]["reasons"] == ["warming_up"]
+    assert records[0]["affect"] is not None
+    assert [record["status"] for record in records[N_STEPS_WINDOW - 1 :]] == ["ok"] * 4
+
+
+def test_without_sound_the_estimate_is_withheld(
+    shared_bundle: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    """No one measured what the model is worth without sound, so it abstains."""
+    silent = tmp_path / "silent.mpg"
+    strip_audio(clips[0], silent)
+    records = run(shared_bundle, silent, tmp_path / "out.jsonl")
+    assert {record["status"] for record in records} == {"withheld"}
+    assert {tuple(record["reasons"]) for record in records} == {("audio_missing",)}
+    assert all(record["affect"] is None for record in records)
+    assert not any(record["modalities"]["audio"]["present"] for record in records)
+    assert all(record["modalities"]["visual"]["present"] for record in records)
+
+
+def test_a_policy_given_by_the_user_replaces_the_declared_one(
+    shared_bundle: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    silent = tmp_path / "silent.mpg"
+    strip_audio(clips[0], silent)
+    records = run(shared_bundle, silent, tmp_path / "out.jsonl", "--missing", "audio=mask")
+    assert {record["status"] for record in records} == {"degraded"}
+    assert all("audio_missing" in record["reasons"] for record in records)
+    assert all(record["affect"] is not None for record in records)
+
+
+def test_a_cup_of_coffee_has_no_face(
+    shared_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = tmp_path / "coffee.mp4"
+    video_from_image(real("face_photos", "coffee_noface_600x400.png"), video, 4.0, 25)
+    records = run(shared_bundle, video, tmp_path / "out.jsonl")
+    assert records
+    assert {record["status"] for record in records} == {"withheld"}
+    assert all("visual_missing" in record["reasons"] for record in records)
+    assert "every prediction was withheld" in capsys.readouterr().err
+
+
+@needs("ffmpeg")
+def test_a_file_that_ffmpeg_made(shared_bundle: Path, joined: Path, tmp_path: Path) -> None:
+    """Another program's muxer, 15 fps, 48 kHz mono: the same grid of steps."""
+    import subprocess
+
+    other = tmp_path / "made.mkv"
+    command = ["ffmpeg", "-v", "error", "-i", str(joined), "-r", "15", "-ar", "48000", "-ac", "1", str(other)]
+    subprocess.run(command, check=True)
+    records = run(shared_bundle, other, tmp_path / "out.jsonl")
+    assert 66 <= len(records) <= 68
+    assert sum(record["modalities"]["visual"]["present"] for record in records) >= 0.95 * len(records)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cut.mpg", "cut short"),
+        ("text.mp4", "no media"),
+        ("absent.mp4", "no such file"),
+        ("empty.mp4", "empty"),
+    ],
+)
+def test_bad_files_give_one_message(
+    shared_bundle: Path,
+    clips: list[Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    words: str,
+) -> None:
+    path, out = tmp_path / name, tmp_path / "out.jsonl"
+    if name == "cut.mpg":
+        truncate(clips[0], path, 0.6)
+    elif name == "text.mp4":
+        path.write_text("Dear diary, today I was renamed.\n" * 50, encoding="utf-8")
+    elif name == "empty.mp4":
+        path.touch()
+    assert (
+        main(["run", str(shared_bundle), "--source", f"file:{path}", "--sink", f"jsonl:{out}", "--fast"]) == 3
+    )
+    captured = capfd.readouterr()
+    errors = [line for line in captured.err.splitlines() if line.startswith("edge-mer:")]
+    assert len(errors) == 1
+    assert name in errors[0]
+    assert words in errors[0].lower()
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.glob("out.jsonl*")) == []

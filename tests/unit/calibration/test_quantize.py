@@ -1,0 +1,139 @@
+"""INT8 stages: what must be true of each scheme."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+from torch import Tensor, nn
+
+from edge_mer.bundle.onnx_guard import inspect_onnx
+from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions
+from edge_mer.types.model import TensorSpec
+from edge_mer_calibration.quantize import SCHEMES, quantize_stage
+from edge_mer_export.onnx_stage import export_stage
+
+pytestmark = pytest.mark.workbench
+
+INPUT = (TensorSpec(name="x", axes=("batch", "channel", "column"), shape=("batch", 3, 64)),)
+OUTPUT = (TensorSpec(name="feature", axes=("batch", "feature"), shape=("batch", 64)),)
+Feed = dict[str, NDArray[Any]]
+
+
+class Attends(nn.Module):
+    """A convolution, a product of two activations, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 128, 5)
+        self.linear = nn.Linear(128, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, 64) -> (B, 64)."""
+        h = torch.relu(self.conv(x)).transpose(1, 2)  # (B, 60, 128)
+        weights = torch.softmax(h @ h.transpose(1, 2) / 128**0.5, -1)  # (B, 60, 60)
+        out: Tensor = self.linear((weights @ h).mean(1))  # (B, 64)
+        return out
+
+
+@pytest.fixture(scope="module")
+def stage() -> bytes:
+    torch.manual_seed(0)
+    return export_stage("attends", Attends().eval(), INPUT, OUTPUT, 4)
+
+
+@pytest.fixture(scope="module")
+def feeds() -> list[Feed]:
+    rng = np.random.default_rng(0)
+    return [{"x": rng.standard_normal((1, 3, 64)).astype(np.float32)} for _ in range(16)]
+
+
+@pytest.fixture(scope="module", params=sorted(SCHEMES))
+def quantized(request: pytest.FixtureRequest, stage: bytes, feeds: list[Feed]) -> tuple[str, onnx.ModelProto]:
+    data = quantize_stage(stage, feeds, SCHEMES[request.param])
+    inspect_onnx(data, "attends.onnx")
+    return request.param, onnx.load_model_from_string(data)
+
+
+def nodes(model: onnx.ModelProto, operator: str) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.op_type == operator]
+
+
+def constants(model: onnx.ModelProto) -> dict[str, TensorProto]:
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def test_weights_are_stored_as_int8(quantized: tuple[str, onnx.ModelProto]) -> None:
+    """One byte per weight, per channel, zero point 0, behind a DequantizeLinear alone."""
+    _, model = quantized
+    held = constants(model)
+    weights = [
+        n for n in nodes(model, "DequantizeLinear") if n.input[0] in held and len(held[n.input[0]].dims) > 1
+    ]
+    assert len(weights) == 2
+    for node in weights:
+        assert held[node.input[0]].data_type == TensorProto.INT8
+        assert held[node.input[1]].dims[0] > 1
+        assert not numpy_helper.to_array(held[node.input[2]]).any()
+    big = [t for t in model.graph.initializer if t.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)]
+    assert max((np.prod(t.dims) for t in big), default=0) <= 128
+
+
+def test_activations_are_as_the_scheme_says(quantized: tuple[str, onnx.ModelProto]) -> None:
+    name, model = quantized
+    held = constants(model)
+    points = [held[node.input[2]] for node in nodes(model, "QuantizeLinear")]
+    assert points
+    wanted = TensorProto.UINT8 if name == "int8-cpu" else TensorProto.INT8
+    assert {point.data_type for point in points} == {wanted}
+    if name == "int8-trt":
+        assert not any(numpy_helper.to_array(point).any() for point in points)
+
+
+def test_products_of_two_activations_stay_in_float(quantized: tuple[str, onnx.ModelProto]) -> None:
+    _, model = quantized
+    made_by = {output: node.op_type for node in model.graph.node for output in node.output}
+    products = [[made_by.get(i) for i in node.input[:2]] for node in nodes(model, "MatMul")]
+    floats = [pair for pair in products if "DequantizeLinear" not in pair]
+    assert len(floats) == 2
+
+
+def test_the_rest_is_half_for_tensorrt_only(quantized: tuple[str, onnx.ModelProto]) -> None:
+    """Inputs and outputs stay FP32; scales are FP16 where the rest is."""
+    name, model = quantized
+    scales = {constants(model)[node.input[1]].data_type for node in nodes(model, "QuantizeLinear")}
+    assert scales == {TensorProto.FLOAT16 if name == "int8-trt" else TensorProto.FLOAT}
+    edges = [*model.graph.input, *model.graph.output]
+    assert {value.type.tensor_type.elem_type for value in edges} == {TensorProto.FLOAT}
+
+
+def test_only_the_standard_domain_is_used(quantized: tuple[str, onnx.ModelProto]) -> None:
+    _, model = quantized
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [entry.domain for entry in model.opset_import] == [""]
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_numbers_stay_close(name: str, stage: bytes, feeds: list[Feed]) -> None:
+    """On data it was calibrated on, 8 bits cost a few percent; a wrong scale would cost everything."""
+    data = quantize_stage(stage, feeds, SCHEMES[name])
+    options = OrtOptions.for_precision(name)
+    whole = OrtEngine("attends", stage, INPUT, OUTPUT, {"batch": 1}, options)
+    small = OrtEngine("attends", data, INPUT, OUTPUT, {"batch": 1}, options)
+    expected = np.concatenate([whole.run(feed)["feature"] for feed in feeds])
+    found = np.concatenate([small.run(feed)["feature"] for feed in feeds])
+    error = np.sqrt(np.mean((found - expected) ** 2)) / expected.std()
+    assert 1e-6 < error < 0.05
+
+
+def test_a_broken_window_ends_the_calibration(stage: bytes) -> None:
+    """A feed of the wrong shape must not shorten the set silently."""
+    good = {"x": np.zeros((1, 3, 64), np.float32)}
+    bad = {"x": np.zeros((1, 3, 5), np.float32)}
+    with pytest.raises(Exception, match="x"):
+        quantize_stage(stage, [good, bad, good], SCHEMES["int8-cpu"])
