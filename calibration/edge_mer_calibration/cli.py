@@ -22,7 +22,7 @@ def calibrate(
     data: Annotated[
         list[str],
         typer.Option(
-            help="A session to calibrate on, e.g. file:clip.mp4 or sim:person=3. May be given several times; default: simulated people."
+            help="A session to calibrate on, e.g. file:clip.mp4; may be repeated. Default: simulated people."
         ),
     ] = [],  # noqa: B006
     check: Annotated[

@@ -27,9 +27,8 @@ def bundle(
     model, lineage = manifest.model, manifest.lineage
     out.print(f"{model.name}: {model.title}\n{manifest.bundle_id}\nWeights: {lineage.weights}")
     out.print(f"Parameters: {lineage.n_params:,}, of them pruned {lineage.n_params_pruned:,}")
-    out.print(
-        f"Window: {model.fusion.n_steps} steps of {float(model.step):.3f} s; look-ahead {float(model.latency):.3f} s"
-    )
+    step_s, ahead_s = float(model.step), float(model.latency)
+    out.print(f"Window: {model.fusion.n_steps} steps of {step_s:.3f} s; looks {ahead_s:.3f} s ahead")
     rows = [
         [
             e.stage,

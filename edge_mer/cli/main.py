@@ -69,7 +69,7 @@ def load_verb(name: str) -> Callable[..., None]:
     try:
         function: Callable[..., None] = getattr(import_module(module_name), attribute)
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("edge_mer"):
+        if (error.name or "").partition(".")[0] == "edge_mer":
             raise
         raise _missing(name, verb, f"no module {error.name}") from error
     return function

@@ -22,14 +22,12 @@ def run(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
     source: Annotated[
         list[str],
-        typer.Option(
-            help="Where data comes from, e.g. file:clip.mp4 or sim:seed=1. May be given several times."
-        ),
+        typer.Option(help="Where data comes from, e.g. file:clip.mp4 or sim:seed=1; may be repeated."),
     ],
     sink: Annotated[
         list[str],
         typer.Option(
-            help="Where predictions go, e.g. jsonl:out.jsonl; jsonl:- is the terminal. May be given several times."
+            help="Where predictions go, e.g. jsonl:out.jsonl or jsonl:- (the terminal); may be repeated."
         ),
     ] = ["jsonl:-"],  # noqa: B006
     fast: Annotated[
@@ -74,8 +72,7 @@ def _summarise(report: SessionReport, choice: Choice) -> None:
         err.print("Reasons: " + ", ".join(f"{reason} {n}" for reason, n in report.n_by_reason.most_common()))
     counted = report.counters
     if counted.n_dropped_tail or counted.n_late or counted.n_gaps:
-        err.print(
-            f"Dropped: {counted.n_dropped_tail} unfinished step, {counted.n_late} late; {counted.n_gaps} gaps."
-        )
+        tail, late, gaps = counted.n_dropped_tail, counted.n_late, counted.n_gaps
+        err.print(f"Dropped: {tail} unfinished step, {late} late frames or samples. Gaps: {gaps}.")
     if report.n_by_status["withheld"] == report.n_predictions:
         err.print("Warning: every prediction was withheld; the reasons say why.")

@@ -1,16 +1,18 @@
 """One face is followed through a session, and it is noticed when another person takes its place.
 
-Who somebody is, is judged by a look: the shape of the upper face (a histogram of oriented gradients,
-which speech leaves alone) and the colours of the whole face, both cut out aligned by the eyes. The
-looks of the person that is followed are remembered. How like them a new look must be depends on how
-the face got there: gradually, over a cut, or after an absence.
+Who somebody is, is judged by a look: the gradients of the upper face, which speech leaves alone, and
+the colours of the whole face, both cut out aligned by the eyes. The looks of the followed person are
+remembered. How like them a new one must be depends on how the face came there: gradually, after an
+absence, or with a sudden change of the scene around it.
 """
 
 from __future__ import annotations
 
 import cmath
 import math
+from collections import deque
 from dataclasses import dataclass
+from statistics import median
 from typing import Protocol
 
 import cv2
@@ -29,6 +31,11 @@ Floats = NDArray[np.float32]
 MIN_FACE_PX = 24.0
 """Smaller faces are not followed."""
 
+TYPICAL_EYES: Eyes = ((0.324, 0.382), (0.680, 0.374))
+"""Where eyes lie in a detector's box, (x, y) in fractions of its sides."""
+
+# Measured on real clips of six people: looks of one person are alike by 0.94 and more (0.81 under
+# heavy noise, blur or changing light), looks of two people by 0.82 at most.
 SAME_IF_STEADY = 0.80
 """Least likeness to the person's looks while face and scene change gradually; less must come twice."""
 
@@ -38,20 +45,13 @@ SAME_AFTER_CHANGE = 0.86
 SAME_AFTER_CUT = 0.92
 """Least likeness when the scene around the face became another one at once."""
 
-_CHANGE, _CUT = 0.012, 0.05
-"""From where on a scene changed a little, and so much that it is another one; 0 = not, 1 = entirely."""
+_SCENE_CHANGE, _SCENE_CUT = 0.012, 0.05
+"""From where on a scene has changed a little, and so much that it is another one (`_Scene.change`)."""
 
-_UNREST_FACTOR = 4.0
-"""A change is sudden when it is so many times that of the frames before (a camera that moves)."""
+_SUDDEN = 4.0
+"""A change is sudden when it is so many times what is usual; a camera that moves changes all the time."""
 
-_UNREST_WEIGHT = 0.25
-_SCENE_WIDTH, _SCENE_HEIGHT = 32, 24
-_SCENE_NOISE = 6.0
-"""Grey levels; in a picture without contrast, differences of this size say nothing."""
-
-_SAME_PLACE = 0.3
-"""Least overlap (intersection over union) of boxes at the same place."""
-
+_USUAL_FRAMES = 5
 _CONTINUOUS_NS = 600_000_000
 """Two frames farther apart than this are not continuous."""
 
@@ -59,31 +59,23 @@ _PATIENCE_NS = 600_000_000
 """So long a lost person is waited for while somebody else is in the picture."""
 
 _UNSURE_PATIENCE_NS = 2_000_000_000
-"""The same, when of somebody else no eyes are seen or the detector is not sure."""
+"""The same when the detector is not sure of somebody else, or finds no eyes."""
 
 _SURE_SCORE = 0.5
+_SAME_PLACE = 0.3
+"""Least overlap (intersection over union) of boxes at the same place."""
+
 _MAX_CANDIDATES = 4
 _MAX_LOOKS = 12
 _NOVEL = 0.94
-"""A look less like all remembered ones than this is remembered when the next one comes."""
+"""A look less like all remembered ones than this stays remembered."""
 
 _LIKE_ENOUGH = 0.94
 """From here on no better alignment is searched."""
 
-_Pose = tuple[float, ...]
-"""Shift to the right and down in distances of the eyes, size, turn in radians."""
-
-_POSE_STEPS: _Pose = (0.07, 0.07, 0.08, 0.07)
-_HEAD_EYES_PX = 32
-_SHAPE_PX = 64
-_SHAPE_BLUR_PX = 1.5
-
 _LEAST_WEIGHT = 0.5
 _FOLLOW_AT_ONCE = 0.12
 """Eyes that moved by this part of their distance or more are not smoothed."""
-
-TYPICAL_EYES: Eyes = ((0.324, 0.382), (0.680, 0.374))
-"""Where eyes lie in a detector's box, in fractions of its sides."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +83,8 @@ class Detection:
     """A face that a detector found in one frame; pixel centres lie at integers.
 
     Attributes:
-        box_px: x, y, width, height in pixels of the frame; a square from above the brows to the chin,
-            as OpenCV's frontal cascades give it. It may reach over the frame's edges.
+        box_px: x, y, width, height in pixels of the frame: a square from above the brows to the chin,
+            with the eyes about at `TYPICAL_EYES`. It may reach over the frame's edges.
         score: How sure the detector is, 0 to 1.
         eyes_px: Centres of the eye at the picture's left and of that at its right, (x, y) each; None
             when they were not found.
@@ -107,7 +99,7 @@ class FaceDetector(Protocol):
     """Finds faces in single frames.
 
     Attributes:
-        name: Short name for records, e.g. "haar".
+        name: A short name for records, e.g. "haar".
     """
 
     name: str
@@ -141,26 +133,17 @@ def crop_transform(face: Face, alignment: FaceAlignment, size_px: int) -> NDArra
 
     Args:
         face: The face in its frame.
-        alignment: Where the eyes belong; a fraction f of the crop's side is the pixel f * size_px.
+        alignment: Where the eyes belong; the fraction f of the crop's side is its pixel f * size_px.
         size_px: Side of the square crop, in pixels.
 
     Returns:
         (2, 3): crop pixel (x, y, 1) -> frame pixel (x, y); pixel centres at integers in both.
 
     Raises:
-        DataError: Both eyes lie at one point, or the alignment has them there.
+        DataError: Both eyes lie at one point.
     """
     left, right = (complex(*eye) * size_px for eye in (alignment.left_eye, alignment.right_eye))
     return _similarity((left, right), (complex(*face.left_eye_px), complex(*face.right_eye_px)))
-
-
-def _similarity(source: tuple[complex, complex], target: tuple[complex, complex]) -> NDArray[np.float64]:
-    """(2, 3): the similarity that takes two source points to two target points."""
-    if source[0] == source[1] or target[0] == target[1]:
-        raise DataError("a face cannot be aligned", expected="two different eyes", found="one point for both")
-    turn = (target[1] - target[0]) / (source[1] - source[0])
-    shift = target[0] - turn * source[0]
-    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
 class FaceTracker:
@@ -184,7 +167,7 @@ class FaceTracker:
         self._seen: _Seen | None = None
         self._least = SAME_IF_STEADY
         self._doubted: _Look | None = None
-        self._unrest = 0.0
+        self._changes: deque[float] = deque(maxlen=_USUAL_FRAMES)
 
     def track(self, frame: NDArray[np.uint8], t_ns: int) -> Face | None:
         """Find the followed face in the next frame.
@@ -195,6 +178,9 @@ class FaceTracker:
 
         Returns:
             The face; None when the followed person is not seen and nobody has taken the place.
+
+        Raises:
+            DataError: The detector cannot use the frame.
         """
         found = [face for face in self._detector.detect(frame) if min(face.box_px[2:]) >= MIN_FACE_PX]
         if not found:
@@ -202,47 +188,61 @@ class FaceTracker:
         scene = _Scene.of(frame)
         self._note_breaks(scene, found, t_ns)
         views = []
-        for face, overlap in self._most_promising(found, t_ns):
-            view = self._view(frame, face, overlap, t_ns)
-            if self._is_same(view):
+        for face, near in self._most_promising(found, t_ns):
+            view = self._view(frame, face, near, t_ns)
+            if not self._known or view.likeness >= view.least:
                 return self._follow(view, scene, t_ns)
             views.append(view)
+        if self._may_be_same(views[0]):
+            return self._follow(views[0], scene, t_ns)
         return self._meet(views, scene, t_ns)
 
+    def _is_continuous(self, t_ns: int) -> bool:
+        return self._seen is not None and t_ns - self._seen.t_ns <= _CONTINUOUS_NS
+
     def _note_breaks(self, scene: _Scene, found: list[Detection], t_ns: int) -> None:
-        """After an absence or a cut the next look must prove that it is the same person."""
+        """After an absence or a sudden change the next look must prove that it is the same person."""
         if self._seen is None:
             return
-        if t_ns - self._seen.t_ns > _CONTINUOUS_NS:
+        if not self._is_continuous(t_ns):
             self._least = max(self._least, SAME_AFTER_CHANGE)
             return
-        change = scene.change(self._seen.scene, [self._seen.box, *(face.box_px for face in found)])
-        if change > max(_CHANGE, _UNREST_FACTOR * self._unrest):
-            self._least = max(self._least, SAME_AFTER_CUT if change > _CUT else SAME_AFTER_CHANGE)
-        self._unrest += _UNREST_WEIGHT * (change - self._unrest)
+        boxes = [self._seen.face.box_px, *(face.box_px for face in found)]
+        change = scene.change(self._seen.scene, boxes)
+        usual = median(self._changes) if self._changes else 0.0
+        if change > max(_SCENE_CHANGE, _SUDDEN * usual):
+            self._least = max(self._least, SAME_AFTER_CUT if change > _SCENE_CUT else SAME_AFTER_CHANGE)
+        self._changes.append(change)
 
-    def _most_promising(self, found: list[Detection], t_ns: int) -> list[tuple[Detection, float]]:
-        """Faces with their overlap with the followed one: that which overlaps most first, then by size."""
-        seen = self._seen
-        continuous = seen is not None and t_ns - seen.t_ns <= _CONTINUOUS_NS
-        overlaps = [_overlap(face.box_px, seen.box) if seen and continuous else 0.0 for face in found]
-        ranked = []
-        for face, overlap in zip(found, overlaps, strict=True):
-            near = overlap if overlap >= _SAME_PLACE and self._known else 0.0
-            has_eyes = face.eyes_px is not None and not self._known
-            ranked.append(((near, has_eyes, face.box_px[2] * face.box_px[3]), face, overlap))
-        ranked.sort(key=lambda item: item[0], reverse=True)
-        return [(face, overlap) for _, face, overlap in ranked[:_MAX_CANDIDATES]]
+    def _most_promising(self, found: list[Detection], t_ns: int) -> list[tuple[Detection, bool]]:
+        """Faces, and whether each lies where the followed one was: that first, then larger ones first."""
 
-    def _view(self, frame: NDArray[np.uint8], face: Detection, overlap: float, t_ns: int) -> _View:
-        near = overlap >= _SAME_PLACE
+        def rank(face: Detection) -> tuple[float, bool, float]:
+            place = self._overlap(face, t_ns) if self._known else 0.0
+            unknown_with_eyes = not self._known and face.eyes_px is not None
+            return (
+                place if place >= _SAME_PLACE else 0.0,
+                unknown_with_eyes,
+                face.box_px[2] * face.box_px[3],
+            )
+
+        ranked = sorted(found, key=rank, reverse=True)[:_MAX_CANDIDATES]
+        return [(face, self._overlap(face, t_ns) >= _SAME_PLACE) for face in ranked]
+
+    def _overlap(self, face: Detection, t_ns: int) -> float:
+        """With the box where the followed face was a moment ago, 0 to 1."""
+        if self._seen is None or not self._is_continuous(t_ns):
+            return 0.0
+        return _intersection_over_union(face.box_px, self._seen.face.box_px)
+
+    def _view(self, frame: NDArray[np.uint8], face: Detection, near: bool, t_ns: int) -> _View:
         eyes, aligned = face.eyes_px, True
         if eyes is None:
             carried = self._carried_eyes(t_ns) if near and self._least == SAME_IF_STEADY else None
-            eyes, aligned = _place(carried or TYPICAL_EYES, face.box_px), carried is not None
-        look, similarity = self._look_maker.best(frame, eyes, self._known)
+            eyes, aligned = _in_frame(carried or TYPICAL_EYES, face.box_px), carried is not None
+        look, likeness = self._look_maker.likest(frame, eyes, self._known)
         least = self._least if near else max(self._least, SAME_AFTER_CHANGE)
-        return _View(face, near, eyes, aligned, look, similarity, least)
+        return _View(face, near, eyes, aligned, look, likeness, least)
 
     def _carried_eyes(self, t_ns: int) -> Eyes | None:
         """Eyes found a short while ago, in fractions of the box."""
@@ -251,26 +251,27 @@ class FaceTracker:
             return None
         return seen.eyes_in_box
 
-    def _is_same(self, view: _View) -> bool:
-        """Whether a face is the followed one."""
-        if not self._known or view.similarity >= view.least:
-            return True
+    def _may_be_same(self, view: _View) -> bool:
+        """Whether a face that came there gradually is the followed one although it does not look so.
+
+        A hand or a blur spoils a look for a moment, and without eyes a look says little.
+        """
         if view.least > SAME_IF_STEADY:
             return False
-        return not view.has_eyes or not self._is_confirmed(view)
+        return not (view.has_eyes and self._is_second_doubt(view))
 
-    def _is_confirmed(self, view: _View) -> bool:
-        """Whether a face that came gradually is a stranger: two looks in a row, like each other."""
+    def _is_second_doubt(self, view: _View) -> bool:
+        """Whether the look before was doubted too, and is more like this one than the known ones are."""
         doubted, self._doubted = self._doubted, view.look
-        return doubted is not None and view.look.likeness(doubted) > view.similarity
+        return doubted is not None and view.look.likeness(doubted) > view.likeness
 
     def _meet(self, views: list[_View], scene: _Scene, t_ns: int) -> Face | None:
         """A stranger takes the place, unless the followed person may only be missed for a moment."""
         view = next((view for view in views if view.has_eyes), views[0])
         absent_ns = t_ns - self._seen.t_ns if self._seen else 0
-        sure = view.has_eyes and view.face.score >= _SURE_SCORE
-        taken = view.has_eyes and (view.near or self._least == SAME_AFTER_CUT)
-        if not taken and absent_ns <= (_PATIENCE_NS if sure else _UNSURE_PATIENCE_NS):
+        has_taken_place = view.has_eyes and (view.near or self._least == SAME_AFTER_CUT)
+        is_sure = view.has_eyes and view.face.score >= _SURE_SCORE
+        if not has_taken_place and absent_ns <= (_PATIENCE_NS if is_sure else _UNSURE_PATIENCE_NS):
             return None
         self._person += 1
         self._known = _KnownLooks()
@@ -278,70 +279,46 @@ class FaceTracker:
         return self._follow(view, scene, t_ns)
 
     def _follow(self, view: _View, scene: _Scene, t_ns: int) -> Face:
-        if not self._known or view.similarity >= view.least:
+        """Remember what was seen of the followed face."""
+        if not self._known or view.likeness >= view.least:
             self._least = SAME_IF_STEADY
             self._doubted = None
             if view.has_eyes:
-                self._known.remember(view.look, view.similarity)
-        box, eyes, seen = view.face.box_px, view.eyes, self._seen
-        if seen is not None and view.near and view.aligned:
-            eyes = _smoothed(seen.eyes, eyes)
-        if view.has_eyes or seen is None:
-            eyes_in_box, eyes_ns = (_fractions(eyes, box) if view.has_eyes else None), t_ns
+                self._known.remember(view.look, view.likeness)
+        seen, box, eyes = self._seen, view.face.box_px, view.eyes
+        if seen is not None and view.near and view.aligned and seen.face.aligned:
+            eyes = _smoothed((seen.face.left_eye_px, seen.face.right_eye_px), eyes)
+        face = Face(box, eyes[0], eyes[1], view.aligned, self._person)
+        if view.has_eyes:
+            self._seen = _Seen(t_ns, face, scene, _in_box(eyes, box), t_ns)
         else:
-            eyes_in_box, eyes_ns = seen.eyes_in_box, seen.eyes_ns
-        self._seen = _Seen(t_ns, box, eyes, eyes_in_box, eyes_ns, scene)
-        return Face(box, eyes[0], eyes[1], view.aligned, self._person)
+            in_box, eyes_ns = (seen.eyes_in_box, seen.eyes_ns) if seen else (None, t_ns)
+            self._seen = _Seen(t_ns, face, scene, in_box, eyes_ns)
+        return face
 
 
 @dataclass(frozen=True)
-class _Look:
-    """How a face looks: two vectors of length 1, its shape and its colours."""
+class _Seen:
+    """How the followed face was last seen.
 
-    shape: Floats
-    colour: Floats
+    Attributes:
+        t_ns: When.
+        face: Where.
+        scene: The picture.
+        eyes_in_box: Its eyes when they were last found, in fractions of the box; None = never.
+        eyes_ns: When that was.
+    """
 
-    def likeness(self, other: _Look) -> float:
-        """1 for the same look; about 0.75 for two people."""
-        return float(self.shape @ other.shape + self.colour @ other.colour) / 2
-
-
-class _KnownLooks:
-    """The looks of one person: the newest, and those before that differed."""
-
-    def __init__(self) -> None:
-        self._looks: list[_Look] = []
-        self._newest_is_novel = True
-        self._shapes = np.zeros((0, 0), np.float32)
-        self._colours = np.zeros((0, 0), np.float32)
-
-    def __len__(self) -> int:
-        return len(self._looks)
-
-    def shape_likeness(self, shape: Floats) -> float:
-        return float((self._shapes @ shape).max())
-
-    def likeness(self, look: _Look) -> float:
-        """That of the likest of the looks; 0 when there is none."""
-        if not self._looks:
-            return 0.0
-        return float((self._shapes @ look.shape + self._colours @ look.colour).max()) / 2
-
-    def remember(self, look: _Look, likeness: float) -> None:
-        """Keep the newest look, and the one before only where it was novel."""
-        if self._looks and not self._newest_is_novel:
-            self._looks.pop()
-        self._newest_is_novel = likeness < _NOVEL
-        self._looks.append(look)
-        if len(self._looks) > _MAX_LOOKS:
-            del self._looks[1]
-        self._shapes = np.stack([look.shape for look in self._looks])
-        self._colours = np.stack([look.colour for look in self._looks])
+    t_ns: int
+    face: Face
+    scene: _Scene
+    eyes_in_box: Eyes | None
+    eyes_ns: int
 
 
 @dataclass(frozen=True)
 class _View:
-    """One detected face, seen with the followed person in mind.
+    """A detected face, looked at with the followed person in mind.
 
     Attributes:
         face: What the detector says.
@@ -349,7 +326,7 @@ class _View:
         eyes: Found, carried from earlier frames or typical of the box.
         aligned: They are not typical ones.
         look: How it looks.
-        similarity: To the looks of the followed person, 0 to 1.
+        likeness: To the known looks of the followed person, 0 to 1.
         least: What that must be.
     """
 
@@ -358,7 +335,7 @@ class _View:
     eyes: Eyes
     aligned: bool
     look: _Look
-    similarity: float
+    likeness: float
     least: float
 
     @property
@@ -367,155 +344,234 @@ class _View:
         return self.face.eyes_px is not None
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """Where the followed face was last: box, eyes, and eyes relative to the box when last found."""
-
-    t_ns: int
-    box: Box
-    eyes: Eyes
-    eyes_in_box: Eyes | None
-    eyes_ns: int
-    scene: _Scene
+_SCENE_SIZE = (32, 24)
+_SCENE_NOISE = 6.0
+"""Grey levels; differences of this size say nothing."""
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """A thumbnail of the whole picture, and the size of the picture."""
+    """A thumbnail of a whole picture, and the picture's width and height."""
 
     thumbnail: Floats
-    size: tuple[int, int]
+    size_px: tuple[int, int]
 
     @classmethod
     def of(cls, frame: NDArray[np.uint8]) -> _Scene:
         height, width = frame.shape[:2]
-        # every n-th pixel is enough: the thumbnail only has to be the same for the same scene
+        # every n-th pixel will do: a thumbnail must be the same for the same scene, not beautiful
         coarse = np.ascontiguousarray(frame[:: max(1, height // 120), :: max(1, width // 160)])
-        small = cv2.resize(coarse, (_SCENE_WIDTH, _SCENE_HEIGHT), interpolation=cv2.INTER_AREA)
-        return cls(small.astype(np.float32), (width, height))
+        thumbnail = cv2.resize(coarse, _SCENE_SIZE, interpolation=cv2.INTER_AREA)
+        return cls(np.asarray(thumbnail, np.float32), (width, height))
 
-    def change(self, other: _Scene, boxes: list[Box]) -> float:
-        """How much changed around the faces: 0 for nothing, about 1 for scenes that share nothing."""
-        if self.size != other.size:
+    def change(self, before: _Scene, boxes: list[Box]) -> float:
+        """How much changed around the faces: 0 for nothing, 1 for scenes with nothing in common."""
+        if self.size_px != before.size_px:
             return 1.0
-        around = np.ones((_SCENE_HEIGHT, _SCENE_WIDTH), bool)
+        around = self._around(boxes)
+        now, then = _contrast(self.thumbnail[around]), _contrast(before.thumbnail[around])
+        return float(((now - then) ** 2).mean()) / 2
+
+    def _around(self, boxes: list[Box]) -> NDArray[np.bool_]:
+        """Where the thumbnail shows no head; everywhere if the heads leave next to nothing."""
+        across, down = _SCENE_SIZE
+        around = np.ones((down, across), np.bool_)
         for x, y, width, height in boxes:
-            left, right = ((x + part * width) * _SCENE_WIDTH / self.size[0] for part in (-0.2, 1.2))
-            top, bottom = ((y + part * height) * _SCENE_HEIGHT / self.size[1] for part in (-0.4, 1.2))
-            around[max(0, int(top)) : max(0, int(bottom) + 1), max(0, int(left)) : max(0, int(right) + 1)] = (
-                False
-            )
-        if around.sum() < _SCENE_WIDTH * _SCENE_HEIGHT // 8:
-            around[:] = True
-        a, b = _contrast(self.thumbnail[around]), _contrast(other.thumbnail[around])
-        return float(((a - b) ** 2).mean()) / 2
-
-
-class _LookMaker:
-    """Makes looks of faces. The head is first cut out upright, at a fixed distance of its eyes."""
-
-    def __init__(self) -> None:
-        side = _SHAPE_PX
-        self._hog = cv2.HOGDescriptor((side, side), (16, 16), (8, 8), (8, 8), 9)
-
-    def best(self, frame: NDArray[np.uint8], eyes: Eyes, known: _KnownLooks) -> tuple[_Look, float]:
-        """The look of a face and its likeness to known ones, at the alignment where it is likest.
-
-        Detectors place eyes a few percent differently from frame to frame, which would make the looks
-        of one person differ; so the alignment may move a little when that makes the look more like.
-        """
-        head = _head(frame, eyes)
-        pose = (0.0, 0.0, 1.0, 0.0)
-        shape = self._shape(head, pose)
-        look = _Look(shape, self._colour(head, pose))
-        likeness = known.likeness(look)
-        if not known or likeness >= _LIKE_ENOUGH:
-            return look, likeness
-        best = known.shape_likeness(shape)
-        for steps in (_POSE_STEPS, tuple(step / 2 for step in _POSE_STEPS)):
-            for axis in (1, 0, 2, 3):
-                for sign in (-1, 1):
-                    moved = tuple(p + sign * steps[axis] * (i == axis) for i, p in enumerate(pose))
-                    tried = self._shape(head, moved)
-                    value = known.shape_likeness(tried)
-                    if value > best:
-                        best, pose, shape = value, moved, tried
-                        break
-        look = _Look(shape, self._colour(head, pose))
-        return look, known.likeness(look)
-
-    def _shape(self, head: Floats, pose: _Pose) -> Floats:
-        """Unit vector of the upper face's gradients: speech, blur, noise and light change it little."""
-        grey = _cut(head[..., 3], pose, _SHAPE_PX, (0.25, 0.5), (0.75, 0.5))
-        grey = cv2.GaussianBlur(grey, (0, 0), _SHAPE_BLUR_PX)
-        low, high = float(grey.min()), float(grey.max())
-        stretched = (grey - low) * (255 / max(high - low, 1.0))
-        return _unit(np.asarray(self._hog.compute(np.rint(stretched).astype(np.uint8)), np.float32))
-
-    def _colour(self, head: Floats, pose: _Pose) -> Floats:
-        """Unit vector of the face's colours, coarse, without their common brightness."""
-        colours = _cut(head[..., :3], pose, 64, (0.28, 0.35), (0.72, 0.35))
-        colours = cv2.GaussianBlur(colours, (0, 0), 2.0)
-        return _unit(cv2.resize(colours, (16, 16), interpolation=cv2.INTER_AREA))
-
-
-def _head(frame: NDArray[np.uint8], eyes: Eyes) -> Floats:
-    """(96, 96, 4): red, green, blue and grey around a face, its eyes at (32, 44) and (64, 44)."""
-    left, right = np.array(eyes[0]), np.array(eyes[1])
-    distance = max(1.0, float(np.hypot(*(right - left))))
-    middle, reach = (left + right) / 2, 2.2 * distance
-    height, width = frame.shape[:2]
-    x0, y0 = (
-        int(np.clip(value, 0, limit - 2))
-        for value, limit in zip(middle - reach, (width, height), strict=True)
-    )
-    x1 = int(np.clip(middle[0] + reach, x0 + 2, width))
-    y1 = int(np.clip(middle[1] + reach, y0 + 2, height))
-    piece = np.ascontiguousarray(frame[y0:y1, x0:x1])
-    shrink = np.ones(2)
-    if distance > _HEAD_EYES_PX * 1.1:
-        size = (
-            max(1, round((x1 - x0) * _HEAD_EYES_PX / distance)),
-            max(1, round((y1 - y0) * _HEAD_EYES_PX / distance)),
-        )
-        shrink = np.array(size) / (x1 - x0, y1 - y0)
-        piece = cv2.resize(piece, size, interpolation=cv2.INTER_AREA)
-    left, right = (((eye - (x0, y0) + 0.5) * shrink - 0.5) for eye in (left, right))
-    place = _similarity((complex(32, 44), complex(64, 44)), (complex(*left), complex(*right)))
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    colours = cv2.warpAffine(
-        piece.astype(np.float32), place, (96, 96), flags=how, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.dstack([colours, cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)])
-
-
-def _cut(head: Floats, pose: _Pose, side: int, left_eye: Point, right_eye: Point) -> Floats:
-    """A square of the head, its eyes at fractions of the side, seen as if they lay a little elsewhere."""
-    across, down, size, turn_rad = pose
-    middle = complex(48 + _HEAD_EYES_PX * across, 44 + _HEAD_EYES_PX * down)
-    half = cmath.rect(_HEAD_EYES_PX * size / 2, turn_rad)
-    eyes = (complex(*left_eye) * side, complex(*right_eye) * side)
-    place = _similarity(eyes, (middle - half, middle + half))
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    cut = cv2.warpAffine(head, place, (side, side), flags=how, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(cut, np.float32)
+            left, right = ((x + part * width) * across / self.size_px[0] for part in (-0.2, 1.2))
+            top, bottom = ((y + part * height) * down / self.size_px[1] for part in (-0.4, 1.2))
+            rows = slice(max(0, int(top)), max(0, int(bottom) + 1))
+            around[rows, max(0, int(left)) : max(0, int(right) + 1)] = False
+        return around if 8 * around.sum() >= around.size else np.ones_like(around)
 
 
 def _contrast(colours: Floats) -> Floats:
-    """(n, 3): each channel without its mean and of deviation 1, so that light and its colour may change."""
+    """(n, 3), each channel without its mean and of deviation 1: light and its colour may change."""
     centred = colours - colours.mean(axis=0)
     return np.asarray(centred / np.sqrt((centred**2).mean(axis=0) + _SCENE_NOISE**2), np.float32)
 
 
-def _unit(values: NDArray[np.float32]) -> Floats:
+@dataclass(frozen=True)
+class _Look:
+    """How a face looks: two vectors of length 1."""
+
+    shape: Floats
+    colour: Floats
+
+    def likeness(self, other: _Look) -> float:
+        """1 for the same look."""
+        return float(self.shape @ other.shape + self.colour @ other.colour) / 2
+
+
+class _KnownLooks:
+    """The looks of one person: the newest, and earlier ones that differed."""
+
+    def __init__(self) -> None:
+        self._looks: list[_Look] = []
+        self._is_newest_novel = True
+        self._shapes = self._colours = np.zeros((0, 0), np.float32)
+
+    def __len__(self) -> int:
+        return len(self._looks)
+
+    def likeness(self, look: _Look) -> float:
+        """Of the likest known look; 0 when none is known."""
+        if not self._looks:
+            return 0.0
+        return float((self._shapes @ look.shape + self._colours @ look.colour).max()) / 2
+
+    def shape_likeness(self, shape: Floats) -> float:
+        """The same by the shape alone."""
+        return float((self._shapes @ shape).max())
+
+    def remember(self, look: _Look, likeness: float) -> None:
+        """Keep a look, in place of the newest unless that was novel; `likeness` is that of the new one."""
+        if not self._is_newest_novel:
+            self._looks.pop()
+        self._is_newest_novel = likeness < _NOVEL
+        self._looks.append(look)
+        if len(self._looks) > _MAX_LOOKS:
+            del self._looks[1]
+        self._shapes = np.stack([known.shape for known in self._looks])
+        self._colours = np.stack([known.colour for known in self._looks])
+
+
+_Pose = tuple[float, float, float, float]
+"""Shift to the right and down in distances of the eyes, size, turn in radians."""
+
+_AS_FOUND: _Pose = (0.0, 0.0, 1.0, 0.0)
+_POSE_STEPS = (0.07, 0.07, 0.08, 0.07)
+_HEAD_PX = 96
+_HEAD_EYES = (complex(32, 44), complex(64, 44))
+_HEAD_EYES_PX = 32.0
+"""Distance of the eyes in the upright head that looks are made of."""
+
+
+class _LookMaker:
+    """Makes looks of faces."""
+
+    _SIDE_PX = 64
+    _BLUR_PX = 1.5
+    _SHAPE_EYES: Eyes = ((0.25, 0.5), (0.75, 0.5))
+    _COLOUR_BLUR_PX = 2.0
+    _COLOUR_EYES: Eyes = ((0.28, 0.35), (0.72, 0.35))
+    _COLOUR_CELLS = (16, 16)
+
+    def __init__(self) -> None:
+        self._hog = cv2.HOGDescriptor((self._SIDE_PX, self._SIDE_PX), (16, 16), (8, 8), (8, 8), 9)
+
+    def likest(self, frame: NDArray[np.uint8], eyes: Eyes, known: _KnownLooks) -> tuple[_Look, float]:
+        """The look of a face, aligned so that it is likest to known ones, and how like them it is.
+
+        Detectors place eyes a few percent differently from frame to frame, which would make one
+        person look different; so the alignment may move by as much.
+        """
+        head = _upright_head(frame, eyes)
+        look = self._look(head, _AS_FOUND)
+        likeness = known.likeness(look)
+        if not known or likeness >= _LIKE_ENOUGH:
+            return look, likeness
+        pose = _AS_FOUND
+        for part in (1.0, 0.5):
+            for axis in (1, 0, 2, 3):
+                pose = self._likest_pose(head, pose, axis, part * _POSE_STEPS[axis], known)
+        look = self._look(head, pose)
+        return look, known.likeness(look)
+
+    def _likest_pose(self, head: Floats, pose: _Pose, axis: int, step: float, known: _KnownLooks) -> _Pose:
+        """The pose itself, or a step along one axis."""
+        poses = [pose, *(_moved(pose, axis, sign * step) for sign in (-1, 1))]
+        return max(poses, key=lambda tried: known.shape_likeness(self._shape(head, tried)))
+
+    def _look(self, head: Floats, pose: _Pose) -> _Look:
+        return _Look(self._shape(head, pose), self._colour(head, pose))
+
+    def _shape(self, head: Floats, pose: _Pose) -> Floats:
+        """Gradients of the upper face; light, blur and noise change them little."""
+        grey = _cut(head[..., 3], pose, self._SIDE_PX, self._SHAPE_EYES)
+        grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), self._BLUR_PX), np.float32)
+        low, high = float(grey.min()), float(grey.max())
+        stretched = np.rint((grey - low) * (255 / max(high - low, 1.0))).astype(np.uint8)
+        return _unit(np.asarray(self._hog.compute(stretched), np.float32))
+
+    def _colour(self, head: Floats, pose: _Pose) -> Floats:
+        """Coarse colours of the face, without their common brightness."""
+        colours = _cut(head[..., :3], pose, self._SIDE_PX, self._COLOUR_EYES)
+        colours = np.asarray(cv2.GaussianBlur(colours, (0, 0), self._COLOUR_BLUR_PX), np.float32)
+        cells = cv2.resize(colours, self._COLOUR_CELLS, interpolation=cv2.INTER_AREA)
+        return _unit(np.asarray(cells, np.float32))
+
+
+def _moved(pose: _Pose, axis: int, step: float) -> _Pose:
+    across, down, size, turn = (value + step * (index == axis) for index, value in enumerate(pose))
+    return across, down, size, turn
+
+
+def _upright_head(frame: NDArray[np.uint8], eyes: Eyes) -> Floats:
+    """(96, 96, 4): red, green, blue and grey around a face, its eyes at `_HEAD_EYES`."""
+    left, right = complex(*eyes[0]), complex(*eyes[1])
+    distance = max(1.0, abs(right - left))
+    corner, piece = _piece(frame, (left + right) / 2, 2.2 * distance)
+    steps = complex(1, 1)
+    if distance > 1.1 * _HEAD_EYES_PX:
+        height, width = piece.shape[:2]
+        shrink = _HEAD_EYES_PX / distance
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        piece = np.asarray(cv2.resize(piece, size, interpolation=cv2.INTER_AREA), np.uint8)
+        steps = complex(size[0] / width, size[1] / height)
+    placed = tuple(_scaled(eye - corner, steps) for eye in (left, right))
+    colours = _warped(piece.astype(np.float32), _similarity(_HEAD_EYES, (placed[0], placed[1])), _HEAD_PX)
+    return np.dstack([colours, cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)])
+
+
+def _piece(frame: NDArray[np.uint8], middle: complex, reach_px: float) -> tuple[complex, NDArray[np.uint8]]:
+    """A square as far as it lies in the frame (at least 2 x 2 pixels), and its first pixel's place."""
+    height, width = frame.shape[:2]
+    x0 = min(max(0, int(middle.real - reach_px)), max(0, width - 2))
+    y0 = min(max(0, int(middle.imag - reach_px)), max(0, height - 2))
+    x1, y1 = max(x0 + 2, int(middle.real + reach_px)), max(y0 + 2, int(middle.imag + reach_px))
+    return complex(x0, y0), np.ascontiguousarray(frame[y0:y1, x0:x1])
+
+
+def _scaled(place: complex, steps: complex) -> complex:
+    """A pixel after a picture was scaled by `steps`; pixel centres at integers."""
+    return complex((place.real + 0.5) * steps.real - 0.5, (place.imag + 0.5) * steps.imag - 0.5)
+
+
+def _cut(head: Floats, pose: _Pose, side_px: int, eyes: Eyes) -> Floats:
+    """A square of an upright head with the eyes at fractions of its side, were they where `pose` says."""
+    across, down, size, turn_rad = pose
+    middle = (_HEAD_EYES[0] + _HEAD_EYES[1]) / 2 + _HEAD_EYES_PX * complex(across, down)
+    half = cmath.rect(_HEAD_EYES_PX * size / 2, turn_rad)
+    targets = (complex(*eyes[0]) * side_px, complex(*eyes[1]) * side_px)
+    return _warped(head, _similarity(targets, (middle - half, middle + half)), side_px)
+
+
+def _warped(picture: Floats, transform: NDArray[np.float64], side_px: int) -> Floats:
+    """A square of a picture; what lies outside it continues its edge."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    square = cv2.warpAffine(
+        picture, transform, (side_px, side_px), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(square, np.float32)
+
+
+def _unit(values: Floats) -> Floats:
     """Flat, without its mean, of length 1."""
-    flat = values.astype(np.float32).ravel()
-    flat = flat - flat.mean()
+    flat = values.ravel() - values.mean()
     return np.asarray(flat / max(float(np.linalg.norm(flat)), 1e-6), np.float32)
 
 
-def _overlap(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0 to 1."""
+def _similarity(source: tuple[complex, complex], target: tuple[complex, complex]) -> NDArray[np.float64]:
+    """(2, 3): turn, size and shift that take two source points to two target points."""
+    if source[0] == source[1] or target[0] == target[1]:
+        raise DataError("a face cannot be aligned", expected="two different eyes", found="one point for both")
+    turn = (target[1] - target[0]) / (source[1] - source[0])
+    shift = target[0] - turn * source[0]
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+
+
+def _intersection_over_union(a: Box, b: Box) -> float:
+    """How far two boxes overlap, 0 to 1."""
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
@@ -523,27 +579,28 @@ def _overlap(a: Box, b: Box) -> float:
     return width * height / (a[2] * a[3] + b[2] * b[3] - width * height)
 
 
-def _place(fractions: Eyes, box: Box) -> Eyes:
-    """From fractions of a box to pixels."""
-    left, right = ((box[0] + x * box[2], box[1] + y * box[3]) for x, y in fractions)
+def _in_frame(eyes_in_box: Eyes, box: Box) -> Eyes:
+    """From fractions of a box to pixels of the frame."""
+    left, right = ((box[0] + x * box[2], box[1] + y * box[3]) for x, y in eyes_in_box)
     return left, right
 
 
-def _fractions(eyes: Eyes, box: Box) -> Eyes:
-    """From pixels to fractions of a box."""
-    left, right = (((x - box[0]) / box[2], (y - box[1]) / box[3]) for x, y in eyes)
+def _in_box(eyes_px: Eyes, box: Box) -> Eyes:
+    """From pixels of the frame to fractions of a box."""
+    left, right = (((x - box[0]) / box[2], (y - box[1]) / box[3]) for x, y in eyes_px)
     return left, right
 
 
 def _smoothed(before: Eyes, now: Eyes) -> Eyes:
-    """Eyes that hardly moved follow slowly, since most of that is the detector's noise; others at once."""
-    distance = math.dist(*now)
+    """Eyes that hardly moved follow slowly, for most of that is the detector's noise; others at once."""
+    distance = max(math.dist(*now), 1.0)
     left, right = (
-        _blend(old, new, math.dist(old, new) / distance) for old, new in zip(before, now, strict=True)
+        _blend(old, new, math.dist(old, new) / distance / _FOLLOW_AT_ONCE)
+        for old, new in zip(before, now, strict=True)
     )
     return left, right
 
 
-def _blend(old: Point, new: Point, moved: float) -> Point:
-    weight = min(1.0, max(_LEAST_WEIGHT, moved / _FOLLOW_AT_ONCE))
+def _blend(old: Point, new: Point, weight: float) -> Point:
+    weight = min(1.0, max(_LEAST_WEIGHT, weight))
     return old[0] + weight * (new[0] - old[0]), old[1] + weight * (new[1] - old[1])

@@ -7,6 +7,7 @@ time does not grow with the camera's resolution.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections.abc import Sequence
@@ -107,7 +108,7 @@ class YuNetDetector:
             )
             self.detect(np.zeros((64, 64, 3), np.uint8))
         except cv2.error as error:
-            raise self._refusal(path, str(error.err or error)) from error
+            raise self._refusal(path, _reason(error)) from error
 
     @staticmethod
     def _refusal(path: Path, found: str) -> EdgeMerError:
@@ -124,22 +125,22 @@ class YuNetDetector:
         Raises:
             DataError: The frame has another shape or type.
         """
-        copy, scale = _scaled_down(_checked(frame), self._MAX_PIXELS)
+        copy, steps = _scaled_down(_checked(frame), self._MAX_PIXELS)
         with self._lock:
             self._net.setInputSize((copy.shape[1], copy.shape[0]))
             rows = self._net.detect(cv2.cvtColor(copy, cv2.COLOR_RGB2BGR))[1]
-        return [] if rows is None else [self._detection(row, scale) for row in rows]
+        return (
+            [] if rows is None else [self._detection([float(value) for value in row], steps) for row in rows]
+        )
 
-    def _detection(self, row: NDArray[np.float32], scale: float) -> Detection:
+    def _detection(self, row: list[float], steps: Point) -> Detection:
         """From x, y, width, height, five landmarks (the eyes first) and score, in the copy."""
-        values = [float(value) for value in row]
-        x, y, width, height = (value / scale for value in values[:4])
+        x, y, width, height = _scaled_box((row[0], row[1], row[2], row[3]), steps)
         side = self._WIDTH_TO_SIDE * width
-        top = y + self._EYES_HEIGHT * height - _EYES_MIDDLE[1] * side
-        box = (x + (width - side) / 2, top, side, side)
-        points = [_in_frame((values[i], values[i + 1]), scale) for i in (4, 6)]
-        eyes = (points[0], points[1]) if points[0][0] < points[1][0] else (points[1], points[0])
-        return Detection(box, values[14], eyes if _plausible(eyes, box, self._MAX_SLOPE) else None)
+        box = (x + (width - side) / 2, y + self._EYES_HEIGHT * height - _EYES_MIDDLE[1] * side, side, side)
+        left, right = sorted(_scaled_point((row[i], row[i + 1]), steps) for i in (4, 6))
+        eyes = (left, right)
+        return Detection(box, row[14], eyes if _plausible(eyes, box, self._MAX_SLOPE) else None)
 
 
 class CascadeDetector:
@@ -171,6 +172,7 @@ class CascadeDetector:
     """Against the noise of dark pictures."""
 
     _EYE_SIZE_PX = (16, 44)
+    _EYE_SCALE_STEP = 1.1
     _EYE_MIN_NEIGHBOURS = 2
     _MAX_SLOPE = 0.35
     """Of the line through the eyes; frontal cascades miss heads tilted by more than about 20 degrees."""
@@ -188,8 +190,8 @@ class CascadeDetector:
         try:
             cascade = cv2.CascadeClassifier(str(path))
             found = "no cascade" if cascade.empty() else None
-        except cv2.error as error:
-            found = str(error.err or error)
+        except (cv2.error, SystemError) as error:  # OpenCV's constructor turns its own error into that
+            found = _reason(error.__cause__ or error)
         if found is not None:
             raise DataError(
                 f"OpenCV cannot read the cascade {path}",
@@ -205,67 +207,63 @@ class CascadeDetector:
         Raises:
             DataError: The frame has another shape or type.
         """
-        grey = cv2.cvtColor(_checked(frame), cv2.COLOR_RGB2GRAY)
-        copy, scale = _scaled_down(grey, self._MAX_PIXELS)
+        grey = np.asarray(cv2.cvtColor(_checked(frame), cv2.COLOR_RGB2GRAY), np.uint8)
+        copy, steps = _scaled_down(grey, self._MAX_PIXELS)
         with self._lock:
-            boxes, neighbours = self._search(_stretched(copy))
-            if len(boxes) == 0:
+            found = self._search(_stretched(copy))
+            if not found:
                 # a dark face before a bright window
-                boxes, neighbours = self._search(cv2.equalizeHist(copy))
-            return [
-                self._detection(grey, [float(value) / scale for value in box], int(n))
-                for box, n in zip(boxes, neighbours, strict=True)
-            ]
+                found = self._search(np.asarray(cv2.equalizeHist(copy), np.uint8))
+            return [self._detection(grey, _scaled_box(box, steps), n) for box, n in found]
 
-    def _search(self, copy: NDArray[np.uint8]) -> tuple[Sequence[Sequence[int]], Sequence[int]]:
-        """Boxes in the scaled copy, and how many overlapping finds each of them joins."""
+    def _search(self, copy: NDArray[np.uint8]) -> list[tuple[Box, int]]:
+        """Boxes in the scaled copy, and how many finds each of them joins."""
         smallest = (self._MIN_SIZE_PX, self._MIN_SIZE_PX)
-        return self._faces.detectMultiScale2(copy, self._SCALE_STEP, self._MIN_NEIGHBOURS, minSize=smallest)
+        found = self._faces.detectMultiScale2(copy, self._SCALE_STEP, self._MIN_NEIGHBOURS, minSize=smallest)
+        return [_box_and_count(box, n) for box, n in zip(*found, strict=True)]
 
-    def _detection(self, grey: NDArray[np.uint8], box: list[float], neighbours: int) -> Detection:
-        x, y, width, height = box
+    def _detection(self, grey: NDArray[np.uint8], box: Box, neighbours: int) -> Detection:
         score = neighbours / (neighbours + self._NEIGHBOURS_OF_HALF_SCORE)
-        return Detection((x, y, width, height), score, self._find_eyes(grey, (x, y, width, height)))
+        return Detection(box, score, self._likeliest_pair(self._find_eyes(grey, box), box))
 
-    def _find_eyes(self, grey: NDArray[np.uint8], box: Box) -> Eyes | None:
-        """The likeliest pair of eyes in a face's box."""
-        x0, x1 = max(0, round(box[0])), min(grey.shape[1], round(box[0] + box[2]))
-        y0 = max(0, round(box[1] + self._EYE_STRIP[0] * box[3]))
-        y1 = min(grey.shape[0], round(box[1] + self._EYE_STRIP[1] * box[3]))
-        if x1 - x0 < 8 or y1 - y0 < 8:
-            return None
-        scale = self._EYE_FACE_PX / box[2]
-        size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
-        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        strip = cv2.GaussianBlur(
-            cv2.resize(grey[y0:y1, x0:x1], size, interpolation=way), (0, 0), self._EYE_BLUR_PX
-        )
+    def _find_eyes(self, grey: NDArray[np.uint8], box: Box) -> list[tuple[Point, int]]:
+        """Centres of what looks like an eye in a face's box, and how many finds each of them joins."""
+        x, y, width, height = box
+        x0, x1 = max(0, round(x)), min(grey.shape[1], round(x + width))
+        y0, y1 = (min(max(0, round(y + part * height)), grey.shape[0]) for part in self._EYE_STRIP)
+        scale = self._EYE_FACE_PX / width
+        size = (round((x1 - x0) * scale), round((y1 - y0) * scale))
         smallest, largest = self._EYE_SIZE_PX
-        spots, neighbours = self._eyes.detectMultiScale2(
-            _stretched(strip), 1.1, self._EYE_MIN_NEIGHBOURS, minSize=(smallest,) * 2, maxSize=(largest,) * 2
+        if min(size) < smallest:
+            return []
+        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        strip = cv2.resize(grey[y0:y1, x0:x1], size, interpolation=way)
+        strip = _stretched(np.asarray(cv2.GaussianBlur(strip, (0, 0), self._EYE_BLUR_PX), np.uint8))
+        found = self._eyes.detectMultiScale2(
+            strip,
+            self._EYE_SCALE_STEP,
+            self._EYE_MIN_NEIGHBOURS,
+            minSize=(smallest, smallest),
+            maxSize=(largest, largest),
         )
         steps = ((x1 - x0) / size[0], (y1 - y0) / size[1])
-        points: list[tuple[Point, int]] = []
-        for (left, top, width, height), n in zip(spots, neighbours, strict=True):
-            point = (x0 + (left + width / 2) * steps[0] - 0.5, y0 + (top + height / 2) * steps[1] - 0.5)
-            points.append((point, int(n)))
-        return self._best_pair(points, box)
+        spots = (_box_and_count(spot, n) for spot, n in zip(*found, strict=True))
+        return [(_centre(_scaled_box(spot, steps), (x0, y0)), n) for spot, n in spots]
 
-    def _best_pair(self, points: list[tuple[Point, int]], box: Box) -> Eyes | None:
+    def _likeliest_pair(self, spots: list[tuple[Point, int]], box: Box) -> Eyes | None:
         pairs = [
             (min(self._weight(a, box, 0), self._weight(b, box, 1)), (a[0], b[0]))
-            for a in points
-            for b in points
+            for a, b in itertools.permutations(spots, 2)
             if _plausible((a[0], b[0]), box, self._MAX_SLOPE)
         ]
         return max(pairs)[1] if pairs else None
 
-    def _weight(self, found: tuple[Point, int], box: Box, side: int) -> float:
-        """Log of the neighbours, less for eyes far from where eyes usually are."""
-        (x, y), neighbours = found
+    def _weight(self, spot: tuple[Point, int], box: Box, side: int) -> float:
+        """Log of the finds that a spot joins, less where eyes are unlikely."""
+        (x, y), neighbours = spot
         typical = TYPICAL_EYES[side]
         offset = math.hypot((x - box[0]) / box[2] - typical[0], (y - box[1]) / box[3] - typical[1])
-        return math.log(neighbours) - (offset / self._UNLIKELY_OFFSET)
+        return math.log(max(1, neighbours)) - offset / self._UNLIKELY_OFFSET
 
 
 def _checked(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -279,37 +277,56 @@ def _checked(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(frame)
 
 
-def _scaled_down(picture: NDArray[np.uint8], max_pixels: int) -> tuple[NDArray[np.uint8], float]:
-    """A copy of about `max_pixels` at most, and its size over the original's."""
+def _scaled_down(picture: NDArray[np.uint8], max_pixels: int) -> tuple[NDArray[np.uint8], Point]:
+    """A copy of at most about `max_pixels`, and how many pixels one of its pixels spans across and down."""
     height, width = picture.shape[:2]
     scale = math.sqrt(max_pixels / (height * width))
     if scale >= 0.95:
-        return picture, 1.0
+        return picture, (1.0, 1.0)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    copy: NDArray[np.uint8] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    return copy, scale
+    copy = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return copy, (width / size[0], height / size[1])
 
 
 def _stretched(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The same with more contrast: cascades pass over windows that deviate by less than 10 grey levels."""
-    low, high = np.percentile(grey, (1, 99))
+    low, high = (float(level) for level in np.percentile(grey, (1, 99)))
     if high - low >= 200:
         return grey
-    gain = 255 / max(float(high - low), 8.0)
-    levels = np.clip((np.arange(256) - low) * gain, 0, 255).astype(np.uint8)
-    return np.asarray(cv2.LUT(grey, levels), np.uint8)
+    levels = np.clip((np.arange(256) - low) * (255 / max(high - low, 8.0)), 0, 255)
+    return np.asarray(cv2.LUT(grey, levels.astype(np.uint8)), np.uint8)
 
 
-def _in_frame(point: Point, scale: float) -> Point:
+def _box_and_count(box: Sequence[int], count: int) -> tuple[Box, int]:
+    """OpenCV's integers as Python's."""
+    x, y, width, height = (float(value) for value in box)
+    return (x, y, width, height), int(count)
+
+
+def _scaled_box(box: Box, steps: Point) -> Box:
+    return box[0] * steps[0], box[1] * steps[1], box[2] * steps[0], box[3] * steps[1]
+
+
+def _centre(box: Box, corner: tuple[int, int]) -> Point:
+    """Of a box whose origin is the corner of a pixel; pixel centres at integers."""
+    return corner[0] + box[0] + box[2] / 2 - 0.5, corner[1] + box[1] + box[3] / 2 - 0.5
+
+
+def _scaled_point(point: Point, steps: Point) -> Point:
     """A pixel of the scaled copy in the frame; pixel centres at integers in both."""
-    return ((point[0] + 0.5) / scale - 0.5, (point[1] + 0.5) / scale - 0.5)
+    return (point[0] + 0.5) * steps[0] - 0.5, (point[1] + 0.5) * steps[1] - 0.5
 
 
 def _plausible(eyes: Eyes, box: Box, max_slope: float) -> bool:
-    """Whether two eyes can belong to a face, and well enough turned to the camera to be aligned."""
+    """Whether two eyes can belong to a face, turned to the camera enough to be aligned by them."""
     across, down = eyes[1][0] - eyes[0][0], eyes[1][1] - eyes[0][1]
     distance = math.hypot(across, down) / box[2]
     middle = ((eyes[0][0] + eyes[1][0]) / 2, (eyes[0][1] + eyes[1][1]) / 2)
     sideways = abs((middle[0] - box[0]) / box[2] - _EYES_MIDDLE[0])
     level = abs((middle[1] - box[1]) / box[3] - _EYES_MIDDLE[1])
-    return 0.22 <= distance <= 0.55 and abs(down) <= max_slope * across and sideways <= 0.2 and level <= 0.2
+    return 0.22 <= distance <= 0.55 and abs(down) <= max_slope * across and max(sideways, level) <= 0.2
+
+
+def _reason(error: BaseException) -> str:
+    """What OpenCV says, without its file and line."""
+    return str(getattr(error, "err", None) or error)

@@ -17,7 +17,8 @@ def export(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="A .safetensors file, or the folder that the published training code leaves. Without it: random weights, which mean nothing."
+            help="A .safetensors file, or the folder that the published training code leaves. "
+            "Without it: random weights, which mean nothing."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
@@ -42,7 +43,6 @@ def _show(report: ExportReport, to: Path) -> None:
     ]
     out.print(table(["proof", "error", "must be"], checks, title=""))
     lineage = report.manifest.lineage
-    out.print(
-        f"\nWeights: {lineage.weights}. Pruned {lineage.n_params_pruned:,} of {lineage.n_params:,} parameters."
-    )
+    pruned = f"{lineage.n_params_pruned:,} of {lineage.n_params:,} parameters"
+    out.print(f"\nWeights: {lineage.weights}. Pruned: {pruned}.")
     out.print(f"{to} is {report.manifest.bundle_id}")

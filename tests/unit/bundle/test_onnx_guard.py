@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -45,9 +47,7 @@ NESTINGS = {
     ),
     "training_start": lambda t: wire.model(more=wire.block(20, wire.block(1, graph_of(t)))),
     "training_step": lambda t: wire.model(more=wire.block(20, wire.block(2, graph_of(t)))),
-    "function_node": lambda t: wire.model(
-        more=wire.block(25, wire.block(7, wire.node(wire.block(5, t))))
-    ),
+    "function_node": lambda t: wire.model(more=wire.block(25, wire.block(7, wire.node(wire.block(5, t))))),
     "function_default": lambda t: wire.model(more=wire.block(25, wire.block(11, wire.block(5, t)))),
     "second_graph": lambda t: wire.model(more=wire.block(7, graph_of(t))),
     "later_tensor": lambda t: wire.model(graph_of(INSIDE) + graph_of(t)),
@@ -154,10 +154,8 @@ def test_fixed_numbers_are_skipped_whole(kind: int, n_bytes: int) -> None:
 @given(data=st.binary(max_size=400))
 @example(data=wire.number(1, 10) + wire.block(8, wire.number(1, 2**69)))
 def test_random_bytes_never_raise_anything_else(data: bytes) -> None:
-    try:
+    with contextlib.suppress(BundleError):
         inspect_onnx(data, "x")
-    except BundleError:
-        pass
 
 
 @settings(max_examples=300, deadline=2_000)
@@ -173,7 +171,5 @@ def test_random_changes_never_raise_anything_else(
     for place, piece in changes:
         place %= len(data)
         data[place : place + len(piece)] = piece
-    try:
+    with contextlib.suppress(BundleError):
         inspect_onnx(bytes(data[: max(1, len(data) - cut)]), "x")
-    except BundleError:
-        pass

@@ -56,9 +56,7 @@ def subgraph(tensor: Any) -> Any:
 
 
 def if_node(tensor: Any) -> Any:
-    return helper.make_node(
-        "If", ["c"], ["z"], then_branch=subgraph(weights()), else_branch=subgraph(tensor)
-    )
+    return helper.make_node("If", ["c"], ["z"], then_branch=subgraph(weights()), else_branch=subgraph(tensor))
 
 
 def sparse(values: Any, indices: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -28,6 +29,7 @@ from tests.helpers.tiny_bundle import SESSIONS, stage_path, tiny_files, write_ti
 
 VISUAL = stage_path("visual")
 EVERY_FILE = [MANIFEST_NAME, *tiny_files()]
+OPEN_DESCRIPTORS = Path("/proc/self/fd")
 Manifest = dict[str, Any]
 
 
@@ -200,10 +202,10 @@ def test_reading_a_file_that_is_not_listed_is_refused(folder: Path) -> None:
 def test_no_descriptor_stays_open_after_a_refusal(folder: Path) -> None:
     (folder / VISUAL).unlink()
     (folder / VISUAL).mkdir()
-    before = len(os.listdir("/proc/self/fd"))
+    before = sum(1 for _ in OPEN_DESCRIPTORS.iterdir())
     for _ in range(20):
         refused(folder)
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert sum(1 for _ in OPEN_DESCRIPTORS.iterdir()) <= before
 
 
 @pytest.mark.parametrize("kind", ["nothing", "a file"])
@@ -424,9 +426,11 @@ def test_a_candidate_must_have_the_stages_of_the_model(folder: Path, change: str
     assert "does not have the model's stages" in refused(folder, open_bundle)
 
 
-@settings(max_examples=120, deadline=2_000)
+@settings(max_examples=80, deadline=2_000)
 @given(data=st.data())
-def test_random_changes_of_the_manifest_never_raise_anything_else(original: Path, data: st.DataObject) -> None:
+def test_random_changes_of_the_manifest_never_raise_anything_else(
+    original: Path, data: st.DataObject
+) -> None:
     manifest = manifest_of(original)
     for _ in range(data.draw(st.integers(1, 3))):
         place: Any = manifest
@@ -561,14 +565,15 @@ def test_arrays_that_unpack_to_too_much_are_refused(folder: Path, monkeypatch: p
 
 
 def test_an_archive_that_hides_its_size_gives_no_more_than_it_says(folder: Path) -> None:
-    data = bytearray(npz({"x.npy": npy("{'descr': '|u1', 'fortran_order': False, 'shape': (4096,)}", b"\0" * 4096)}))
-    data = bytearray(bytes(data).replace((4096 + 128).to_bytes(4, "little"), (200).to_bytes(4, "little")))
-    put(folder, SESSIONS[0], bytes(data))
+    member = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (4096,)}", b"\0" * 4_096)
+    honest, lie = len(member).to_bytes(4, "little"), (200).to_bytes(4, "little")
+    assert npz({"x.npy": member}).count(honest) == 2  # beside the member, and in the table of contents
+    put(folder, SESSIONS[0], npz({"x.npy": member}).replace(honest, lie))
     with pytest.raises(BundleError, match="holds no arrays"):
         open_bundle(folder).read_arrays(SESSIONS[0])
 
 
-@settings(max_examples=150, deadline=2_000)
+@settings(max_examples=100, deadline=2_000)
 @given(changes=st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 255)), min_size=1, max_size=5))
 def test_random_changes_of_arrays_never_raise_anything_else(
     original: Path, tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
@@ -580,7 +585,5 @@ def test_random_changes_of_arrays_never_raise_anything_else(
     if not folder.exists():
         shutil.copytree(original, folder)
     put(folder, SESSIONS[0], bytes(data))
-    try:
+    with contextlib.suppress(BundleError):
         open_bundle(folder).read_arrays(SESSIONS[0])
-    except BundleError:
-        pass

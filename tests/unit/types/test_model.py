@@ -1,0 +1,257 @@
+"""What a model declares: contradictions are refused, fractions stay exact."""
+
+from __future__ import annotations
+
+import json
+import time
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from edge_mer.types.model import (
+    Encoder,
+    FaceClip,
+    LogMel,
+    ModelSpec,
+    Output,
+    PreprocessSpec,
+    Seconds,
+    TensorSpec,
+    to_ns,
+)
+from tests.helpers.front_ends import FRAME, JMT_CLIP, JMT_LOG_MEL
+from tests.helpers.tiny_model import STEP, audio_encoder, tiny_log_mel, tiny_model, visual_encoder
+
+SECONDS: TypeAdapter[Fraction] = TypeAdapter(Seconds)
+
+
+def through_json(model: ModelSpec) -> ModelSpec:
+    return ModelSpec.model_validate(json.loads(json.dumps(model.model_dump(mode="json"))))
+
+
+# -- durations ------------------------------------------------------------------------------------
+
+
+@given(numerator=st.integers(-(10**17), 10**17), denominator=st.integers(1, 10**17))
+def test_a_duration_survives_json_exactly(numerator: int, denominator: int) -> None:
+    duration = Fraction(numerator, denominator)
+    text = SECONDS.dump_json(duration)
+    assert SECONDS.validate_json(text) == duration
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("16/15", Fraction(16, 15)), ("32/30", Fraction(16, 15)), ("-1/3", Fraction(-1, 3)), ("2", Fraction(2))],
+)
+def test_a_duration_is_written_as_a_fraction(written: str, meant: Fraction) -> None:
+    assert SECONDS.validate_python(written) == meant
+
+
+@pytest.mark.parametrize("written", ["5.5", "0.96"])
+def test_a_decimal_is_read_exactly(written: str) -> None:
+    assert SECONDS.validate_python(written) == Fraction(written)
+
+
+@pytest.mark.parametrize(
+    "bad", [1.0667, True, None, "", "x", "1/0", "16:15", "1e3", "inf", "nan", "1/2/3", [1, 2]]
+)
+def test_what_is_no_exact_duration_is_refused(bad: object) -> None:
+    with pytest.raises(ValidationError, match="fraction such as '16/15'"):
+        SECONDS.validate_python(bad)
+
+
+@pytest.mark.parametrize("bomb", ["1e999999999", "9" * 100_000, "1/" + "9" * 100_000])
+def test_a_number_without_end_is_refused_at_once(bomb: str) -> None:
+    began_s = time.monotonic()
+    with pytest.raises(ValidationError):
+        SECONDS.validate_python(bomb)
+    assert time.monotonic() - began_s < 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ns"),
+    [
+        (Fraction(1, 3), 333_333_333),
+        (Fraction(2, 3), 666_666_666),
+        (Fraction(-1, 3), -333_333_334),
+        (5, 5 * 10**9),
+    ],
+)
+def test_nanoseconds_are_rounded_down(seconds: str, ns: int) -> None:
+    assert to_ns(Fraction(seconds)) == ns
+
+
+# -- grid -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [Fraction(16, 15), Fraction(1, 30), Fraction(1001, 30_000), STEP])
+@pytest.mark.parametrize("index", [0, 1, 2, 3, 1_000_003, 10**9, 10**9 + 1])
+def test_a_grid_point_is_exact_however_late(step: Fraction, index: int) -> None:
+    model = tiny_model(step=step, encoders=(visual_encoder(period=step), audio_encoder(period=step)))
+    exact = step * index * 10**9
+    assert model.step_start_ns(index) == exact.numerator // exact.denominator
+    assert 0 <= exact - model.step_start_ns(index) < 1
+
+
+@given(index=st.integers(0, 10**10))
+def test_a_step_ends_where_the_next_one_starts(index: int) -> None:
+    model = tiny_model()
+    assert model.step_end_ns(index) == model.step_start_ns(index + 1)
+
+
+# -- json -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("warm_up", ["mask", "shorten", "withhold"])
+def test_a_model_survives_json(warm_up: Any) -> None:
+    model = tiny_model(warm_up=warm_up, visual="hold", hold_max_age=Fraction(7, 3))
+    again = through_json(model)
+    assert again == model
+    assert again.encoders[0].hold_max_age == Fraction(7, 3)
+    assert isinstance(again.encoders[0].preprocess, FaceClip)
+    assert isinstance(again.encoders[1].preprocess, LogMel)
+
+
+def test_durations_are_text_in_json() -> None:
+    raw = tiny_model().model_dump(mode="json")
+    assert raw["step"] == "4/15"
+    assert raw["encoders"][0]["preprocess"]["frame_interval"] == "1/15"
+
+
+@pytest.mark.parametrize("spec", [JMT_CLIP, JMT_LOG_MEL])
+def test_a_front_end_is_recognised_by_its_kind(spec: FaceClip | LogMel) -> None:
+    adapter: TypeAdapter[Any] = TypeAdapter(PreprocessSpec)
+    assert adapter.validate_python(spec.model_dump(mode="json")) == spec
+
+
+def test_a_declaration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        tiny_model().step = Fraction(1)  # type: ignore[misc]
+
+
+# -- contradictions -------------------------------------------------------------------------------
+
+
+def refused(reason: str, **changes: Any) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        tiny_model(**changes)
+
+
+@pytest.mark.parametrize("step", [Fraction(0), Fraction(-1)])
+def test_a_step_takes_time(step: Fraction) -> None:
+    refused("must be positive", step=step)
+
+
+@pytest.mark.parametrize("span", [Fraction(0), Fraction(-1, 30)])
+def test_a_piece_takes_time(span: Fraction) -> None:
+    refused("visual: a piece takes time", encoders=(visual_encoder(span=span), audio_encoder()))
+
+
+def test_every_encoder_needs_its_input_of_the_fusion() -> None:
+    refused("declares 3 inputs where its encoders give 2", encoders=(visual_encoder(),))
+
+
+def test_a_present_input_is_an_input() -> None:
+    fusion = tiny_model(warm_up="withhold").fusion.model_copy(update={"has_present_input": True})
+    refused("declares 2 inputs where its encoders give 3", fusion=fusion)
+
+
+def test_every_output_of_the_fusion_is_named() -> None:
+    refused("has 2 outputs, 1 are named", outputs=(Output(name="valence"),))
+
+
+def test_two_stages_cannot_share_a_name() -> None:
+    refused("share a name", encoders=(visual_encoder(), audio_encoder(stage="visual")))
+    refused("share a name", encoders=(visual_encoder(stage="fusion"), audio_encoder()))
+
+
+def test_two_encoders_cannot_read_one_modality() -> None:
+    refused("same modality", encoders=(visual_encoder(), audio_encoder(modality="visual")))
+
+
+def test_a_period_is_a_whole_number_of_steps() -> None:
+    refused("audio: period", encoders=(visual_encoder(), audio_encoder(period=STEP / 2)))
+    refused("is not 4 steps", encoders=(visual_encoder(), audio_encoder(repeat=4)))
+    tiny_model(encoders=(visual_encoder(), audio_encoder(period=4 * STEP, repeat=4)))
+
+
+def test_a_mask_needs_a_present_input() -> None:
+    refused("policy 'mask' needs", warm_up="withhold", visual="mask")
+    tiny_model(warm_up="mask", visual="mask")
+
+
+def test_a_model_needs_an_encoder_and_an_output() -> None:
+    refused("at least 1 item", encoders=())
+    refused("at least 1 item", outputs=())
+
+
+@pytest.mark.parametrize("stage", ["", "Visual", "../x", "a b", "9x", "x\n"])
+def test_a_stage_has_a_plain_name(stage: str) -> None:
+    with pytest.raises(ValidationError, match="stage"):
+        visual_encoder(stage=stage)
+
+
+@pytest.mark.parametrize("min_coverage", [0, -0.1, 1.1])
+def test_coverage_is_a_share(min_coverage: float) -> None:
+    with pytest.raises(ValidationError, match="min_coverage"):
+        visual_encoder(min_coverage=min_coverage)
+
+
+def test_an_unknown_key_is_refused() -> None:
+    with pytest.raises(ValidationError, match="surprise"):
+        ModelSpec.model_validate({**tiny_model().model_dump(mode="json"), "surprise": 1})
+
+
+def test_a_tensor_has_a_name_for_every_axis() -> None:
+    with pytest.raises(ValidationError, match="2 axis names for 3 sizes"):
+        TensorSpec(name="x", axes=("batch", "feature"), shape=("batch", 3, 4))
+
+
+def test_free_axes_are_set_by_their_names() -> None:
+    spec = TensorSpec(name="x", axes=("batch", "steps", "feature"), shape=("batch", "steps", 3))
+    assert spec.concrete(batch=1, steps=16) == (1, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"win_samples": 257}, "does not fit an FFT of 256"),
+        ({"f_min_hz": 4_000.0}, "bands from"),
+        ({"f_min_hz": 5_000.0}, "bands from"),
+        ({"rate_hz": 0}, "rate_hz"),
+        ({"hop_samples": 0}, "hop_samples"),
+        ({"std": 0.0}, "std"),
+        ({"amin": 0.0}, "amin"),
+        ({"n_fft": 10**6}, "n_fft"),
+        ({"width": 0}, "width"),
+    ],
+)
+def test_an_impossible_spectrogram_is_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        tiny_log_mel(**changes)
+
+
+# -- what follows from it -------------------------------------------------------------------------
+
+
+def test_stages_are_the_encoders_and_then_the_fusion() -> None:
+    assert tiny_model().stages == ("visual", "audio", "fusion")
+    assert tiny_model().modalities == ("visual", "audio")
+
+
+@pytest.mark.parametrize(
+    ("visual", "audio", "latency"),
+    [(0, 0, 0), (FRAME, 2 * FRAME, 2 * FRAME), (-FRAME, -FRAME, 0), (-FRAME, FRAME, FRAME)],
+)
+def test_latency_is_the_longest_look_ahead(visual: Fraction, audio: Fraction, latency: Fraction) -> None:
+    model = tiny_model(encoders=(visual_encoder(offset=visual), audio_encoder(offset=audio)))
+    assert model.latency == latency
+
+
+def test_nothing_measured_means_no_policy() -> None:
+    assert [encoder.missing for encoder in tiny_model().encoders] == [None, None]
+    assert Encoder.model_fields["missing"].default is None
