@@ -29,7 +29,7 @@ def calibrate(
         list[str],
         typer.Option(help="A session to measure fidelity on; default: other simulated people."),
     ] = [],  # noqa: B006
-    windows: Annotated[int, typer.Option(min=1, help="Windows to calibrate on.")] = 64,
+    windows: Annotated[int, typer.Option(min=1, help="Windows to calibrate on.")] = 32,
     precision: Annotated[list[str], typer.Option(help="Candidates to add.")] = ["int8-cpu", "int8-trt"],  # noqa: B006
     face_detector: Annotated[
         Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
@@ -41,7 +41,7 @@ def calibrate(
     model = opened.manifest.model
     plan = CalibrationPlan(
         data=data or default_sources(model, windows, first_person=700, n_people=6),
-        check=check or default_sources(model, 30, first_person=800, n_people=2),
+        check=check or default_sources(model, 16, first_person=800, n_people=2),
         n_windows=windows,
         precisions=[_precision(name) for name in precision],
     )

@@ -70,8 +70,8 @@ _MAX_LOOKS = 12
 _NOVEL = 0.94
 """A look less like all remembered ones than this stays remembered."""
 
-_LIKE_ENOUGH = 0.94
-"""From here on no better alignment is searched."""
+_CLEARLY = 0.05
+"""So much more likeness than needed, and no better alignment is searched."""
 
 _LEAST_WEIGHT = 0.5
 _FOLLOW_AT_ONCE = 0.12
@@ -182,7 +182,7 @@ class FaceTracker:
         Raises:
             DataError: The detector cannot use the frame.
         """
-        found = [face for face in self._detector.detect(frame) if min(face.box_px[2:]) >= MIN_FACE_PX]
+        found = [face for face in self._detector.detect(frame) if self._is_worth_a_look(face)]
         if not found:
             return None
         scene = _Scene.of(frame)
@@ -196,6 +196,11 @@ class FaceTracker:
         if self._may_be_same(views[0]):
             return self._follow(views[0], scene, t_ns)
         return self._meet(views, scene, t_ns)
+
+    def _is_worth_a_look(self, face: Detection) -> bool:
+        """Faces are large enough, and the first one is hardly a false one."""
+        is_sure = face.eyes_px is not None or face.score >= _SURE_SCORE
+        return min(face.box_px[2:]) >= MIN_FACE_PX and (is_sure or self._seen is not None)
 
     def _is_continuous(self, t_ns: int) -> bool:
         return self._seen is not None and t_ns - self._seen.t_ns <= _CONTINUOUS_NS
@@ -240,8 +245,8 @@ class FaceTracker:
         if eyes is None:
             carried = self._carried_eyes(t_ns) if near and self._least == SAME_IF_STEADY else None
             eyes, aligned = _in_frame(carried or TYPICAL_EYES, face.box_px), carried is not None
-        look, likeness = self._look_maker.likest(frame, eyes, self._known)
         least = self._least if near else max(self._least, SAME_AFTER_CHANGE)
+        look, likeness = self._look_maker.likest(frame, eyes, self._known, least + _CLEARLY)
         return _View(face, near, eyes, aligned, look, likeness, least)
 
     def _carried_eyes(self, t_ns: int) -> Eyes | None:
@@ -459,16 +464,18 @@ class _LookMaker:
     def __init__(self) -> None:
         self._hog = cv2.HOGDescriptor((self._SIDE_PX, self._SIDE_PX), (16, 16), (8, 8), (8, 8), 9)
 
-    def likest(self, frame: NDArray[np.uint8], eyes: Eyes, known: _KnownLooks) -> tuple[_Look, float]:
+    def likest(
+        self, frame: NDArray[np.uint8], eyes: Eyes, known: _KnownLooks, enough: float
+    ) -> tuple[_Look, float]:
         """The look of a face, aligned so that it is likest to known ones, and how like them it is.
 
         Detectors place eyes a few percent differently from frame to frame, which would make one
-        person look different; so the alignment may move by as much.
+        person look different; so the alignment may move by as much where it is not like `enough`.
         """
         head = _upright_head(frame, eyes)
         look = self._look(head, _AS_FOUND)
         likeness = known.likeness(look)
-        if not known or likeness >= _LIKE_ENOUGH:
+        if not known or likeness >= enough:
             return look, likeness
         pose = _AS_FOUND
         for part in (1.0, 0.5):

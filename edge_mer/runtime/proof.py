@@ -26,6 +26,8 @@ from edge_mer.types.model import ModelSpec
 
 _HINT_CONTROL = "the outputs hardly depend on their inputs, so nothing is proven: use trained weights"
 
+_BATCH = 4
+
 Floats = NDArray[np.floating]
 Features = dict[str, Floats]  # stage -> (steps, feature)
 RunFusion = Callable[[Features, NDArray[np.bool_]], dict[str, float]]
@@ -322,13 +324,13 @@ def _check_offline(
 
 
 def _offline_features(setup: PipelineSetup, traces: list[StepTrace]) -> Features:
-    """All steps of a session through each encoder in one batch."""
+    """All steps of a session through each encoder, several at a time."""
     features: Features = {}
     for encoder in setup.model.encoders:
-        batch = np.concatenate([trace.inputs[encoder.stage] for trace in traces])
-        features[encoder.stage] = setup.engines[encoder.stage].run({encoder.input.name: batch})[
-            encoder.output.name
-        ]
+        engine, name = setup.engines[encoder.stage], encoder.input.name
+        steps = np.concatenate([trace.inputs[encoder.stage] for trace in traces])
+        parts = [engine.run({name: steps[i : i + _BATCH]}) for i in range(0, len(steps), _BATCH)]
+        features[encoder.stage] = np.concatenate([part[encoder.output.name] for part in parts])
     return features
 
 

@@ -26,6 +26,7 @@ from edge_mer_export.reference import encode_all, torch_fusion
 
 OUTPUT_DEVIATION = 0.3
 _BATCH = 8
+_MAX_BATCHES = 4
 Floats = NDArray[np.float32]
 
 
@@ -37,14 +38,14 @@ def sessions(model: ZooModel, n_people: int, n_steps: int, first_person: int) ->
     return [[t for t in collect(setup, [open_source(uri)]) if t.is_real] for uri in uris]
 
 
-def make_meaningful(model: ZooModel, *, n_people: int = 4) -> None:
+def make_meaningful(model: ZooModel, *, n_people: int = 3) -> None:
     """Calibrate the batch norms of `model` and scale its heads, in place.
 
     Args:
         model: With random weights.
         n_people: Simulated people to look at.
     """
-    seen = sessions(model, n_people, model.spec.fusion.n_steps + 4, first_person=500)
+    seen = sessions(model, n_people, model.spec.fusion.n_steps + 2, first_person=500)
     for encoder in model.spec.encoders:
         steps = np.concatenate([np.concatenate([t.inputs[encoder.stage] for t in one]) for one in seen])
         _calibrate_batchnorm(model.stages[encoder.stage], steps)
@@ -57,7 +58,7 @@ def _calibrate_batchnorm(module: nn.Module, steps: Floats) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over batches
-    order = np.random.default_rng(0).permutation(len(steps))
+    order = np.random.default_rng(0).permutation(len(steps))[: _BATCH * _MAX_BATCHES]
     module.train()
     with torch.no_grad():
         for first in range(0, len(order), _BATCH):

@@ -36,6 +36,7 @@ def everything(source: Source) -> list[Chunk]:
     while not source.ended:
         if (chunk := source.read(1000)) is not None:
             chunks.append(chunk)
+    source.ensure_stopped()
     return chunks
 
 
@@ -52,13 +53,11 @@ def test_chunks_are_as_their_specs_say(uri: str) -> None:
         assert chunk.data.flags.c_contiguous
         sizes = zip(spec.shape, chunk.data.shape, strict=True)
         assert all(wanted in (None, size) for wanted, size in sizes)
-    source.ensure_stopped()
 
 
 def test_each_stream_is_in_order_and_counted(uri: str) -> None:
     source = open_source(uri)
     chunks = everything(source)
-    source.ensure_stopped()
     for spec in source.specs:
         own = [chunk for chunk in chunks if chunk.stream == spec.name]
         assert [chunk.seq for chunk in own] == list(range(len(own)))

@@ -333,6 +333,14 @@ class TestWhoIsFollowed:
         assert found is not None
         assert found.box_px == face.box_px
 
+    def test_nobody_is_followed_on_a_weak_suspicion(self) -> None:
+        session = Session()
+        face, weak = detection(100, 90, eyes=False), detection(100, 90, score=0.4, eyes=False)
+        frame = scene((1, face))
+        assert session.see(frame, weak) is None
+        assert session.person(frame, face) == 0
+        assert session.person(frame, weak) == 0
+
     def test_a_face_that_jumps_is_known_by_its_look(self) -> None:
         session = Session()
         here, there, stranger = detection(30, 90), detection(200, 90), detection(30, 80, 100)

@@ -189,16 +189,27 @@ def test_sound_alone_and_picture_alone(made: Path, clip: Path) -> None:
     assert list(play(silent)) == ["visual"]
 
 
-def test_a_still_picture_is_one_frame_without_a_rate(made: Path) -> None:
+def test_a_still_picture_is_shown_as_a_clip_that_stands_still(made: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     png = media.write_media(made / "still.png", frames=[picture], options={"update": "1"})
     chunks = play(png)["visual"]
-    assert len(chunks) == 1
-    assert chunks[0].t_ns == 0
-    assert np.array_equal(chunks[0].data, picture)
-    assert specs_of(png)[0].rate_hz is None
+    assert times_ns(chunks) == [40_000_000 * k for k in range(250)]
+    assert all(np.array_equal(chunk.data, picture) for chunk in chunks)
+    assert not chunks[0].data.flags.writeable
+    assert (specs_of(png)[0].rate_hz, specs_of(png)[0].shape) == (25.0, (40, 60, 3))
     pattern = png.rename(made / "a%03d still*.png")
     assert np.array_equal(play(pattern)["visual"][0].data, picture)
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "jpg", "png", "tiff", "webp"])
+def test_every_kind_of_still_picture(made: Path, suffix: str) -> None:
+    path = made / f"grey.{suffix}"
+    cv2.imwrite(str(path), np.full((40, 60, 3), 90, np.uint8))
+    with opened(path) as source:
+        chunks = list(rest_of(source))
+        assert (source.read(0), source.n_corrupt) == (None, 0)
+    assert (len(chunks), chunks[-1].t_ns) == (250, 9_960_000_000)
+    assert all(np.abs(chunk.data.astype(int) - 90).max() <= 2 for chunk in chunks)
 
 
 def test_a_jpeg_has_the_full_range_of_greys(made: Path) -> None:

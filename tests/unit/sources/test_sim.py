@@ -20,7 +20,8 @@ from edge_mer.clock import NS_PER_S
 from edge_mer.errors import UsageError
 from edge_mer.sources.registry import open_source
 from edge_mer.sources.sim import SimSettings, SimSource
-from edge_mer.sources.sim_face import Expression, FacePainter, Look, Pose
+from edge_mer.sources.sim_face import Expression, FacePainter, Pose
+from edge_mer.sources.sim_look import Look
 from edge_mer.sources.sim_voice import RATE_HZ
 from edge_mer.types.signals import Chunk
 
