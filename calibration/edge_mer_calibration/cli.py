@@ -9,7 +9,7 @@ import typer
 
 from edge_mer.bundle.manifest import Manifest, PrecisionName
 from edge_mer.bundle.read import open_bundle
-from edge_mer.cli.common import detector_for, err, out, table
+from edge_mer.cli.common import detector_for, out, progress, table
 from edge_mer.errors import UsageError
 from edge_mer.runtime.setup import open_setup
 from edge_mer_calibration.candidates import CalibrationPlan, calibrate_bundle
@@ -45,9 +45,9 @@ def calibrate(
         n_windows=windows,
         precisions=[_precision(name) for name in precision],
     )
-    with err.status("starting") as status:
+    with progress() as say:
         setup = open_setup(opened, "fp32", detector_for(model, face_detector))
-        manifest = calibrate_bundle(opened, setup, plan, to, status.update, replace=replace)
+        manifest = calibrate_bundle(opened, setup, plan, to, say, replace=replace)
     _show(manifest, to)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edge_mer.bundle.read import Bundle, open_bundle
-from edge_mer.cli.common import err, out, table
+from edge_mer.cli.common import out, progress, table
 from edge_mer.clock import Clock, MonotonicClock
 from edge_mer.errors import UsageError
 from edge_mer.runtime.build import TARGETS, Choice, Trial, build, cached_choice, choices
@@ -40,11 +40,11 @@ def try_all(bundle: Bundle, clock: Clock, target: str) -> list[Trial]:
     """Build with a progress line; the last state of every trial."""
     trials: dict[Choice, Trial] = {}
     n_choices = len(choices(bundle))
-    with err.status("timing") as status:
+    with progress() as say:
         for trial in build(bundle, clock, target):
             trials[trial.choice] = trial
             what = f"timed {len(trials)} of {n_choices}" if trial.error is None else "proven"
-            status.update(f"{what}: {describe(trial.choice)} {trial.hop_ms:.2f} ms")
+            say(f"{what}: {describe(trial.choice)} {trial.hop_ms:.2f} ms")
     return list(trials.values())
 
 

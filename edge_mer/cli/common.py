@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -23,6 +24,16 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 def detector_for(model: ModelSpec, yunet: Path | None) -> FaceDetector | None:
     """The face detector that a model needs: YuNet when its ONNX is given, else OpenCV's cascades."""
     return open_face_detector(yunet) if looks_at_faces(model) else None
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Say what is being done: in one changing line on a terminal, else line by line on stderr."""
+    if not err.is_terminal:
+        yield err.print
+        return
+    with err.status("starting") as status:
+        yield status.update
 
 
 def parse_missing(values: Sequence[str]) -> dict[Modality, MissingPolicy]:

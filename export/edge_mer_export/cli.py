@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge_mer.cli.common import err, out, table
+from edge_mer.cli.common import out, progress, table
 from edge_mer_export.bundle_from_model import ExportReport, export_bundle, load_weights
 
 
@@ -25,9 +25,9 @@ def export(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle of that name.")] = False,
 ) -> None:
     """Turn a checkpoint into a proven bundle."""
-    with err.status("starting") as status:
-        zoo_model, lineage = load_weights(model, checkpoint, seed, status.update)
-        report = export_bundle(zoo_model, lineage, to, status.update, replace=replace)
+    with progress() as say:
+        zoo_model, lineage = load_weights(model, checkpoint, seed, say)
+        report = export_bundle(zoo_model, lineage, to, say, replace=replace)
     _show(report, to)
 
 

@@ -8,7 +8,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the workbench's verbs need PyTorch: pip install 'edge-mer[export]'")
 
-from edge_mer.cli.main import VERBS, load_verb
+from typer.main import get_command
+
+from edge_mer.cli.main import VERBS, load_verb, verb_app
 from tests.helpers.make_cli_reference import PAGE, help_of, reference, typer_version
 
 pytestmark = pytest.mark.workbench
@@ -17,21 +19,45 @@ REMEDY = "run .venv/bin/python tests/helpers/make_cli_reference.py"
 
 
 def sections(page: str) -> dict[str, str]:
-    """Title -> text, with its white space evened out."""
+    """Title -> text."""
     parts = re.split(r"^## ", page, flags=re.MULTILINE)[1:]
-    return {part.partition("\n")[0]: " ".join(part.split()) for part in parts}
+    return {part.partition("\n")[0]: part for part in parts}
+
+
+def squeezed(text: str) -> str:
+    """Without white space: where lines break is Typer's business."""
+    return "".join(text.split())
 
 
 def test_page_is_what_the_commands_print() -> None:
     page = PAGE.read_text(encoding="utf-8")
     if f"with Typer {typer_version()};" in page:
         assert page == reference(), f"docs/cli.md is out of date: {REMEDY}"
-    else:  # another Typer words types and defaults otherwise; what we wrote must be there all the same
-        written, printed = sections(page), sections(reference())
-        assert written.keys() == printed.keys(), REMEDY
-        for title, text in printed.items():
-            options = set(re.findall(r"(?<!\S)--[a-z-]+", text))
-            assert options == set(re.findall(r"(?<!\S)--[a-z-]+", written[title])), f"{title}: {REMEDY}"
+    else:
+        check_words(page)
+
+
+def check_words(page: str) -> None:
+    """Another Typer shows types and defaults otherwise; options and help texts are ours all the same."""
+    written = sections(page)
+    assert set(written) == {"edge-mer", *(f"edge-mer {verb}" for verb in VERBS)}, REMEDY
+    for verb in VERBS:
+        text = written[f"edge-mer {verb}"]
+        parameters = get_command(verb_app(verb)).params
+        for parameter in parameters:
+            help_text = squeezed(getattr(parameter, "help", None) or "")
+            assert help_text in squeezed(text), f"edge-mer {verb}: {parameter.name}: {REMEDY}"
+        known = {option for parameter in parameters for option in parameter.opts if option.startswith("--")}
+        shown = set(re.findall(r"^ +(--[a-z-]+)", text, flags=re.MULTILINE))
+        assert shown == known | {"--help"}, f"edge-mer {verb}: {REMEDY}"
+
+
+def test_words_are_compared_too() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    check_words(page)
+    for wrong in (page.replace("--fast ", "--quick "), page.replace("Windows to", "Doors to")):
+        with pytest.raises(AssertionError, match="make_cli_reference"):
+            check_words(wrong)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -318,7 +318,7 @@ def test_exit_codes_are_explained() -> None:
     codes = {0, 1, 130} | {
         kind.exit_code
         for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, Exception)
+        if isinstance(kind, type) and issubclass(kind, errors.EdgeMerError)
     }
     table = section("docs/how-to-run.md", "Exit codes")
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, flags=re.MULTILINE)} == codes
@@ -333,7 +333,7 @@ def test_demo_output_has_its_place() -> None:
     demo = (ROOT / "edge_mer/cli/demo.py").read_text(encoding="utf-8")
     columns = re.search(r"columns = (\[.*?\])", demo, flags=re.DOTALL)
     assert columns
-    heads = [name for name in re.findall(r'"([^"]+)"', columns[1])]
+    heads = re.findall(r'"([^"]+)"', columns[1])
     assert re.split(r"\s{2,}", match[1].splitlines()[0].strip()) == heads
 
 

@@ -164,7 +164,7 @@ def test_a_window_holds_the_features_of_its_steps_in_order() -> None:
 
 
 def test_a_feature_is_what_the_encoder_makes_of_the_step() -> None:
-    for trace in play(TinySession(4)).traces:
+    for trace in play(TinySession(9)).traces:
         for stage in ("visual", "audio"):
             assert feature(trace, stage)[0] == pytest.approx(trace.inputs[stage].mean(), abs=1e-6)
 
