@@ -47,7 +47,7 @@ class EdgeMerError(Exception):
         if self.found is not None:
             text += f" Found: {self.found.rstrip('.')}."
         if self.hint is not None:
-            text += f" Next: {self.hint.rstrip('.')}."
+            text += f" Next: {self.hint.rstrip('.')}{'' if self.hint.endswith('?') else '.'}"
         return text
 
 

@@ -95,9 +95,9 @@ def _candidate(
 ) -> Candidate:
     model = bundle.manifest.model
     # Computed as it is written: what a device's INT8 kernels make of it is then held against this.
-    engines = open_engines(model, stages, OrtOptions(threads=available_threads(), fuse_qdq=False))
+    as_written = open_engines(model, stages, OrtOptions(threads=available_threads(), fuse_qdq=False))
     sessions = golden_sessions(bundle.manifest.golden, bundle.read_arrays)
-    errors = golden_errors(PipelineSetup(model, engines, None), bundle.manifest.golden, sessions)
+    errors = golden_errors(PipelineSetup(model, as_written, None), bundle.manifest.golden, sessions)
     n_bytes = sum(len(data) for data in stages.values())
     note = None
     if bundle.manifest.lineage.n_params - bundle.manifest.lineage.n_params_pruned < MILLION:
@@ -106,7 +106,7 @@ def _candidate(
         stages={stage: f"stages/{stage}.{precision}.onnx" for stage in stages},
         n_bytes=n_bytes,
         golden=errors,
-        fidelity=fidelity(model, engines, checked),
+        fidelity=fidelity(model, open_engines(model, stages, OrtOptions.for_precision(precision)), checked),
         note=note,
     )
 

@@ -13,6 +13,7 @@ from edge_mer.cli.common import detector_for, out, progress, table
 from edge_mer.errors import UsageError
 from edge_mer.runtime.setup import open_setup
 from edge_mer_calibration.candidates import CalibrationPlan, calibrate_bundle
+from edge_mer_calibration.quantize import SCHEMES
 from edge_mer_calibration.windows import default_sources
 
 
@@ -27,10 +28,14 @@ def calibrate(
     ] = [],  # noqa: B006
     check: Annotated[
         list[str],
-        typer.Option(help="A session to measure fidelity on; default: other simulated people."),
+        typer.Option(
+            help="A session to measure fidelity on; may be repeated. Default: other simulated people."
+        ),
     ] = [],  # noqa: B006
     windows: Annotated[int, typer.Option(min=1, help="Windows to calibrate on.")] = 32,
-    precision: Annotated[list[str], typer.Option(help="Candidates to add.")] = ["int8-cpu", "int8-trt"],  # noqa: B006
+    precision: Annotated[
+        list[str], typer.Option(help="A candidate to add; may be repeated. Default: int8-cpu and int8-trt.")
+    ] = [],  # noqa: B006
     face_detector: Annotated[
         Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
     ] = None,
@@ -43,7 +48,7 @@ def calibrate(
         data=data or default_sources(model, windows, first_person=700, n_people=6),
         check=check or default_sources(model, 16, first_person=800, n_people=2),
         n_windows=windows,
-        precisions=[_precision(name) for name in precision],
+        precisions=[_precision(name) for name in precision or SCHEMES],
     )
     with progress() as say:
         setup = open_setup(opened, "fp32", detector_for(model, face_detector))
@@ -52,11 +57,10 @@ def calibrate(
 
 
 def _precision(name: str) -> PrecisionName:
-    known = {one: one for one in get_args(PrecisionName)}
+    known: dict[str, PrecisionName] = {one: one for one in get_args(PrecisionName) if one in SCHEMES}
     if name not in known:
-        raise UsageError(f"unknown precision {name!r}", expected="int8-cpu or int8-trt")
-    precision: PrecisionName = known[name]
-    return precision
+        raise UsageError(f"no candidate {name!r} can be made", expected=" or ".join(known))
+    return known[name]
 
 
 def _show(manifest: Manifest, to: Path) -> None:

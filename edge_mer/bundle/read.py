@@ -108,11 +108,15 @@ def open_bundle(path: Path) -> Bundle:
     Raises:
         BundleError: No bundle, a broken manifest, or paths that leave the bundle.
     """
-    if not path.is_dir():
+    try:
+        found = "a folder" if path.is_dir() else "a file" if path.exists() else "nothing"
+    except OSError as error:
+        found = error.strerror or str(error)
+    if found != "a folder":
         raise BundleError(
             f"{path} is not a bundle",
             expected=f"a folder with {MANIFEST_NAME}",
-            found="nothing" if not path.exists() else "a file",
+            found=found,
             hint="make one with edge-mer export",
         )
     data = _read_plain(path, MANIFEST_NAME, MAX_MANIFEST_BYTES)
@@ -194,7 +198,7 @@ def _read_plain(root: Path, name: str, max_bytes: int) -> bytes:
         state = os.fstat(file)
         if not stat.S_ISREG(state.st_mode) or state.st_nlink > 1 or state.st_size > max_bytes:
             raise BundleError(
-                f"bundle {root}: {name} is not what it should be",
+                f"bundle {root}: {name} was altered or replaced",
                 expected=f"a plain file of at most {max_bytes} bytes, linked once",
                 found=f"{state.st_size} bytes, {state.st_nlink} links, mode {stat.filemode(state.st_mode)}",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -40,9 +41,9 @@ def demo(
         ("run", [str(bundle), "--source", SESSION, "--fast", "--sink", f"jsonl:{predictions}"]),
     ]
     for verb, arguments in steps:
-        out.rule(f"edge-mer {verb} {' '.join(arguments)}", align="left", style="dim")
+        out.print(f"\n$ edge-mer {shlex.join([verb, *arguments])}", style="bold")
         verb_app(verb)(args=arguments, prog_name=f"edge-mer {verb}", standalone_mode=False)
-    out.rule("what came out", align="left", style="dim")
+    out.print("\nWhat came out", style="bold")
     _show(open_bundle(bundle), predictions)
 
 

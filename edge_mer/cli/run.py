@@ -11,6 +11,7 @@ from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.cli.common import detector_for, err, parse_missing
 from edge_mer.clock import MonotonicClock
 from edge_mer.engine.onnxruntime import OrtOptions
+from edge_mer.errors import UsageError
 from edge_mer.runtime.build import Choice, cached_choice
 from edge_mer.runtime.session import SessionReport, run_session
 from edge_mer.runtime.setup import open_setup
@@ -57,6 +58,11 @@ def run(
 
 def _choose(bundle: Bundle, precision: str | None) -> Choice:
     if precision is not None:
+        if precision not in bundle.manifest.candidates:
+            known = ", ".join(bundle.manifest.candidates)
+            raise UsageError(
+                f"bundle {bundle.path} has no precision {precision!r}", expected=f"one of {known}"
+            )
         return Choice(precision, OrtOptions.for_precision(precision))
     built = cached_choice(bundle)
     if built is not None:

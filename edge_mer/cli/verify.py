@@ -9,6 +9,7 @@ import typer
 
 from edge_mer.bundle.read import open_bundle
 from edge_mer.cli.common import out, table
+from edge_mer.runtime.build import unfaithful
 from edge_mer.runtime.proof import Check, golden_sessions, prove
 from edge_mer.runtime.setup import open_setup
 
@@ -32,6 +33,9 @@ def verify(
     for name, proof in proofs.items():
         proof.demand(f"bundle {bundle}, {name}")
     out.print(f"\nVerified: {', '.join(proofs)}. Errors are in standard deviations of each tensor.")
+    for name in proofs:
+        if why := unfaithful(opened.manifest, name):
+            out.print(f"{name} computes what was made, but was made too coarse to be chosen: {why}.")
 
 
 def _row(check: Check) -> list[str]:

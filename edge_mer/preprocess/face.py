@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mer.clock import NS_PER_S
-from edge_mer.errors import DataError
+from edge_mer.errors import DataError, MissingError
 from edge_mer.types.model import FaceAlignment
 
 Point = tuple[float, float]
@@ -152,6 +152,9 @@ class FaceTracker:
     Args:
         detector: Finds the faces of single frames.
         alignment: What the model declares; `eyes_max_age_s` says how old eye positions may be.
+
+    Raises:
+        MissingError: This OpenCV is not version 4.
     """
 
     def __init__(self, detector: FaceDetector, alignment: FaceAlignment) -> None:
@@ -462,6 +465,13 @@ class _LookMaker:
     _COLOUR_CELLS = (16, 16)
 
     def __init__(self) -> None:
+        if not hasattr(cv2, "HOGDescriptor"):
+            raise MissingError(
+                "faces cannot be told apart with this OpenCV",
+                expected="OpenCV 4, which has histograms of oriented gradients",
+                found=f"OpenCV {cv2.__version__}",
+                hint="pip install 'opencv-python-headless>=4.8,<5'",
+            )
         self._hog = cv2.HOGDescriptor((self._SIDE_PX, self._SIDE_PX), (16, 16), (8, 8), (8, 8), 9)
 
     def likest(

@@ -28,6 +28,7 @@ _EYES = "haarcascade_eye.xml"
 _SYSTEM_CASCADES = (Path("/usr/share/opencv4/haarcascades"), Path("/usr/local/share/opencv4/haarcascades"))
 """Where Linux distributions and JetPack put the cascades."""
 
+_INSTALL = "pip install 'opencv-python-headless>=4.8,<5'"
 _MAX_ONNX_BYTES = 16 << 20
 _EYES_MIDDLE = tuple((left + right) / 2 for left, right in zip(*TYPICAL_EYES, strict=True))
 
@@ -48,21 +49,22 @@ def open_face_detector(yunet_path: Path | None = None) -> FaceDetector:
 def _cascade_folder() -> Path:
     """Where this OpenCV's cascades are."""
     if not hasattr(cv2, "CascadeClassifier"):
-        raise _no_cascades(f"OpenCV {cv2.__version__}, which has none")
+        raise _no_cascades(f"OpenCV {cv2.__version__}, which has none", _INSTALL)
     data = getattr(cv2, "data", None)
     folders = ([Path(data.haarcascades)] if data is not None else []) + list(_SYSTEM_CASCADES)
     for folder in folders:
         if all((folder / name).is_file() for name in (_FACES, _EYES)):
             return folder
-    raise _no_cascades(f"neither {_FACES} nor {_EYES} in {', '.join(map(str, folders))}")
+    found = f"not both {_FACES} and {_EYES} in any of {', '.join(map(str, folders))}"
+    raise _no_cascades(found, f"{_INSTALL}, or give the ONNX file of YuNet")
 
 
-def _no_cascades(found: str) -> EdgeMerError:
+def _no_cascades(found: str, hint: str) -> EdgeMerError:
     return MissingError(
         "OpenCV's face cascades are missing",
         expected="OpenCV 4 with its cascade files",
         found=found,
-        hint="pip install 'opencv-python-headless>=4.8,<5', or give the ONNX file of YuNet",
+        hint=hint,
     )
 
 

@@ -108,14 +108,14 @@ def build(bundle: Bundle, clock: Clock, target: str = "cpu") -> Iterator[Trial]:
             return
     raise ParityError(
         f"bundle {bundle.path}: no candidate keeps its numbers on this device",
-        found="; ".join(f"{trial.choice.precision}: {trial.refused}" for trial in proven),
+        found="; ".join({trial.choice.precision: str(trial.refused) for trial in proven}.values()),
         hint="run edge-mer verify for the details",
     )
 
 
 def _prove(bundle: Bundle, trial: Trial, sessions: list[Arrays]) -> Trial:
     precision = trial.choice.precision
-    if refusal := _unfaithful(bundle.manifest, precision):
+    if refusal := unfaithful(bundle.manifest, precision):
         return replace(trial, refused=refusal)
     setup = open_setup(bundle, precision, None, trial.choice.options)
     proof = prove(setup, bundle.manifest, precision, sessions)
@@ -127,7 +127,7 @@ def _prove(bundle: Bundle, trial: Trial, sessions: list[Arrays]) -> Trial:
     return replace(trial, error=error)
 
 
-def _unfaithful(manifest: Manifest, precision: str) -> str | None:
+def unfaithful(manifest: Manifest, precision: str) -> str | None:
     """Why the workbench's own measurements speak against a candidate; None if they do not."""
     candidate = next(one for name, one in manifest.candidates.items() if name == precision)
     least = manifest.model.tolerances.min_fidelity

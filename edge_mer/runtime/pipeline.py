@@ -273,7 +273,7 @@ class Pipeline:
         if isinstance(spec, FaceClip):
             found = self._preprocess_clip(encoder, step.frames[encoder.modality], out.view(np.float32))
         else:
-            found = _preprocess_sound(spec, step, step.samples[encoder.modality], out.view(np.float32))
+            found = _preprocess_sound(spec, step.samples[encoder.modality], out.view(np.float32))
         found.skew_ns = step.skew_ns.get(encoder.modality, 0)
         found.slot = "present" if found.coverage >= encoder.min_coverage else "absent"
         return found
@@ -330,10 +330,10 @@ class Pipeline:
         return self._model.fusion.n_steps
 
     def _why_withheld(self, found: dict[str, _Found]) -> tuple[str, ...]:
+        if all(one.slot != "present" for one in found.values()):
+            return tuple(f"{encoder.modality}_missing" for encoder in self._model.encoders)
         absent = [e for e in self._model.encoders if found[e.stage].slot == "absent"]
-        nothing_there = all(found[e.stage].slot != "present" for e in self._model.encoders)
-        blocking = [e for e in absent if nothing_there or self._policy(e) != "mask"]
-        return tuple(f"{encoder.modality}_missing" for encoder in blocking)
+        return tuple(f"{encoder.modality}_missing" for encoder in absent if self._policy(encoder) != "mask")
 
     def _n_usable(self) -> int:
         """Steps, counted back from the last, that the fusion may look at; 0 = it may not run."""
@@ -367,7 +367,7 @@ class Pipeline:
             reasons.append("warming_up")
         for encoder in self._model.encoders:
             slots = self._rings[encoder.stage].slots
-            if "cleared" in slots:
+            if found[encoder.stage].switched or "cleared" in slots:
                 reasons.append("face_switched")
             if slots[-1] in ("absent", "filled"):
                 reasons.append(f"{encoder.modality}_missing")
@@ -392,7 +392,7 @@ class Pipeline:
         status, reasons = judge(
             Evidence(withheld, self._why_degraded(found), affect is not None or bool(withheld))
         )
-        if any(one.switched for one in found.values()) and "face_switched" not in reasons:
+        if status == "withheld" and any(one.switched for one in found.values()):
             reasons = (*reasons, "face_switched")
         return Prediction(
             window_index=step.index,
@@ -438,11 +438,10 @@ class Pipeline:
         )
 
 
-def _preprocess_sound(spec: LogMel, step: Step, piece: Piece, out: NDArray[np.float32]) -> _Found:
+def _preprocess_sound(spec: LogMel, piece: Piece, out: NDArray[np.float32]) -> _Found:
     if piece.coverage > 0:
         log_mel(piece.samples, spec, out)
-    newest_ns = step.t_end_ns if piece.coverage > 0 else None
-    return _Found(slot="absent", feature=None, coverage=piece.coverage, newest_ns=newest_ns)
+    return _Found(slot="absent", feature=None, coverage=piece.coverage, newest_ns=piece.newest_ns)
 
 
 def _fresh_ring(fusion: Engine, name: str) -> FeatureRing:

@@ -111,7 +111,7 @@ def _refuse_irregular(mode: int, path: Path) -> None:
         f"{shown(path)} is not a file",
         expected="a regular media file",
         found=kinds.get(stat.S_IFMT(mode), "something else"),
-        hint="for a camera use camera:0, for a microphone mic:default",
+        hint="record to a media file first",
     )
 
 

@@ -20,10 +20,17 @@ CONTINUITY_TOLERANCE_NS = 20_000_000
 
 @dataclass(frozen=True)
 class Piece:
-    """The samples of one step: (n,) float32, zero where missing; `coverage` is the share present."""
+    """The samples of one step.
+
+    Attributes:
+        samples: (n,) float32, zero where missing.
+        coverage: Share of them that is present.
+        newest_ns: When the last present one ended; None when there is none.
+    """
 
     samples: Samples
     coverage: float
+    newest_ns: int | None
 
 
 class Continuity:
@@ -103,16 +110,18 @@ class SampleRing:
         """The samples of `step`; what only earlier steps needed is forgotten."""
         start, stop = self._bounds(step)
         samples = np.zeros(stop - start, np.float32)
-        n_present = 0
+        n_present, newest = 0, None
         for first, held in self._segments:
             low, high = max(first, start), min(first + held.size, stop)
             if low < high:
                 samples[low - start : high - start] = held[low - first : high - first]
                 n_present += high - low
+                newest = high
         needed_from = self._bounds(step + 1)[0]
         self._forget_before(needed_from)
         self._taken_to = max(self._taken_to, min(stop, needed_from))
-        return Piece(samples, n_present / (stop - start))
+        newest_ns = None if newest is None else newest * NS_PER_S // self._rate_hz
+        return Piece(samples, n_present / (stop - start), newest_ns)
 
     def _forget_before(self, index: int) -> None:
         while self._segments and self._segments[0][0] + self._segments[0][1].size <= index:

@@ -243,7 +243,7 @@ class Tolerances(Declared):
     Attributes:
         parity: FP32 stages and outputs against PyTorch, and streaming against offline.
         int8_drift: How much further than on the workbench a quantized candidate's outputs may be
-            from PyTorch's on another device.
+            from PyTorch's on another device (root mean square), and its streaming from offline.
         min_fidelity: Smallest concordance with FP32 on other sessions that a quantized candidate
             must have to be chosen on a device.
     """

@@ -93,7 +93,7 @@ def test_predictions_go_to_the_terminal_without_a_sink(
         (["run", "{bundle}", "--source", SIM, "--source", SIM], 2, "two streams"),
         (["run", "{bundle}", "--source", SIM, "--missing", "audio=guess"], 2, "zero_feature"),
         (["run", "{bundle}", "--source", SIM, "--missing", "eda=mask"], 2, "no modality eda"),
-        (["run", "{bundle}", "--source", SIM, "--precision", "int4"], 3, "no precision"),
+        (["run", "{bundle}", "--source", SIM, "--precision", "int4"], 2, "no precision"),
         (["run", "{bundle}", "--source", "sim:duration_s=0.2", "--fast"], 3, "not even one step"),
         (["run", "/nowhere", "--source", SIM], 3, "is not a bundle"),
         (["run", "{bundle}", "--source", SIM, "--face-detector", "/nowhere.onnx"], 3, "nowhere.onnx"),

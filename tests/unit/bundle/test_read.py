@@ -9,9 +9,9 @@ import json
 import os
 import pickle
 import shutil
-import stat
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,7 @@ def test_a_hard_link_is_refused(folder: Path, tmp_path: Path, name: str) -> None
 def test_a_folder_in_the_place_of_a_file_is_refused(folder: Path, name: str) -> None:
     (folder / name).unlink()
     (folder / name).mkdir()
-    assert "is not what it should be" in refused(folder)
+    assert "was altered or replaced" in refused(folder)
 
 
 @pytest.mark.parametrize("name", EVERY_FILE)
@@ -222,14 +222,32 @@ def test_an_empty_folder_is_no_bundle(tmp_path: Path) -> None:
     assert "manifest.json is missing" in refused(tmp_path, open_bundle)
 
 
-def test_a_folder_that_may_not_be_entered_is_refused(folder: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may enter every folder")
-    folder.chmod(0)
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may enter every folder, so root becomes somebody else for a moment."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65_534)
     try:
-        refused(folder, open_bundle)
+        yield
     finally:
-        folder.chmod(stat.S_IRWXU)
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("locked", ["bundle", "parent"])
+def test_a_folder_that_may_not_be_entered_is_refused(original: Path, locked: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        parent = Path(name)
+        parent.chmod(0o755)
+        folder = Path(shutil.copytree(original, parent / "bundle"))
+        (folder if locked == "bundle" else parent).chmod(0)
+        try:
+            with as_nobody():
+                assert "Permission denied" in refused(folder, open_bundle)
+        finally:
+            parent.chmod(0o755)
+            folder.chmod(0o755)
 
 
 def test_a_bundle_may_be_reached_over_a_link(folder: Path, tmp_path: Path) -> None:

@@ -586,6 +586,11 @@ class TestOpening:
             open_face_detector()
         assert "opencv-python-headless" in str(caught.value)
 
+    def test_an_opencv_that_cannot_tell_faces_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr(cv2, "HOGDescriptor")
+        with pytest.raises(MissingError, match="OpenCV 4"):
+            FaceTracker(Scripted(), FaceAlignment())
+
     def test_an_opencv_without_cascade_files(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(cv2.data, "haarcascades", str(tmp_path))
         monkeypatch.setattr(face_detectors, "_SYSTEM_CASCADES", ())

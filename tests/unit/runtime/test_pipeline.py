@@ -479,7 +479,7 @@ def test_half_of_a_step_is_enough_and_less_is_not() -> None:
 STEPS = st.sets(st.integers(0, 9), max_size=5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     faceless=STEPS,
     frameless=STEPS,

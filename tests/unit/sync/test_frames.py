@@ -88,7 +88,7 @@ def test_at_any_camera_rate_the_nearest_frame_is_chosen(fps: Fraction | int, enc
     assert_nearest(encoder, times_ns(fps), 4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     fps=st.sampled_from([12, 25, 30, 60]),
     jitter_ms=st.lists(st.integers(-14, 14), min_size=60, max_size=60),

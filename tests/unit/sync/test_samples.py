@@ -80,7 +80,7 @@ CHUNKS = st.lists(
 JUMPS_S = st.floats(-0.4, 0.6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(chunks=CHUNKS, start_ns=st.sampled_from([0, 1, 12_345_678, 2**40]))
 @pytest.mark.parametrize("encoder", ENCODERS, ids=IDS)
 def test_a_piece_holds_what_came_for_its_time_and_nothing_else(
@@ -102,7 +102,7 @@ def test_a_piece_holds_what_came_for_its_time_and_nothing_else(
         assert piece.coverage == pytest.approx(coverage, abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(events=st.lists(st.one_of(st.just("take"), st.integers(0, 2_500), JUMPS_S), max_size=25))
 @pytest.mark.parametrize("encoder", ENCODERS, ids=IDS)
 def test_taking_steps_while_samples_come_changes_no_complete_step(
@@ -130,7 +130,7 @@ def test_taking_steps_while_samples_come_changes_no_complete_step(
         step += 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(sizes=st.lists(st.integers(1, 4_000), min_size=1, max_size=12))
 def test_any_chunking_gives_the_same_pieces(sizes: list[int]) -> None:
     sound = np.random.default_rng(0).normal(size=sum(sizes)).astype(np.float32)
@@ -278,7 +278,7 @@ def test_the_first_chunk_starts_somewhere() -> None:
     assert Continuity(44_100).is_gap(5_000_000, 441)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 5_000), min_size=1, max_size=40),
     jitter_ns=st.lists(
