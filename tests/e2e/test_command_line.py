@@ -96,7 +96,7 @@ def test_predictions_go_to_the_terminal_without_a_sink(
         (["run", "{bundle}", "--source", SIM, "--precision", "int4"], 2, "no precision"),
         (["run", "{bundle}", "--source", "sim:duration_s=0.2", "--fast"], 3, "not even one step"),
         (["run", "/nowhere", "--source", SIM], 3, "is not a bundle"),
-        (["run", "{bundle}", "--source", SIM, "--face-detector", "/nowhere.onnx"], 3, "nowhere.onnx"),
+        (["run", "{bundle}", "--source", SIM, "--face-detector", "/nowhere.onnx"], 5, "nowhere.onnx"),
         (["verify", "/nowhere"], 3, "is not a bundle"),
         (["build-engine", "{bundle}", "--target", "abacus"], 2, "unknown target"),
         (["bundle", "inspect", "/nowhere"], 3, "is not a bundle"),

@@ -42,6 +42,10 @@ def test_full_stops_are_not_doubled() -> None:
     assert str(error) == "It failed. Expected: a. Found: b. Next: c."
 
 
+def test_a_question_keeps_its_mark() -> None:
+    assert str(EdgeMerError("It failed", hint="did you mean x?")) == "It failed. Next: did you mean x?"
+
+
 def test_the_parts_can_be_read_one_by_one() -> None:
     error = DataError("It failed", expected="a", found="b", hint="c")
     assert (error.what, error.expected, error.found, error.hint) == ("It failed", "a", "b", "c")

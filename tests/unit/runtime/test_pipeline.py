@@ -271,7 +271,18 @@ def test_coverage_and_age_are_those_of_the_step() -> None:
     assert last.modalities["visual"].coverage == 1.0
     assert last.modalities["visual"].age_ms == pytest.approx(1_000 / 30, abs=0.01)
     assert last.modalities["audio"].coverage == 1.0
-    assert last.modalities["audio"].age_ms == pytest.approx(0.0)
+    assert last.modalities["audio"].age_ms == pytest.approx(0.0, abs=1.0)
+
+
+def test_the_age_of_sound_that_stopped_within_a_step_is_that_of_its_last_sample() -> None:
+    session = TinySession(2)
+    pipeline = Pipeline(set_up(tiny_model()), session.specs, ManualClock())
+    chunks = [c for c in session.chunks() if c.modality == "visual" or c.t_ns < 400_000_000]
+    predictions = [p for chunk in chunks for p in pipeline.push(chunk)] + pipeline.finish()
+    status = predictions[1].modalities["audio"]
+    last_ns = max(c.t_ns + 20_000_000 for c in chunks if c.modality == "audio")
+    assert status.coverage == pytest.approx(0.55, abs=0.05)
+    assert status.age_ms == pytest.approx((predictions[1].t_end_ns - last_ns) / 1e6, abs=0.2)
 
 
 def test_what_is_missing_has_no_age() -> None:
@@ -435,7 +446,6 @@ def test_a_step_in_which_nothing_is_there_is_withheld_under_a_mask() -> None:
     assert played.reasons[5] == ("visual_missing", "audio_missing")
 
 
-@pytest.mark.xfail(strict=True, reason="when every modality is filled in, no reason to withhold is found")
 @pytest.mark.parametrize("audio", FILLING)
 @pytest.mark.parametrize("visual", FILLING)
 def test_an_estimate_is_never_made_of_stand_ins_alone(visual: MissingPolicy, audio: MissingPolicy) -> None:
@@ -512,6 +522,9 @@ def test_whatever_is_missing_every_step_gets_one_honest_prediction(
             if policy in (None, "abstain"):
                 assert prediction.status == "withheld"
                 assert f"{modality}_missing" in prediction.reasons
+    for index in gone["visual"] & gone["audio"] & set(range(len(played.predictions))):
+        assert played.status[index] == "withheld"
+        assert {"visual_missing", "audio_missing"} <= set(played.reasons[index])
     assert [p.window_index for p in played.predictions] == list(range(len(played.predictions)))
 
 

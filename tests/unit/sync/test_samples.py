@@ -182,6 +182,15 @@ def test_coverage_is_the_share_that_came() -> None:
     assert ring.take(0).coverage == 0.35
 
 
+def test_the_newest_time_is_the_end_of_the_last_sample_of_the_piece() -> None:
+    ring = SampleRing(audio_encoder(span=1, period=1), 1_000)
+    filled(ring, 250)
+    ring.anchor(2_750_000_000)
+    filled(ring, 300)
+    newest_ns = [ring.take(step).newest_ns for step in range(5)]
+    assert newest_ns == [250_000_000, None, 3_000_000_000, 3_050_000_000, None]
+
+
 def test_a_gap_is_zero_and_what_follows_keeps_its_time() -> None:
     ring = SampleRing(audio_encoder(span=1, period=1), 1_000)
     filled(ring, 300, 1.0)
