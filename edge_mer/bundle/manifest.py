@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,11 @@ from edge_mer.types.model import Declared, ModelSpec
 SCHEMA_VERSION = 1
 
 PrecisionName = Literal["fp32", "fp16", "int8-cpu", "int8-trt"]
+
+
+def pretty(raw: dict[str, Any]) -> bytes:
+    """JSON as `manifest.json` is written: any other byte in the file was not written by edge-mer."""
+    return (json.dumps(raw, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 class FileEntry(Declared):
@@ -106,7 +111,7 @@ class Lineage(Declared):
 
 
 class Manifest(Declared):
-    """The whole of it. `bundle_id` is the sha256 of its canonical JSON."""
+    """The whole of it but its own `bundle_id`, the sha256 of its canonical JSON."""
 
     schema_version: Literal[1] = 1
     model: ModelSpec
@@ -122,6 +127,10 @@ class Manifest(Declared):
             self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
         )
         return text.encode()
+
+    def file_text(self) -> bytes:
+        """What `manifest.json` holds: this and its `bundle_id`, with sorted keys, a line per entry."""
+        return pretty({**self.model_dump(mode="json"), "bundle_id": self.bundle_id})
 
     @property
     def bundle_id(self) -> str:

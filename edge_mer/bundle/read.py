@@ -9,12 +9,13 @@ import os
 import stat
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from edge_mer.bundle.manifest import SCHEMA_VERSION, Manifest
+from edge_mer.bundle.manifest import SCHEMA_VERSION, Manifest, pretty
 from edge_mer.bundle.onnx_guard import inspect_onnx
 from edge_mer.errors import BundleError
 
@@ -120,12 +121,21 @@ def open_bundle(path: Path) -> Bundle:
             hint="make one with edge-mer export",
         )
     data = _read_plain(path, MANIFEST_NAME, MAX_MANIFEST_BYTES)
-    manifest = _parse_manifest(path, data)
+    raw = _parse_json(path, data)
+    declared_id = raw.pop("bundle_id", None)
+    manifest = _parse_manifest(path, raw)
     _check_paths(path, manifest)
+    if declared_id != manifest.bundle_id or data != pretty({**raw, "bundle_id": declared_id}):
+        raise BundleError(
+            f"bundle {path}: {MANIFEST_NAME} was altered",
+            expected=f"bundle_id {manifest.bundle_id[:23]}…, as it is written",
+            found=f"bundle_id {str(declared_id)[:23]}…",
+            hint="copy the bundle again from where it was made",
+        )
     return Bundle(path, manifest)
 
 
-def _parse_manifest(path: Path, data: bytes) -> Manifest:
+def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
     try:
         raw = json.loads(data)
         # Python reads NaN, infinities and halves of characters, which could not be written again.
@@ -140,6 +150,11 @@ def _parse_manifest(path: Path, data: bytes) -> Manifest:
             found=repr(version),
             hint="use the edge-mer that made the bundle, or export again",
         )
+    content: dict[str, Any] = raw
+    return content
+
+
+def _parse_manifest(path: Path, raw: dict[str, Any]) -> Manifest:
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import shutil
 import tempfile
@@ -72,8 +71,7 @@ def write_bundle(
     try:
         for name, data in files.items():
             _write(temporary / name, data)
-        text = json.dumps(made.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n"
-        _write(temporary / MANIFEST_NAME, text.encode())
+        _write(temporary / MANIFEST_NAME, made.file_text())
         temporary.chmod(0o755)
         _move_into_place(temporary, path)
     finally:

@@ -135,9 +135,9 @@ def test_a_file_that_ffmpeg_made(shared_bundle: Path, joined: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("cut.mpg", "cut short"),
-        ("text.mp4", "no media"),
-        ("absent.mp4", "no such file"),
+        ("cut.mpg", "was cut off"),
+        ("text.mp4", "not a media file"),
+        ("absent.mp4", "not found"),
         ("empty.mp4", "empty"),
     ],
 )

@@ -231,6 +231,7 @@ def test_the_manifest_on_disk_hashes_to_the_identity(tmp_path: Path) -> None:
     """As anyone can check without this program."""
     written = write_tiny_bundle(tmp_path / "b")
     raw = json.loads((tmp_path / "b" / MANIFEST_NAME).read_bytes())
+    assert raw.pop("bundle_id") == written.bundle_id
     text = json.dumps(raw, sort_keys=True, separators=(",", ":"))
     assert written.bundle_id == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
