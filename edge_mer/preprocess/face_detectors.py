@@ -286,7 +286,12 @@ def _scaled_down(picture: NDArray[np.uint8], max_pixels: int) -> tuple[NDArray[n
     if scale >= 0.95:
         return picture, (1.0, 1.0)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    copy = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    copy = picture
+    while copy.shape[0] >= 2 * size[1] and copy.shape[1] >= 2 * size[0]:
+        # means of 2 x 2 pixels: many times faster than areas of any size
+        half = (copy.shape[1] // 2, copy.shape[0] // 2)
+        copy = np.asarray(cv2.resize(copy, half, interpolation=cv2.INTER_LINEAR), np.uint8)
+    copy = np.asarray(cv2.resize(copy, size, interpolation=cv2.INTER_AREA), np.uint8)
     return copy, (width / size[0], height / size[1])
 
 

@@ -131,14 +131,6 @@ class TestOnRealPeople:
         assert sum(face.aligned for face in found) >= 0.97 * len(faces)
         assert newcomers(faces) == cuts
 
-    @pytest.mark.parametrize("name", DETECTORS)
-    def test_each_person_alone_stays_the_same(
-        self, clips: list[list[Frame]], detectors: dict[str, Remembering], name: str
-    ) -> None:
-        for clip in clips:
-            faces = followed(detectors[name], timeline(sampled(clip, 7.5), 7.5))
-            assert {face.person for face in faces if face is not None} == {0}
-
     @pytest.mark.parametrize("away_s", [1, 20])
     def test_who_comes_back_is_the_same_person(
         self, clips: list[list[Frame]], wall: Frame, detectors: dict[str, Remembering], away_s: int
