@@ -5,8 +5,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
-export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lint types contracts device check-slow clean
@@ -31,7 +31,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/edge-mer demo --out demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
 	@$(BIN)/python tests/helpers/system_packages.py
 
 check: $(VENV)/dev.stamp lint types contracts test device

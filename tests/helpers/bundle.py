@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import subprocess
 import sys
@@ -14,12 +15,18 @@ def ensure_bundle() -> Path:
     """The bundle's folder; exported and calibrated here if the code changed since it was."""
     folder = ROOT / "build" / f"test-bundle-{_code_hash()}"
     bundle = folder / "bundle"
-    if not bundle.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        exported = str(folder / "exported")
-        _run(["export", "jmt-tiny", "--out", exported, "--replace"])
-        _run(["calibrate", exported, "--out", str(bundle), "--windows", "32"])
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes, and one makes it
+        if not bundle.is_dir():
+            _make(folder, bundle)
     return bundle
+
+
+def _make(folder: Path, bundle: Path) -> None:
+    exported = str(folder / "exported")
+    _run(["export", "jmt-tiny", "--out", exported, "--replace"])
+    _run(["calibrate", exported, "--out", str(bundle)])
 
 
 def _run(arguments: list[str]) -> None:

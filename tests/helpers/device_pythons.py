@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,14 +51,30 @@ def main() -> int:
         print("No Python 3.10 or 3.12 here: the device half was tested on this Python only.")  # noqa: T201
         return 0
     environment = {**os.environ, "EDGE_MER_TEST_BUNDLE": str(ensure_bundle())}
-    for version, python in found.items():
-        inside = prepare(version, python)
-        print(f"The device half on Python {version}:", flush=True)  # noqa: T201
-        command = [str(inside), "-m", "pytest", "-q", "-m", "not workbench and not slow", "tests"]
-        result = subprocess.run(command, cwd=ROOT, env=environment, check=False)
-        if result.returncode != 0:
-            return result.returncode
-    return 0
+    with ThreadPoolExecutor(len(found)) as pool:
+        results = pool.map(lambda item: run_tests(*item, environment), found.items())
+    failed = 0
+    for version, result in zip(found, results, strict=True):
+        print(f"The device half on Python {version}:\n{result.stdout}", flush=True)  # noqa: T201
+        failed = failed or result.returncode
+    return failed
+
+
+def run_tests(version: str, python: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """All tests that need no workbench."""
+    command = [
+        str(prepare(version, python)),
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "not workbench and not slow",
+        "tests",
+    ]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.run(
+        [*command, "-p", "no:cacheprovider"], cwd=ROOT, env=environment, check=False, **pipe
+    )
 
 
 if __name__ == "__main__":
