@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
 from edge_mer.runtime.proof import engine_fusion, golden_errors, golden_sessions, output_error
 from edge_mer.runtime.setup import open_engines
 from edge_mer.types.model import ModelSpec
-from edge_mer_calibration.quantize import METHOD, SCHEMES, quantize_stage
+from edge_mer_calibration.quantize import METHOD, SCHEMES, finish_stage, quantize_stage
 from edge_mer_calibration.windows import WindowSet, choose_windows, trace_sessions
 
 Say = Callable[[str], None]
@@ -75,8 +76,9 @@ def calibrate_bundle(
     for precision in plan.precisions:
         stages = _quantize(bundle, windows, precision, say)
         say(f"measuring {precision}")
-        candidates[precision] = _candidate(bundle, precision, stages, checked)
-        files |= {f"stages/{stage}.{precision}.onnx": data for stage, data in stages.items()}
+        shipped = {stage: finish_stage(data, SCHEMES[precision]) for stage, data in stages.items()}
+        candidates[precision] = _candidate(bundle, precision, stages, shipped, checked)
+        files |= {f"stages/{stage}.{precision}.onnx": data for stage, data in shipped.items()}
     return _write(bundle, candidates, files, windows, plan, out, replace=replace)
 
 
@@ -91,23 +93,31 @@ def _quantize(bundle: Bundle, windows: WindowSet, precision: str, say: Say) -> d
 
 
 def _candidate(
-    bundle: Bundle, precision: str, stages: dict[str, bytes], checked: list[list[StepTrace]]
+    bundle: Bundle,
+    precision: str,
+    stages: dict[str, bytes],
+    shipped: dict[str, bytes],
+    checked: list[list[StepTrace]],
 ) -> Candidate:
+    """What a candidate costs: `stages` are judged in FP32 arithmetic, `shipped` go into the bundle."""
     model = bundle.manifest.model
-    # Computed as it is written: what a device's INT8 kernels make of it is then held against this.
-    as_written = open_engines(model, stages, OrtOptions(threads=available_threads(), fuse_qdq=False))
+    # Golden errors are of the graph as it is written: a device's INT8 kernels are held against that.
+    options = OrtOptions(threads=available_threads())
+    as_written = open_engines(model, stages, dataclasses.replace(options, fuse_qdq=False))
     sessions = golden_sessions(bundle.manifest.golden, bundle.read_arrays)
     errors = golden_errors(PipelineSetup(model, as_written, None), bundle.manifest.golden, sessions)
-    n_bytes = sum(len(data) for data in stages.values())
-    note = None
+    n_bytes = sum(len(data) for data in shipped.values())
+    notes = []
+    if SCHEMES[precision].half:
+        notes.append("errors were measured in FP32 arithmetic; half precision is proven where it runs")
     if bundle.manifest.lineage.n_params - bundle.manifest.lineage.n_params_pruned < MILLION:
-        note = "below a million parameters INT8 seldom wins size or time: compare with fp32"
+        notes.append("below a million parameters INT8 seldom wins size or time: compare with fp32")
     return Candidate(
         stages={stage: f"stages/{stage}.{precision}.onnx" for stage in stages},
         n_bytes=n_bytes,
         golden=errors,
-        fidelity=fidelity(model, open_engines(model, stages, OrtOptions.for_precision(precision)), checked),
-        note=note,
+        fidelity=fidelity(model, open_engines(model, stages, options), checked),
+        note="; ".join(notes) or None,
     )
 
 

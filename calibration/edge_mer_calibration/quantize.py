@@ -81,7 +81,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def quantize_stage(model: bytes, feeds: list[Feed], scheme: Scheme) -> bytes:
-    """The stage in 8 bits.
+    """The stage in 8 bits, what stays in float still in FP32: the form in which it is judged.
 
     Args:
         model: The FP32 stage.
@@ -113,11 +113,19 @@ def quantize_stage(model: bytes, feeds: list[Feed], scheme: Scheme) -> bytes:
         quantized = onnx.load(target)
     if reader.n_given != len(feeds):
         raise RuntimeError(f"calibration used {reader.n_given} of {len(feeds)} windows")
-    if scheme.half:
-        quantized = _to_half(quantized)
     compact(quantized)
     onnx.checker.check_model(quantized)
     return bytes(quantized.SerializeToString(deterministic=True))
+
+
+def finish_stage(model: bytes, scheme: Scheme) -> bytes:
+    """The quantized stage as it is shipped: with the rest in FP16 where the scheme wants that."""
+    if not scheme.half:
+        return model
+    half = _to_half(onnx.load_model_from_string(model))
+    compact(half)
+    onnx.checker.check_model(half)
+    return bytes(half.SerializeToString(deterministic=True))
 
 
 def _options(scheme: Scheme) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from edge_mer.clock import MonotonicClock
 from edge_mer.engine.onnxruntime import available_threads
 from edge_mer.runtime.build import median_ms
 from edge_mer.runtime.proof import golden_sessions
-from edge_mer.runtime.setup import open_setup
+from edge_mer.runtime.setup import CPU_PRECISIONS, open_setup
 
 SESSION = "sim:seed=3&person=3&duration_s=20"
 
@@ -72,15 +72,16 @@ def _row(bundle: Bundle, manifest: Manifest, precision: str) -> list[str]:
     fidelity = (
         " ".join(f"{candidate.fidelity[name].ccc or 0.0:.3f}" for name in names) if candidate.fidelity else ""
     )
-    step_ms, hop_ms = _times(bundle, precision)
+    times = (
+        [f"{ms:.2f}" for ms in _times(bundle, precision)] if precision in CPU_PRECISIONS else ["TensorRT", ""]
+    )
     return [
         precision,
         f"{candidate.n_bytes / 1e6:.2f}",
         f"{candidate.n_bytes / whole:.3f}",
         errors,
         fidelity or "reference",
-        f"{step_ms:.2f}",
-        f"{hop_ms:.2f}",
+        *times,
     ]
 
 

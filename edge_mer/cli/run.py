@@ -10,7 +10,7 @@ import typer
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.cli.common import detector_for, err, parse_missing
 from edge_mer.clock import MonotonicClock
-from edge_mer.engine.onnxruntime import OrtOptions
+from edge_mer.engine.onnxruntime import OrtOptions, available_threads
 from edge_mer.errors import UsageError
 from edge_mer.runtime.build import Choice, cached_choice
 from edge_mer.runtime.session import SessionReport, run_session
@@ -63,12 +63,12 @@ def _choose(bundle: Bundle, precision: str | None) -> Choice:
             raise UsageError(
                 f"bundle {bundle.path} has no precision {precision!r}", expected=f"one of {known}"
             )
-        return Choice(precision, OrtOptions.for_precision(precision))
+        return Choice(precision, OrtOptions(threads=available_threads()))
     built = cached_choice(bundle)
     if built is not None:
         return built
     err.print("No engine was built for this bundle here: running fp32. Next: edge-mer build-engine.")
-    return Choice("fp32", OrtOptions.for_precision("fp32"))
+    return Choice("fp32", OrtOptions(threads=available_threads()))
 
 
 def _summarise(report: SessionReport, choice: Choice) -> None:

@@ -11,7 +11,7 @@ from edge_mer.bundle.read import open_bundle
 from edge_mer.cli.common import out, table
 from edge_mer.runtime.build import unfaithful
 from edge_mer.runtime.proof import Check, golden_sessions, prove
-from edge_mer.runtime.setup import open_setup
+from edge_mer.runtime.setup import CPU_PRECISIONS, open_setup
 
 
 def verify(
@@ -26,13 +26,18 @@ def verify(
     out.print(f"{n_files} files are as they were made: {opened.manifest.bundle_id}")
     sessions = golden_sessions(opened.manifest.golden, opened.read_arrays)
     proofs = {}
-    for name in precision or list(opened.manifest.candidates):
+    others = [name for name in opened.manifest.candidates if name not in CPU_PRECISIONS]
+    for name in precision or [name for name in opened.manifest.candidates if name in CPU_PRECISIONS]:
         proofs[name] = prove(open_setup(opened, name, None), opened.manifest, name, sessions)
         rows = [_row(check) for check in proofs[name].checks]
         out.print(table(["check", "error", "must be", "verdict"], rows, title=f"\n{name}"))
     for name, proof in proofs.items():
         proof.demand(f"bundle {bundle}, {name}")
     out.print(f"\nVerified: {', '.join(proofs)}. Errors are in standard deviations of each tensor.")
+    if others and not precision:
+        out.print(
+            f"{', '.join(others)}: whole; made for TensorRT, and proven where an engine is built from it."
+        )
     for name in proofs:
         if why := unfaithful(opened.manifest, name):
             out.print(f"{name} computes what was made, but was made too coarse to be chosen: {why}.")

@@ -29,18 +29,13 @@ class OrtOptions:
     Attributes:
         threads: Threads within one operator.
         graph: How far the graph is rewritten at load time.
-        fuse_qdq: Run Q/DQ pairs as INT8 kernels; False computes them as they are written, which
-            is how a graph made for TensorRT can be judged here (the INT8 kernels refuse its FP16).
+        fuse_qdq: Run Q/DQ pairs as INT8 kernels; False computes them as they are written, in
+            float, which is what those kernels are held against.
     """
 
     threads: int = 1
     graph: GraphLevel = "all"
     fuse_qdq: bool = True
-
-    @classmethod
-    def for_precision(cls, precision: str) -> OrtOptions:
-        """All processors, and a graph made for TensorRT computed as it is written."""
-        return cls(threads=available_threads(), fuse_qdq=precision != "int8-trt")
 
 
 def available_threads() -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from edge_mer.bundle.read import Bundle
 from edge_mer.engine.base import Engine
-from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions
+from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
 from edge_mer.errors import UsageError
 from edge_mer.preprocess.face import FaceDetector
 from edge_mer.runtime.pipeline import PipelineSetup
@@ -40,6 +40,11 @@ def open_engines(model: ModelSpec, stages: Mapping[str, bytes], options: OrtOpti
     return engines
 
 
+CPU_PRECISIONS = ("fp32", "int8-cpu")
+"""What ONNX Runtime's CPU runs rightly. It computes half precision in ways that differ from version
+to version, so `fp16` and `int8-trt` can neither be run nor judged there."""
+
+
 def open_setup(
     bundle: Bundle,
     precision: str,
@@ -53,12 +58,17 @@ def open_setup(
         BundleError: The bundle is broken or altered.
         UsageError: A policy that the model cannot follow.
     """
+    if precision in bundle.manifest.candidates and precision not in CPU_PRECISIONS:
+        raise UsageError(
+            f"{precision} is made for TensorRT and does not run on a CPU",
+            expected=" or ".join(CPU_PRECISIONS),
+        )
     model = bundle.manifest.model
     _check_policies(model, missing or {})
     stages = {stage: bundle.read_stage(precision, stage) for stage in model.stages}
     return PipelineSetup(
         model=model,
-        engines=open_engines(model, stages, options or OrtOptions.for_precision(precision)),
+        engines=open_engines(model, stages, options or OrtOptions(threads=available_threads())),
         detector=detector,
         precision=precision,
         bundle_id=bundle.manifest.bundle_id,

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import av
 from av.audio.stream import AudioStream
@@ -35,6 +35,8 @@ PYAV_MAJOR = int(av.__version__.split(".")[0])
 # For every decoder; to those that look at a file on opening they cannot be given before PyAV 18, which
 # crashes on formats that show their streams late, such as MPEG-PS.
 _CODEC_OPTIONS = {"max_pixels": str(MAX_PICTURE_PX)}
+# PyAV 19 always replaces what is no text in a file's tags, and has no such choice any more.
+_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if PYAV_MAJOR < 19 else {}
 _DECODING_THREADS = 2
 
 
@@ -137,15 +139,16 @@ def open_container(file: BinaryIO, path: Path) -> InputContainer:
 def open_alone(file: BinaryIO, file_format: str | None = None) -> InputContainer:
     """As `open_container`, with the errors as FFmpeg gives them."""
     file.seek(0)
-    return av.open(
+    container: InputContainer = av.open(
         file,
         mode="r",
         format=file_format,
         options=_CODEC_OPTIONS if PYAV_MAJOR >= 18 else {},
         container_options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
-        metadata_errors="replace",
         io_open=_refuse_second_file,
+        **_METADATA,
     )
+    return container
 
 
 def used_streams(container: InputContainer, path: Path) -> list[VideoStream | AudioStream]:

@@ -94,6 +94,7 @@ def test_predictions_go_to_the_terminal_without_a_sink(
         (["run", "{bundle}", "--source", SIM, "--missing", "audio=guess"], 2, "zero_feature"),
         (["run", "{bundle}", "--source", SIM, "--missing", "eda=mask"], 2, "no modality eda"),
         (["run", "{bundle}", "--source", SIM, "--precision", "int4"], 2, "no precision"),
+        (["run", "{bundle}", "--source", SIM, "--precision", "int8-trt"], 2, "made for TensorRT"),
         (["run", "{bundle}", "--source", "sim:duration_s=0.2", "--fast"], 3, "not even one step"),
         (["run", "/nowhere", "--source", SIM], 3, "is not a bundle"),
         (["run", "{bundle}", "--source", SIM, "--face-detector", "/nowhere.onnx"], 5, "nowhere.onnx"),
@@ -114,8 +115,9 @@ def test_mistakes_are_explained(
 def test_verify_proves_every_candidate(shared_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(shared_bundle)]) == 0
     shown = capsys.readouterr().out
-    assert "Verified: fp32, int8-cpu, int8-trt" in shown
-    assert shown.count("control: ring shifted by one step") == 3
+    assert "Verified: fp32, int8-cpu." in shown
+    assert "int8-trt: whole; made for TensorRT" in shown
+    assert shown.count("control: ring shifted by one step") == 2
     assert "FAIL" not in shown
 
 
