@@ -36,39 +36,66 @@ def crop(frame: NDArray[np.uint8], transform: NDArray[np.float64], size_px: int)
         (size_px, size_px, 3) float32 in 0..255, not rounded.
     """
     n = samples_per_side(transform)
-    positions = (np.arange(size_px * n) + 0.5) / n - 0.5
-    xs = transform[0, 0] * positions + transform[0, 2] + transform[0, 1] * positions[:, np.newaxis]
-    ys = transform[1, 0] * positions + transform[1, 2] + transform[1, 1] * positions[:, np.newaxis]
-    sampled = _bilinear(frame, xs, ys)
-    if n == 1:
-        return sampled
-    blocks = sampled.reshape(size_px, n, size_px, n, 3)
-    return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32), np.float32)
+    centres = np.arange(size_px, dtype=np.float64)
+    xs = transform[0, 0] * centres + transform[0, 2] + transform[0, 1] * centres[:, np.newaxis]
+    ys = transform[1, 0] * centres + transform[1, 2] + transform[1, 1] * centres[:, np.newaxis]
+    reach = np.abs(transform[:, :2]).sum(axis=1) / 2
+    used, x0, y0 = _used_part(frame, xs, ys, reach)
+    total = np.zeros((size_px * size_px, 3), np.float32)
+    if used.size:
+        # Sample by sample: arrays of one crop's size stay in the processor's cache.
+        for down in (np.arange(n) + 0.5) / n - 0.5:
+            for across in (np.arange(n) + 0.5) / n - 0.5:
+                dx, dy = transform[:, :2] @ (across, down)
+                total += _bilinear(used, xs + (dx - x0), ys + (dy - y0))
+    total /= n * n
+    return total.reshape(size_px, size_px, 3)
+
+
+def _used_part(
+    frame: NDArray[np.uint8], xs: NDArray[np.float64], ys: NDArray[np.float64], reach: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], int, int]:
+    """The part of `frame` that is looked at, with one black pixel around it, and where it begins."""
+    height, width = frame.shape[:2]
+    x0, x1 = max(0, int(np.floor(xs.min() - reach[0]))), min(width, int(np.floor(xs.max() + reach[0])) + 2)
+    y0, y1 = max(0, int(np.floor(ys.min() - reach[1]))), min(height, int(np.floor(ys.max() + reach[1])) + 2)
+    if x1 <= x0 or y1 <= y0:
+        return np.zeros((0, 0, 3), np.float32), 0, 0
+    used = np.zeros((y1 - y0 + 2, x1 - x0 + 2, 3), np.float32)
+    used[1:-1, 1:-1] = frame[y0:y1, x0:x1]
+    return used, x0 - 1, y0 - 1
 
 
 def _bilinear(
-    frame: NDArray[np.uint8], xs: NDArray[np.float64], ys: NDArray[np.float64]
+    used: NDArray[np.float32], xs: NDArray[np.float64], ys: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Samples of `frame` at (xs, ys), black outside; (*xs.shape, 3) float32."""
-    height, width = frame.shape[:2]
-    x_left, y_top = np.floor(xs).astype(np.int64), np.floor(ys).astype(np.int64)
-    x0, y0 = max(0, int(x_left.min())), max(0, int(y_top.min()))
-    x1, y1 = min(width, int(x_left.max()) + 2), min(height, int(y_top.max()) + 2)
-    if x1 <= x0 or y1 <= y0:
-        return np.zeros((*xs.shape, 3), np.float32)
-    # One black pixel around the part in use stands for everything outside it.
-    used = np.pad(frame[y0:y1, x0:x1].astype(np.float32), ((1, 1), (1, 1), (0, 0)))
-    stride = used.shape[1]
-    left = np.clip(x_left - x0 + 1, 0, stride - 1)
-    right = np.clip(x_left - x0 + 2, 0, stride - 1)
-    top = np.clip(y_top - y0 + 1, 0, used.shape[0] - 1) * stride
-    bottom = np.clip(y_top - y0 + 2, 0, used.shape[0] - 1) * stride
-    x_weight = (xs - x_left).astype(np.float32)[..., np.newaxis]
-    y_weight = (ys - y_top).astype(np.float32)[..., np.newaxis]
+    """Samples of `used` at (xs, ys); its black edge stands for everything outside; (xs.size, 3)."""
+    height, width = used.shape[:2]
+    x_left, y_top = np.floor(xs), np.floor(ys)
+    x_weight = (xs - x_left).astype(np.float32).reshape(-1, 1)
+    y_weight = (ys - y_top).astype(np.float32).reshape(-1, 1)
+    left = np.clip(x_left, 0, width - 1).astype(np.int64)
+    right = np.clip(x_left + 1, 0, width - 1).astype(np.int64)
+    top = np.clip(y_top, 0, height - 1).astype(np.int64) * width
+    bottom = np.clip(y_top + 1, 0, height - 1).astype(np.int64) * width
     flat = used.reshape(-1, 3)
-    upper = flat[top + left] * (1 - x_weight) + flat[top + right] * x_weight
-    lower = flat[bottom + left] * (1 - x_weight) + flat[bottom + right] * x_weight
-    return np.asarray(upper * (1 - y_weight) + lower * y_weight, np.float32)
+    upper = _mix(flat, (top + left).ravel(), (top + right).ravel(), x_weight)
+    lower = _mix(flat, (bottom + left).ravel(), (bottom + right).ravel(), x_weight)
+    lower -= upper
+    lower *= y_weight
+    upper += lower
+    return upper
+
+
+def _mix(
+    flat: NDArray[np.float32], a: NDArray[np.int64], b: NDArray[np.int64], weight: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(1 - weight) of the pixels `a` and weight of the pixels `b`."""
+    mixed, other = flat.take(a, axis=0), flat.take(b, axis=0)
+    other -= mixed
+    other *= weight
+    mixed += other
+    return mixed
 
 
 def normalise_into(pixels: NDArray[np.float32] | None, spec: FaceClip, out: NDArray[np.float32]) -> None:
