@@ -8,6 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A gate must not depend on luck or on how busy the machine is; `random` searches on.
+settings.register_profile("gate", derandomize=True, deadline=None)
+settings.register_profile("random", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 if importlib.util.find_spec("torch") is None:
     # The workbench's own tests cannot even be read here; `make device` is for the other half.
