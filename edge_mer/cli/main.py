@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -125,6 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     gate refused; 5 hardware, an engine or a package missing; 130 interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _end_like_ctrl_c()
     debug = "--debug" in arguments
     try:
         app(args=[argument for argument in arguments if argument != "--debug"], prog_name="edge-mer")
@@ -138,9 +141,22 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except Exception as error:  # whatever is not an EdgeMerError is a bug of ours
         what = f"{type(error).__name__}: {error}"
-        _explain(f"edge-mer: internal error: {what} Next: run again with --debug and report it.", debug=debug)
+        _explain(
+            f"edge-mer: internal error: {what}. Next: run again with --debug and report it.", debug=debug
+        )
         return 1
     return 0
+
+
+def _end_like_ctrl_c() -> None:
+    """SIGTERM and SIGHUP end a session as Ctrl-C does: sources released, sinks closed."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, interrupt)
 
 
 def _explain(message: str, *, debug: bool) -> None:

@@ -45,8 +45,14 @@ class SessionReport:
 
 
 def run_session(
-    setup: PipelineSetup, sources: Sequence[Source], sinks: Sequence[Sink], clock: Clock, *, fast: bool
-) -> SessionReport:
+    setup: PipelineSetup,
+    sources: Sequence[Source],
+    sinks: Sequence[Sink],
+    clock: Clock,
+    report: SessionReport,
+    *,
+    fast: bool,
+) -> None:
     """Play the sources to their end, or until interrupted.
 
     Args:
@@ -54,19 +60,19 @@ def run_session(
         sources: Not yet opened.
         sinks: Not yet opened; they are closed at the end, and abandoned when the session fails.
         clock: Where the time comes from.
+        report: Filled on the way, so that it tells of an interrupted session too.
         fast: Do not wait for the time at which a recording's data would have come.
 
     Raises:
         DataError: A source cannot be used, or there was not even one step in it.
         UsageError: A sink cannot be written to, or the streams do not fit the model.
     """
-    report = SessionReport()
     try:
         _ensure_all_ready(sources)
         for sink in sinks:
             sink.open()
         _play(setup, sources, sinks, clock, report, fast=fast)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):
         _close(sinks)
         raise
     except BaseException:
@@ -77,7 +83,6 @@ def run_session(
         for source in sources:
             source.ensure_stopped()
     _close(sinks)
-    return report
 
 
 def _close(sinks: Sequence[Sink]) -> None:
@@ -111,6 +116,7 @@ def _play(
     start_ns = None if fast else clock.now_ns()
     specs = [spec for source in sources for spec in source.specs]
     pipeline = Pipeline(setup, specs, clock, start_ns)
+    report.counters = pipeline.counters
     rates = {spec.name: spec.rate_hz for spec in specs}
     for source in sources:
         source.start()
@@ -119,7 +125,6 @@ def _play(
             clock.sleep_until_ns(start_ns + _end_ns(chunk, rates[chunk.stream]))
         _hand_on(pipeline.push(chunk), sinks, report)
     _hand_on(pipeline.finish(), sinks, report)
-    report.counters = pipeline.counters
     report.encoder_runs = {e.stage: setup.engines[e.stage].n_runs for e in setup.model.encoders}
     if report.n_predictions == 0:
         raise DataError(

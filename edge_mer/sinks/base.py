@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from edge_mer.types.predictions import Prediction
@@ -9,6 +10,11 @@ from edge_mer.types.predictions import Prediction
 
 class Sink(Protocol):
     """A place where predictions go. Life: `open`, `write`, then `close` or `abandon`."""
+
+    @property
+    def target(self) -> Path | None:
+        """The file that it writes, if it writes one."""
+        ...
 
     def open(self) -> None:
         """Get ready to write.

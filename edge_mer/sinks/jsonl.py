@@ -23,26 +23,33 @@ class JsonlSink:
             raise UsageError("sink jsonl: names no file", expected="jsonl:out.jsonl")
         self._is_stdout = rest == "-"
         try:
-            self._path = Path(rest).expanduser()
+            self._path = Path(rest).expanduser().resolve()
             self._part = self._path.with_name(self._path.name + ".part")
-        except (ValueError, RuntimeError) as error:  # a path without a name, an unknown user
+        except (ValueError, RuntimeError, OSError) as error:  # no name, an unknown user, a ring of links
             raise UsageError(
                 f"sink jsonl: {rest!r} names no file", expected="jsonl:out.jsonl", found=str(error)
             ) from error
         self._file: TextIO | None = None
 
+    @property
+    def target(self) -> Path | None:
+        """The file that comes to be; None for standard output."""
+        return None if self._is_stdout else self._path
+
     def open(self) -> None:
         """Create the file.
 
         Raises:
-            UsageError: The folder does not exist or cannot be written to.
+            UsageError: The folder does not exist or cannot be written to, or something else than a
+                plain file has that name.
         """
         if self._is_stdout:
             self._file = sys.stdout
             return
         try:
-            if self._path.is_dir():
-                raise IsADirectoryError("it is a folder")
+            for path in (self._path, self._part):
+                if path.exists() and not path.is_file():
+                    raise OSError(f"{path} exists and is no regular file")
             self._file = self._part.open("w", encoding="utf-8")
         except (OSError, ValueError) as error:
             raise UsageError(
@@ -56,8 +63,14 @@ class JsonlSink:
         if self._file is None:
             raise RuntimeError("the sink is not open")
         line = json.dumps(prediction.to_dict(), allow_nan=False)  # all of it before any of it is written
-        self._file.write(line + "\n")
-        self._file.flush()
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = "standard output" if self._is_stdout else str(self._path)
+            raise UsageError(f"cannot go on writing {where}", found=error.strerror) from error
 
     def close(self) -> None:
         """Give the file its name."""

@@ -77,7 +77,7 @@ def _cut_error(cut: _Cut, path: Path) -> DataError:
         f"the recording {shown(path)} was cut off",
         expected=cut.expected,
         found=cut.found,
-        hint="copy or record it again; to use what is left, re-encode it: ffmpeg -i CUT.mpg REST.mp4",
+        hint="copy or record it again; what is left of it another program may be able to re-encode",
     )
 
 

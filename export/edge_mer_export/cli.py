@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edge_mer.bundle.write import check_free
 from edge_mer.cli.common import out, progress, table
 from edge_mer_export.bundle_from_model import ExportReport, export_bundle, load_weights
 
@@ -25,6 +26,7 @@ def export(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle of that name.")] = False,
 ) -> None:
     """Turn a checkpoint into a proven bundle."""
+    check_free(to, replace=replace)
     with progress() as say:
         zoo_model, lineage = load_weights(model, checkpoint, seed, say)
         report = export_bundle(zoo_model, lineage, to, say, replace=replace)

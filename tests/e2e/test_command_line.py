@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -162,11 +165,9 @@ def test_a_copied_bundle_is_the_same_bundle(tiny_bundle: Path, tmp_path: Path) -
     assert main(["verify", str(moved), "--precision", "fp32"]) == 0
 
 
-def test_interrupt_keeps_what_was_written(shared_bundle: Path, tmp_path: Path) -> None:
-    """Ctrl-C ends a session: exit code 130, whole lines, the file under its name."""
-    import signal
-    import time
-
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ending_a_session_keeps_what_was_written(shared_bundle: Path, tmp_path: Path, name: str) -> None:
+    """Exit code 130, whole lines, the file under its name, and a summary."""
     out = tmp_path / "out.jsonl"
     source = "sim:seed=4&person=2&duration_s=600"
     command = [sys.executable, "-m", "edge_mer.cli.main", "run", str(shared_bundle), "--source", source]
@@ -176,8 +177,52 @@ def test_interrupt_keeps_what_was_written(shared_bundle: Path, tmp_path: Path) -
         if part.exists() and part.stat().st_size > 0:
             break
         time.sleep(0.1)  # another process works at its own pace
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.Signals[name])
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert records(out)
     assert not part.exists()
+    assert b" predictions (" in errors
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(shared_bundle: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "edge_mer.cli.main",
+        "run",
+        str(shared_bundle),
+        "--source",
+        SIM,
+        "--fast",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(b"{")
+    process.stdout.close()
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 0, errors
+    assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize("what", ["a recording", "the bundle", "another sink", "a pipe"])
+def test_a_sink_takes_the_place_of_nothing(tiny_bundle: Path, tmp_path: Path, what: str) -> None:
+    clip, out, pipe = tmp_path / "clip.mp4", tmp_path / "out.jsonl", tmp_path / "pipe"
+    clip.write_bytes(b"precious")
+    os.mkfifo(pipe)
+    sinks = {
+        "a recording": [f"jsonl:{clip}"],
+        "the bundle": [f"jsonl:{tiny_bundle}/manifest.json"],
+        "another sink": [f"jsonl:{out}", f"jsonl:{tmp_path}/./out.jsonl"],
+        "a pipe": [f"jsonl:{pipe}"],
+    }[what]
+    source = f"file:{clip}" if what == "a recording" else SIM
+    options = [option for sink in sinks for option in ("--sink", sink)]
+    manifest = (tiny_bundle / "manifest.json").read_bytes()
+    assert main(["run", str(tiny_bundle), "--source", source, "--fast", *options]) == 2
+    assert clip.read_bytes() == b"precious"
+    assert (tiny_bundle / "manifest.json").read_bytes() == manifest
+    assert pipe.is_fifo()
+    assert not out.exists()

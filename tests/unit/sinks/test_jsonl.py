@@ -168,7 +168,7 @@ def test_a_folder_that_does_not_exist_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_place_of_the_file_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").mkdir()
-    with pytest.raises(UsageError, match="it is a folder"):
+    with pytest.raises(UsageError, match="is no regular file"):
         opened(tmp_path / "out.jsonl")
     assert names(tmp_path) == ["out.jsonl"]
 
