@@ -235,7 +235,7 @@ class Pipeline:
         while (step := self._windower.take()) is not None:
             predictions.append(self._run_step(step))
             self.counters.n_steps += 1
-            self.counters.n_late = self._windower.n_late
+        self.counters.n_late = self._windower.n_late
         return predictions
 
     def _run_step(self, step: Step) -> Prediction:

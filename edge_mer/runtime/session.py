@@ -25,13 +25,11 @@ class SessionReport:
         n_by_status: Predictions per status.
         n_by_reason: Predictions per reason.
         counters: What the pipeline counted.
-        encoder_runs: Stage -> how often it ran.
     """
 
     n_by_status: Counter[str] = field(default_factory=Counter)
     n_by_reason: Counter[str] = field(default_factory=Counter)
     counters: Counters = field(default_factory=Counters)
-    encoder_runs: dict[str, int] = field(default_factory=dict)
 
     @property
     def n_predictions(self) -> int:
@@ -125,7 +123,6 @@ def _play(
             clock.sleep_until_ns(start_ns + _end_ns(chunk, rates[chunk.stream]))
         _hand_on(pipeline.push(chunk), sinks, report)
     _hand_on(pipeline.finish(), sinks, report)
-    report.encoder_runs = {e.stage: setup.engines[e.stage].n_runs for e in setup.model.encoders}
     if report.n_predictions == 0:
         raise DataError(
             f"{', '.join(source.uri for source in sources)}: not even one step of model {setup.model.name}",

@@ -10,6 +10,7 @@ from edge_mer.bundle.manifest import Golden
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.golden import Arrays, RecordingDetector, session_arrays
 from edge_mer.runtime.proof import Features, offline_outputs
+from edge_mer.runtime.session import merged
 from edge_mer.sources.registry import open_source
 from edge_mer.types.model import FaceClip, ModelSpec
 from edge_mer_export.models.zoo import ZooModel
@@ -51,11 +52,10 @@ def _record(uri: str) -> Arrays:
     source = open_source(uri)
     source.ensure_ready()
     source.start()
-    chunks = []
-    while not source.ended:
-        if (chunk := source.read(1000)) is not None:
-            chunks.append(chunk)
-    return session_arrays(chunks, source.specs)
+    try:
+        return session_arrays(merged([source]), source.specs)
+    finally:
+        source.ensure_stopped()
 
 
 def _only_used(spec: ModelSpec, raw: Arrays, n_steps: int) -> Arrays:
