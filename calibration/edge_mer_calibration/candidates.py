@@ -26,6 +26,7 @@ from edge_mer_calibration.quantize import METHOD, SCHEMES, finish_stage, quantiz
 from edge_mer_calibration.windows import WindowSet, choose_windows, trace_sessions
 
 Say = Callable[[str], None]
+Floats = NDArray[np.floating]
 MILLION = 1_000_000
 
 
@@ -134,24 +135,24 @@ def fidelity(
     Returns:
         Output -> error in standard deviations of FP32's output, and concordance with it.
     """
-    found: dict[str, list[float]] = {output.name: [] for output in model.outputs}
-    expected: dict[str, list[float]] = {output.name: [] for output in model.outputs}
+    found: dict[str, list[Floats]] = {output.name: [] for output in model.outputs}
+    expected: dict[str, list[Floats]] = {output.name: [] for output in model.outputs}
     for traces in sessions:
         for trace, raw in zip(traces, _replay(model, engines, traces), strict=True):
             for name, value in raw.items():
                 found[name].append(value)
                 expected[name].append(trace.raw[name])
-    errors = {}
-    for name, values in expected.items():
-        truth = np.array(values)
-        errors[name] = output_error(np.array(found[name]), truth, float(truth.std()))
+    errors: dict[str, OutputError] = {}
+    for output in model.outputs:
+        truth = np.array(expected[output.name])
+        errors[output.name] = output_error(output, np.array(found[output.name]), truth, float(truth.std()))
     return errors
 
 
-def _replay(model: ModelSpec, engines: dict[str, Engine], traces: list[StepTrace]) -> list[dict[str, float]]:
+def _replay(model: ModelSpec, engines: dict[str, Engine], traces: list[StepTrace]) -> list[dict[str, Floats]]:
     """What the quantized stages give where FP32 gave something, per step."""
     n_steps, run_fusion = model.fusion.n_steps, engine_fusion(model, engines[model.fusion.stage])
-    features: dict[str, NDArray[np.floating]] = {}
+    features: dict[str, Floats] = {}
     for encoder in model.encoders:
         rows = np.zeros((n_steps - 1 + len(traces), *encoder.output.concrete(batch=1)[1:]), np.float32)
         for index, trace in enumerate(traces):
@@ -159,7 +160,7 @@ def _replay(model: ModelSpec, engines: dict[str, Engine], traces: list[StepTrace
                 feed = {encoder.input.name: trace.inputs[encoder.stage]}
                 rows[n_steps - 1 + index] = engines[encoder.stage].run(feed)[encoder.output.name][0]
         features[encoder.stage] = rows
-    results: list[dict[str, float]] = []
+    results: list[dict[str, Floats]] = []
     for index, trace in enumerate(traces):
         if trace.n_used == 0:
             results.append({})

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edge_mer.errors import DataError
 from edge_mer.runtime.collect import collect
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
+from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.sources.registry import open_source
 from edge_mer.types.model import ModelSpec
 
@@ -41,9 +42,8 @@ class WindowSet:
 
 def default_sources(model: ModelSpec, n_windows: int, first_person: int, n_people: int) -> list[str]:
     """Simulated people, each long enough for their share of whole windows."""
-    n_steps = model.fusion.n_steps + -(-n_windows // n_people)
-    duration_s = float(model.step * n_steps) + 0.1
-    return [f"sim:seed=5&person={first_person + i}&duration_s={duration_s:.3f}" for i in range(n_people)]
+    n_steps = model.fusion.n_steps + n_lead_in(model) + -(-n_windows // n_people)
+    return [simulated(model, seed=5, person=first_person + i, n_steps=n_steps) for i in range(n_people)]
 
 
 def trace_sessions(setup: PipelineSetup, uris: Sequence[str]) -> list[list[StepTrace]]:

@@ -2,27 +2,70 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from edge_mer.types.model import Output
-from edge_mer.types.predictions import Affect
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from edge_mer.types.model import AffectOutput, Output, PainOutput
+from edge_mer.types.predictions import Affect, Pain
+
+Raw = Mapping[str, NDArray[np.floating[Any]]]
+"""Output name -> one step's raw numbers, of the output's `value_shape`."""
 
 
-def decode_affect(outputs: tuple[Output, ...], raw: dict[str, float]) -> Affect | None:
-    """Valence and arousal, clipped to their declared range.
+@dataclass(frozen=True)
+class Estimates:
+    """What a step came to; None for what the model does not estimate."""
+
+    affect: Affect | None
+    pain: Pain | None
+
+
+def decode(outputs: tuple[Output, ...], raw: Raw) -> Estimates | None:
+    """Estimates of one step.
 
     Args:
         outputs: What the model declares.
-        raw: Raw output by name.
+        raw: Its raw outputs.
 
     Returns:
-        None when any raw output is not finite: such a number means nothing.
+        None when any raw number is not finite: such a number means nothing.
     """
-    if not all(math.isfinite(value) for value in raw.values()):
+    if not all(np.isfinite(values).all() for values in raw.values()):
         return None
-    values = {
-        output.name: min(output.high, max(output.low, raw[output.name]))
-        for output in outputs
-        if output.kind == "affect"
-    }
-    return Affect(values.get("valence"), values.get("arousal"))
+    affect = {o.name: float(expected(o, raw[o.name])) for o in outputs if isinstance(o, AffectOutput)}
+    pains = [_pain(output, raw[output.name]) for output in outputs if isinstance(output, PainOutput)]
+    return Estimates(
+        affect=Affect(affect.get("valence"), affect.get("arousal")) if affect else None,
+        pain=pains[0] if pains else None,
+    )
+
+
+def expected(output: Output, raw: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """The one number that an output comes to: the clipped value, or the mean level.
+
+    Args:
+        output: What the model declares.
+        raw: (…, *value_shape).
+
+    Returns:
+        (…).
+    """
+    values = np.asarray(raw, np.float64)
+    if isinstance(output, AffectOutput):
+        return np.clip(values, output.low, output.high)
+    mean: NDArray[np.float64] = softmax(values, axis=-1) @ np.arange(len(output.levels), dtype=np.float64)
+    return mean
+
+
+def _pain(output: PainOutput, raw: NDArray[np.floating[Any]]) -> Pain:
+    probabilities = softmax(np.asarray(raw, np.float64)).tolist()
+    return Pain(
+        scale=output.scale,
+        level_probs=dict(zip(output.levels, probabilities, strict=True)),
+        expected=float(expected(output, raw)),
+    )

@@ -8,9 +8,11 @@ A session's arrays, by name (n frames or samples, s steps):
     face.crc32             int64 (n,) of each frame's bytes
     face.box_px            float64 (n, 4); NaN where no face was found
     face.eyes_px           float64 (n, 2, 2); NaN where no eyes were found
-    input.<stage>          float32 (2, …) step tensors of the first and the last step
-    feature.<stage>        float32 (s, feature) by PyTorch
-    output.<name>          float32 (s,) by PyTorch for the last step of each window; NaN = withheld
+    present.<stage>        bool (s,) whether the step's piece was there: a piece may reach before the start
+    input.<stage>          float32 (2, …) step tensors of the first and the last step present
+    feature.<stage>        float32 (s, feature) by PyTorch; zero where absent
+    output.<name>          float32 (s, *value_shape) by PyTorch, raw, for the last step of each window;
+                           NaN = withheld
 
 What the detector found is part of the session, so that a proof does not depend on which version
 of a detector a device has.
@@ -26,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mer.preprocess.face import Detection, FaceDetector
-from edge_mer.types.signals import Chunk, Modality, StreamSpec
+from edge_mer.types.signals import UNITS, Chunk, Modality, StreamSpec
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -116,7 +118,7 @@ def session_specs(arrays: Arrays) -> tuple[StreamSpec, ...]:
                 shape=data.shape[1:] if is_visual else (None, data.shape[1]),
                 dtype=str(data.dtype),
                 rate_hz=None if is_visual else float(arrays[f"{modality}.rate_hz"].item()),
-                unit="rgb24" if is_visual else "1",
+                unit=UNITS[modality],
                 channels=("r", "g", "b") if is_visual else tuple(map(str, range(data.shape[1]))),
             )
         )

@@ -16,21 +16,23 @@ from numpy.typing import NDArray
 from edge_mer.clock import Clock
 from edge_mer.engine.base import Engine
 from edge_mer.errors import UsageError
-from edge_mer.postprocess.decode import decode_affect
+from edge_mer.postprocess.decode import decode
 from edge_mer.postprocess.gate import Evidence, judge
 from edge_mer.preprocess.audio import SoundConditioner, log_mel
 from edge_mer.preprocess.face import FaceDetector
+from edge_mer.preprocess.signal import SignalConditioner, write_signal
 from edge_mer.preprocess.visual import FaceClipMaker
 from edge_mer.runtime.streams import check_fits, chosen_streams
 from edge_mer.sync.features import FeatureRing, Slot
 from edge_mer.sync.frames import Frame
 from edge_mer.sync.samples import Continuity, Piece
 from edge_mer.sync.windower import Step, StepWindower
-from edge_mer.types.model import Encoder, FaceClip, LogMel, MissingPolicy, ModelSpec
+from edge_mer.types.model import Encoder, FaceClip, LogMel, MissingPolicy, ModelSpec, Signal
 from edge_mer.types.predictions import Latency, ModalityStatus, Prediction, SyncQuality
 from edge_mer.types.signals import Chunk, Modality, StreamSpec
 
 Array = NDArray[np.generic]
+Raw = dict[str, NDArray[np.float32]]
 NS_PER_MS = 1_000_000
 
 
@@ -44,7 +46,8 @@ class StepTrace:
         features: Stage -> the fusion's window of its features, (1, L, feature).
         present: (modality, L) bool.
         n_used: Steps that the fusion looked at; 0 when it did not run.
-        raw: Output name -> raw value for this step; empty when the fusion did not run.
+        raw: Output name -> raw numbers for this step, of the output's `value_shape`; empty when the
+            fusion did not run.
         is_real: Every modality was there in this step.
     """
 
@@ -53,7 +56,7 @@ class StepTrace:
     features: dict[str, NDArray[np.float32]]
     present: NDArray[np.bool_]
     n_used: int
-    raw: dict[str, float]
+    raw: Raw
     is_real: bool
 
 
@@ -78,7 +81,7 @@ class Counters:
 class _Sampled:
     """A sampled stream on its way into its ring."""
 
-    conditioner: SoundConditioner
+    conditioner: SoundConditioner | SignalConditioner
     continuity: Continuity
 
 
@@ -188,9 +191,9 @@ class Pipeline:
             return
         check_fits(encoder, stream)
         self._stream_names[stream.name] = encoder
-        if isinstance(spec, LogMel) and stream.rate_hz is not None:
+        if not isinstance(spec, FaceClip) and stream.rate_hz is not None:
             self._sampled[encoder.stage] = _Sampled(
-                SoundConditioner(round(stream.rate_hz), spec.rate_hz), Continuity(stream.rate_hz)
+                _conditioner(spec, round(stream.rate_hz)), Continuity(stream.rate_hz)
             )
 
     # -- what comes in -------------------------------------------------------------------------
@@ -273,7 +276,7 @@ class Pipeline:
         if isinstance(spec, FaceClip):
             found = self._preprocess_clip(encoder, step.frames[encoder.modality], out.view(np.float32))
         else:
-            found = _preprocess_sound(spec, step.samples[encoder.modality], out.view(np.float32))
+            found = _preprocess_samples(spec, step.samples[encoder.modality], out.view(np.float32))
         found.skew_ns = step.skew_ns.get(encoder.modality, 0)
         found.slot = "present" if found.coverage >= encoder.min_coverage else "absent"
         return found
@@ -317,7 +320,7 @@ class Pipeline:
         if isinstance(spec, FaceClip):
             self._clips[encoder.stage].make([None] * spec.n_frames, out)
         else:
-            log_mel(np.zeros(int(encoder.span * spec.rate_hz), np.float32), spec, out)
+            _write_samples(np.zeros(int(encoder.span * spec.rate_hz), np.float32), spec, out)
 
     def _policy(self, encoder: Encoder) -> MissingPolicy:
         """Never measured means abstain."""
@@ -349,7 +352,7 @@ class Pipeline:
     def _present(self) -> NDArray[np.bool_]:
         return np.array([ring.present for ring in self._rings.values()], np.bool_)
 
-    def _fuse(self, n_used: int, timing: _Timing) -> dict[str, float]:
+    def _fuse(self, n_used: int, timing: _Timing) -> Raw:
         began_ns = self._clock.now_ns()
         feed: dict[str, Array] = {}
         for spec, ring in zip(self._model.fusion.inputs, self._rings.values(), strict=False):
@@ -359,7 +362,7 @@ class Pipeline:
         outputs = self._fusion.run(feed)
         timing.infer_ns += self._clock.now_ns() - began_ns
         names = zip(self._model.outputs, self._model.fusion.outputs, strict=True)
-        return {output.name: float(outputs[spec.name][0, -1]) for output, spec in names}
+        return {output.name: np.array(outputs[spec.name][0, -1], np.float32) for output, spec in names}
 
     def _why_degraded(self, found: dict[str, _Found]) -> tuple[str, ...]:
         reasons: list[str] = []
@@ -383,14 +386,14 @@ class Pipeline:
         self,
         step: Step,
         found: dict[str, _Found],
-        raw: dict[str, float],
+        raw: Raw,
         withheld: tuple[str, ...],
         timing: _Timing,
     ) -> Prediction:
         began_ns = self._clock.now_ns()
-        affect = decode_affect(self._model.outputs, raw) if raw else None
+        estimates = decode(self._model.outputs, raw) if raw else None
         status, reasons = judge(
-            Evidence(withheld, self._why_degraded(found), affect is not None or bool(withheld))
+            Evidence(withheld, self._why_degraded(found), estimates is not None or bool(withheld))
         )
         if status == "withheld" and any(one.switched for one in found.values()):
             reasons = (*reasons, "face_switched")
@@ -402,7 +405,8 @@ class Pipeline:
             utc_synchronised=self._utc_synchronised,
             status=status,
             reasons=reasons,
-            affect=None if status == "withheld" else affect,
+            affect=None if estimates is None else estimates.affect,
+            pain=None if estimates is None else estimates.pain,
             modalities={e.modality: _modality_status(found[e.stage], step) for e in self._model.encoders},
             sync=_sync_quality(found),
             latency_ms=self._latency(step, timing, self._clock.now_ns() - began_ns),
@@ -423,7 +427,7 @@ class Pipeline:
             end_to_end=(work_ns + (wait_ns or 0)) / NS_PER_MS,
         )
 
-    def _trace(self, step: Step, found: dict[str, _Found], n_used: int, raw: dict[str, float]) -> StepTrace:
+    def _trace(self, step: Step, found: dict[str, _Found], n_used: int, raw: Raw) -> StepTrace:
         ran = [e for e in self._model.encoders if found[e.stage].slot == "present"]
         return StepTrace(
             index=step.index,
@@ -438,10 +442,21 @@ class Pipeline:
         )
 
 
-def _preprocess_sound(spec: LogMel, piece: Piece, out: NDArray[np.float32]) -> _Found:
+def _conditioner(spec: LogMel | Signal, rate_hz: int) -> SoundConditioner | SignalConditioner:
+    return SoundConditioner(rate_hz, spec.rate_hz) if isinstance(spec, LogMel) else SignalConditioner()
+
+
+def _preprocess_samples(spec: LogMel | Signal, piece: Piece, out: NDArray[np.float32]) -> _Found:
     if piece.coverage > 0:
-        log_mel(piece.samples, spec, out)
+        _write_samples(piece.samples, spec, out)
     return _Found(slot="absent", feature=None, coverage=piece.coverage, newest_ns=piece.newest_ns)
+
+
+def _write_samples(samples: NDArray[np.float32], spec: LogMel | Signal, out: NDArray[np.float32]) -> None:
+    if isinstance(spec, LogMel):
+        log_mel(samples, spec, out)
+    else:
+        write_signal(samples, spec, out)
 
 
 def _fresh_ring(fusion: Engine, name: str) -> FeatureRing:

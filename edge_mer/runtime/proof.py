@@ -20,9 +20,11 @@ from edge_mer.bundle.manifest import Candidate, Golden, Manifest, OutputError
 from edge_mer.clock import ManualClock
 from edge_mer.engine.base import Engine
 from edge_mer.errors import ParityError
+from edge_mer.postprocess.decode import expected as expected_value
 from edge_mer.runtime.golden import Arrays, PlaybackDetector, session_chunks, session_specs
 from edge_mer.runtime.pipeline import Pipeline, PipelineSetup, StepTrace
-from edge_mer.types.model import ModelSpec
+from edge_mer.types.model import MissingPolicy, ModelSpec, Output
+from edge_mer.types.signals import Modality
 
 _HINT_CONTROL = "the outputs hardly depend on their inputs, so nothing is proven: use trained weights"
 
@@ -33,8 +35,9 @@ INT8_DRIFT_FACTOR = 1.25
 
 Floats = NDArray[np.floating]
 Features = dict[str, Floats]  # stage -> (steps, feature)
-RunFusion = Callable[[Features, NDArray[np.bool_]], dict[str, float]]
-"""One window's outputs from its features, stage -> (n, feature), and its mask (modality, n)."""
+Presence = dict[str, NDArray[np.bool_]]  # stage -> (steps,)
+RunFusion = Callable[[Features, NDArray[np.bool_]], dict[str, Floats]]
+"""One window's last raw outputs from its features, stage -> (n, feature), and its mask (modality, n)."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,20 @@ class Proof:
                 )
 
 
+def golden_policies(model: ModelSpec) -> dict[Modality, MissingPolicy]:
+    """What stands in while a golden session's first pieces still reach before its start.
+
+    Nothing, whatever the model declares: a proof compares encoded features and nothing made up.
+    """
+    policy: MissingPolicy = "mask" if model.fusion.has_present_input else "abstain"
+    return dict.fromkeys(model.modalities, policy)
+
+
 def play(setup: PipelineSetup, session: Arrays) -> list[StepTrace]:
     """Stream a golden session through the runtime; one trace per step."""
     traces: list[StepTrace] = []
-    playing = PipelineSetup(setup.model, setup.engines, PlaybackDetector(session), missing=setup.missing)
+    policies = golden_policies(setup.model)
+    playing = PipelineSetup(setup.model, setup.engines, PlaybackDetector(session), missing=policies)
     pipeline = Pipeline(playing, session_specs(session), ManualClock(), on_step=traces.append)
     for chunk in session_chunks(session):
         pipeline.push(chunk)
@@ -101,13 +114,22 @@ def relative_error(found: Floats, expected: Floats, deviation: float) -> float:
     return float(np.nanmax(np.abs(found - expected), initial=0.0)) / max(deviation, 1e-12)
 
 
-def output_error(found: Floats, expected: Floats, deviation: float) -> OutputError:
-    """Errors of one output over many windows, all (n,); NaN where withheld."""
-    both = np.isfinite(found) & np.isfinite(expected)
+def output_error(output: Output, found: Floats, expected: Floats, deviation: float) -> OutputError:
+    """Errors of one output over many windows.
+
+    Args:
+        output: What the model declares.
+        found: (n, *value_shape); NaN where withheld.
+        expected: The same shape.
+        deviation: The unit of `max` and `rms`: the standard deviation of the raw output.
+    """
+    per_window = tuple(range(1, found.ndim))
+    both = (np.isfinite(found) & np.isfinite(expected)).all(axis=per_window)
     a, b = found[both].astype(np.float64), expected[both].astype(np.float64)
     difference = (a - b) / max(deviation, 1e-12)
     rms = float(np.sqrt(np.mean(difference**2))) if a.size else 0.0
-    return OutputError(max=float(np.max(np.abs(difference), initial=0.0)), rms=rms, ccc=concordance(a, b))
+    ccc = concordance(expected_value(output, a), expected_value(output, b))
+    return OutputError(max=float(np.max(np.abs(difference), initial=0.0)), rms=rms, ccc=ccc)
 
 
 def concordance(a: Floats, b: Floats) -> float | None:
@@ -118,48 +140,63 @@ def concordance(a: Floats, b: Floats) -> float | None:
     return float(2.0 * np.mean((a - np.mean(a)) * (b - np.mean(b))) / spread)
 
 
-def window_sizes(model: ModelSpec, n_steps: int) -> list[int]:
-    """How many steps the fusion looks at, per step of a session in which nothing is missing."""
-    full = model.fusion.n_steps
-    if model.fusion.warm_up == "mask":
-        return [full] * n_steps
-    return [
-        n if n == full or model.fusion.warm_up == "shorten" else 0
-        for n in (min(k + 1, full) for k in range(n_steps))
-    ]
-
-
-def offline_outputs(model: ModelSpec, features: Features, run_fusion: RunFusion) -> dict[str, Floats]:
-    """Every window of a session at once, without rings: output -> (steps,), NaN = withheld.
+def window_sizes(model: ModelSpec, present: Presence) -> list[int]:
+    """How many steps the fusion looks at, per step of a session; 0 = withheld.
 
     Args:
         model: Its declaration.
-        features: Stage -> (steps, feature), nothing missing.
+        present: Which steps were encoded; nothing stands in for the others.
+    """
+    full = model.fusion.n_steps
+    mask = np.stack(list(present.values()), axis=1)  # (steps, modality)
+    if model.fusion.warm_up == "mask":
+        return [full if there.any() else 0 for there in mask]
+    sizes, n_whole = [], 0
+    for there in mask:
+        n_whole = min(n_whole + 1, full) if there.all() else 0
+        sizes.append(n_whole if n_whole == full or model.fusion.warm_up == "shorten" else 0)
+    return sizes
+
+
+def all_present(features: Features) -> Presence:
+    """Every step of a session in which nothing is missing."""
+    return {stage: np.ones(len(values), np.bool_) for stage, values in features.items()}
+
+
+def offline_outputs(
+    model: ModelSpec, features: Features, present: Presence, run_fusion: RunFusion
+) -> dict[str, Floats]:
+    """Every window of a session at once, without rings: output -> (steps, *value_shape), NaN = withheld.
+
+    Args:
+        model: Its declaration.
+        features: Stage -> (steps, feature), zero where absent.
+        present: Which steps were encoded.
         run_fusion: The window fusion.
     """
     n_steps = len(next(iter(features.values())))
-    outputs: dict[str, Floats] = {str(output.name): np.full(n_steps, np.nan) for output in model.outputs}
-    for step, size in enumerate(window_sizes(model, n_steps)):
+    outputs: dict[str, Floats] = {o.name: np.full((n_steps, *o.value_shape), np.nan) for o in model.outputs}
+    for step, size in enumerate(window_sizes(model, present)):
         if size == 0:
             continue
         first = step + 1 - size
         window = {stage: _rows(values, first, step + 1) for stage, values in features.items()}
-        present = np.array([[row >= 0 for row in range(first, step + 1)]] * len(features), np.bool_)
-        for name, value in run_fusion(window, present).items():
+        mask = np.stack([_rows(one, first, step + 1) for one in present.values()])
+        for name, value in run_fusion(window, mask).items():
             outputs[name][step] = value
     return outputs
 
 
-def _rows(values: Floats, first: int, stop: int) -> Floats:
-    """Rows [first, stop) of (steps, feature), zeros before the start."""
-    padding = np.zeros((max(0, -first), values.shape[1]), values.dtype)
+def _rows(values: NDArray[Any], first: int, stop: int) -> NDArray[Any]:
+    """Rows [first, stop) of (steps, …), zeros before the start."""
+    padding = np.zeros((max(0, -first), *values.shape[1:]), values.dtype)
     return np.concatenate([padding, values[max(0, first) : stop]])
 
 
 def engine_fusion(model: ModelSpec, engine: Engine) -> RunFusion:
     """The fusion of a bundle as a function of one window."""
 
-    def run(features: Features, present: NDArray[np.bool_]) -> dict[str, float]:
+    def run(features: Features, present: NDArray[np.bool_]) -> dict[str, Floats]:
         feed: dict[str, NDArray[Any]] = {
             spec.name: np.ascontiguousarray(values[np.newaxis], np.float32)
             for spec, values in zip(model.fusion.inputs, features.values(), strict=False)
@@ -168,7 +205,7 @@ def engine_fusion(model: ModelSpec, engine: Engine) -> RunFusion:
             feed[model.fusion.inputs[-1].name] = present[np.newaxis]
         found = engine.run(feed)
         names = zip(model.outputs, model.fusion.outputs, strict=True)
-        return {output.name: float(found[spec.name][0, -1]) for output, spec in names}
+        return {output.name: found[spec.name][0, -1] for output, spec in names}
 
     return run
 
@@ -198,18 +235,18 @@ def compare(
     model = setup.model
     before = {stage: engine.n_runs for stage, engine in setup.engines.items()}
     traces = [play(setup, session) for session in sessions]
-    n_steps = sum(len(one) for one in traces)
-    counts = {e.stage: setup.engines[e.stage].n_runs - before[e.stage] for e in model.encoders}
+    checks = [_check_steps(golden, traces)]
+    for encoder in model.encoders:
+        stage = encoder.stage
+        n_runs = setup.engines[stage].n_runs - before[stage]
+        n_present = sum(int(session[f"present.{stage}"].sum()) for session in sessions)
+        checks.append(_check_presence(stage, sessions, traces))
+        checks.append(Check(f"runs of encoder {stage}, minus steps present", abs(n_runs - n_present), 0))
     streamed = [_streamed(model, one) for one in traces]
-    checks = [_check_steps(golden, sessions, traces)]
-    checks += [
-        Check(f"runs of encoder {stage} per step, minus 1", abs(n - n_steps), 0)
-        for stage, n in counts.items()
-    ]
     checks += _check_inputs(model, sessions, traces)
     if candidate is None:
         checks += _check_features(model, golden, sessions, traces)
-    errors = _output_errors(golden, sessions, streamed)
+    errors = _output_errors(model, golden, sessions, streamed)
     checks += [_check_output(model, candidate, name, error) for name, error in errors.items()]
     checks += _check_offline(setup, golden, traces, streamed, exact=candidate is None)
     return Proof(tuple(checks), errors)
@@ -227,14 +264,25 @@ def _check_output(model: ModelSpec, candidate: Candidate | None, name: str, erro
 
 
 def _streamed(model: ModelSpec, traces: list[StepTrace]) -> dict[str, Floats]:
-    return {o.name: np.array([t.raw.get(o.name, np.nan) for t in traces]) for o in model.outputs}
+    """Output -> (steps, *value_shape); NaN where withheld."""
+    return {
+        o.name: np.array([t.raw.get(o.name, np.full(o.value_shape, np.nan)) for t in traces])
+        for o in model.outputs
+    }
 
 
-def _check_steps(golden: Golden, sessions: list[Arrays], traces: list[list[StepTrace]]) -> Check:
-    missing = sum(abs(golden.n_steps - len(one)) for one in traces) + sum(
-        not t.is_real for one in traces for t in one
-    )
+def _check_steps(golden: Golden, traces: list[list[StepTrace]]) -> Check:
+    missing = sum(abs(golden.n_steps - len(one)) for one in traces)
     return Check("steps played, minus steps recorded", missing, 0)
+
+
+def _check_presence(stage: str, sessions: list[Arrays], traces: list[list[StepTrace]]) -> Check:
+    n_wrong = sum(
+        int(there) != int(stage in trace.inputs)
+        for session, one in zip(sessions, traces, strict=True)
+        for there, trace in zip(session[f"present.{stage}"], one, strict=False)
+    )
+    return Check(f"steps in which {stage} is present, against the recording", n_wrong, 0)
 
 
 def _check_inputs(model: ModelSpec, sessions: list[Arrays], traces: list[list[StepTrace]]) -> list[Check]:
@@ -242,11 +290,8 @@ def _check_inputs(model: ModelSpec, sessions: list[Arrays], traces: list[list[St
     checks = []
     for encoder in model.encoders:
         expected = np.concatenate([session[f"input.{encoder.stage}"] for session in sessions])
-        found = [
-            np.stack([t.inputs[encoder.stage][0] for t in (one[0], one[-1]) if encoder.stage in t.inputs])
-            for one in traces
-            if one
-        ]
+        present = [[t for t in one if encoder.stage in t.inputs] for one in traces]
+        found = [np.stack([one[i].inputs[encoder.stage][0] for i in (0, -1)]) for one in present if one]
         joined = np.concatenate(found) if found else np.zeros(0)
         error = relative_error(joined, expected, float(expected.std()))
         checks.append(
@@ -274,13 +319,17 @@ def _check_features(
 
 
 def _output_errors(
-    golden: Golden, sessions: list[Arrays], streamed: list[dict[str, Floats]]
+    model: ModelSpec, golden: Golden, sessions: list[Arrays], streamed: list[dict[str, Floats]]
 ) -> dict[str, OutputError]:
-    errors = {}
-    for name in streamed[0]:
+    errors: dict[str, OutputError] = {}
+    for output in model.outputs:
+        name = output.name
         found = np.concatenate([one[name] for one in streamed])
         expected = np.concatenate([session[f"output.{name}"] for session in sessions]).astype(np.float64)
-        error = output_error(found, expected, golden.deviation[name])
+        if found.shape != expected.shape:
+            errors[name] = OutputError(max=np.inf, rms=np.inf)
+            continue
+        error = output_error(output, found, expected, golden.deviation[name])
         worst = relative_error(found, expected, golden.deviation[name])
         errors[name] = error.model_copy(update={"max": worst})
     return errors
@@ -297,18 +346,17 @@ def _check_offline(
     """Streaming against all steps at once, and the two controls."""
     model = setup.model
     tolerance = model.tolerances.parity if exact else model.tolerances.int8_drift
-    if any(not t.is_real for one in traces for t in one):
-        return [Check("streaming against offline", float("inf"), tolerance)]
     run_fusion = engine_fusion(model, setup.engines[model.fusion.stage])
     features = [_offline_features(setup, one) for one in traces]
+    present = [_presence(model, one) for one in traces]
     shifted = [{stage: np.roll(values, 1, axis=0) for stage, values in one.items()} for one in features]
     swapped = [_last_from(features[i], features[i - 1]) for i in range(len(features))]
     full = model.fusion.n_steps
 
     def worst(variant: list[Features], *, last_only: bool = False) -> float:
         error = 0.0
-        for one, expected in zip(variant, streamed, strict=True):
-            for name, values in offline_outputs(model, one, run_fusion).items():
+        for one, there, expected in zip(variant, present, streamed, strict=True):
+            for name, values in offline_outputs(model, one, there, run_fusion).items():
                 part = (
                     slice(-1, None)
                     if last_only
@@ -329,14 +377,22 @@ def _check_offline(
 
 
 def _offline_features(setup: PipelineSetup, traces: list[StepTrace]) -> Features:
-    """All steps of a session through each encoder, several at a time."""
+    """All steps of a session through each encoder, several at a time; zeros where absent."""
     features: Features = {}
-    for encoder in setup.model.encoders:
+    for encoder, present in zip(setup.model.encoders, _presence(setup.model, traces).values(), strict=True):
         engine, name = setup.engines[encoder.stage], encoder.input.name
-        steps = np.concatenate([trace.inputs[encoder.stage] for trace in traces])
-        parts = [engine.run({name: steps[i : i + _BATCH]}) for i in range(0, len(steps), _BATCH)]
-        features[encoder.stage] = np.concatenate([part[encoder.output.name] for part in parts])
+        rows = np.zeros((len(traces), *encoder.output.concrete(batch=1)[1:]), np.float32)
+        there = np.flatnonzero(present)
+        for part in np.split(there, range(_BATCH, len(there), _BATCH)):
+            if part.size:
+                steps = np.concatenate([traces[i].inputs[encoder.stage] for i in part])
+                rows[part] = engine.run({name: steps})[encoder.output.name]
+        features[encoder.stage] = rows
     return features
+
+
+def _presence(model: ModelSpec, traces: list[StepTrace]) -> Presence:
+    return {e.stage: np.array([e.stage in t.inputs for t in traces], np.bool_) for e in model.encoders}
 
 
 def _last_from(own: Features, other: Features) -> Features:
@@ -345,7 +401,8 @@ def _last_from(own: Features, other: Features) -> Features:
 
 def golden_errors(setup: PipelineSetup, golden: Golden, sessions: list[Arrays]) -> dict[str, OutputError]:
     """Errors of every output against PyTorch on the golden sessions."""
-    return _output_errors(golden, sessions, [_streamed(setup.model, play(setup, one)) for one in sessions])
+    model = setup.model
+    return _output_errors(model, golden, sessions, [_streamed(model, play(setup, one)) for one in sessions])
 
 
 def golden_sessions(golden: Golden, read: Callable[[str], Arrays]) -> list[Arrays]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edge_mer.errors import SpecMismatchError, UsageError
-from edge_mer.types.model import Encoder, FaceClip, LogMel, ModelSpec
+from edge_mer.types.model import Encoder, FaceClip, LogMel, ModelSpec, Signal
 from edge_mer.types.signals import Modality, StreamSpec
 
 
@@ -36,18 +36,36 @@ def chosen_streams(model: ModelSpec, specs: Iterable[StreamSpec]) -> dict[Modali
 
 def check_fits(encoder: Encoder, stream: StreamSpec) -> None:
     """Refuse a stream that would have to be converted in a way the model does not declare."""
-    unit, dtype = ("rgb24", "uint8") if isinstance(encoder.preprocess, FaceClip) else ("1", "float32")
-    if (stream.unit, stream.dtype) != (unit, dtype):
-        raise SpecMismatchError(
-            f"stream {stream.name} does not fit encoder {encoder.stage}",
-            expected=f"{dtype} in unit {unit!r}",
-            found=f"{stream.dtype} in unit {stream.unit!r}",
-        )
-    if isinstance(encoder.preprocess, LogMel):
-        rate_hz, to_hz = stream.rate_hz, encoder.preprocess.rate_hz
+    spec = encoder.preprocess
+    _check_unit(encoder, stream)
+    if isinstance(spec, LogMel):
+        rate_hz = stream.rate_hz
         if rate_hz is None or rate_hz != round(rate_hz) or not 1_000 <= rate_hz <= 384_000:
-            raise SpecMismatchError(
-                f"stream {stream.name} does not fit encoder {encoder.stage}",
-                expected=f"a whole rate from 1000 to 384000 Hz, to be resampled to {to_hz} Hz",
-                found="an irregular stream" if rate_hz is None else f"{rate_hz} Hz",
-            )
+            expected = f"a whole rate from 1000 to 384000 Hz, to be resampled to {spec.rate_hz} Hz"
+            raise _mismatch(encoder, stream, expected, _rate(stream))
+    if isinstance(spec, Signal):
+        if stream.rate_hz != spec.rate_hz:
+            raise _mismatch(encoder, stream, f"{spec.rate_hz} Hz", _rate(stream))
+        if len(stream.channels) != 1:
+            raise _mismatch(encoder, stream, "one channel", f"{len(stream.channels)} channels")
+
+
+def _check_unit(encoder: Encoder, stream: StreamSpec) -> None:
+    spec = encoder.preprocess
+    unit, dtype = "1", "float32"
+    if isinstance(spec, FaceClip):
+        unit, dtype = "rgb24", "uint8"
+    elif isinstance(spec, Signal):
+        unit = spec.unit
+    if (stream.unit, stream.dtype) != (unit, dtype):
+        found = f"{stream.dtype} in unit {stream.unit!r}"
+        raise _mismatch(encoder, stream, f"{dtype} in unit {unit!r}", found)
+
+
+def _rate(stream: StreamSpec) -> str:
+    return "an irregular stream" if stream.rate_hz is None else f"{stream.rate_hz} Hz"
+
+
+def _mismatch(encoder: Encoder, stream: StreamSpec, expected: str, found: str) -> SpecMismatchError:
+    what = f"stream {stream.name} does not fit encoder {encoder.stage}"
+    return SpecMismatchError(what, expected=expected, found=found)

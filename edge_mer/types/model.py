@@ -159,7 +159,24 @@ class LogMel(Declared):
         return self
 
 
-PreprocessSpec = Annotated[FaceClip | LogMel, Field(discriminator="kind")]
+class Signal(Declared):
+    """A piece of a biosignal: (channel = 1, sample), (value - mean) / std, nothing filtered.
+
+    Attributes:
+        rate_hz: Samples per second; a stream of another rate is refused.
+        unit: Physical unit of the stream; another one is refused.
+        mean: Subtracted from the values, in `unit`.
+        std: Divides them, in `unit`.
+    """
+
+    kind: Literal["signal"] = "signal"
+    rate_hz: int = Field(gt=0, le=100_000)
+    unit: Literal["uS", "mV", "degC", "1"]
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0)
+
+
+PreprocessSpec = Annotated[FaceClip | LogMel | Signal, Field(discriminator="kind")]
 
 MissingPolicy = Literal["mask", "zero_feature", "blank_input", "hold", "abstain"]
 """What stands in for a modality that is not there: its mask (the model has a `present` input), a
@@ -207,7 +224,7 @@ class Fusion(Declared):
         n_steps: Steps in a full window (L).
         inputs: One tensor per modality (batch, steps, feature) in the order of the encoders;
             with `has_present_input`, then "present" (batch, modality, steps) of bool.
-        outputs: One tensor (batch, steps) per output.
+        outputs: One tensor per output: (batch, steps), or (batch, steps, level) for levels.
         has_present_input: The model takes a mask of what is there.
         warm_up: Before L steps are there: "mask" (run, absent steps masked), "shorten" (run on
             fewer steps), or "withhold".
@@ -221,20 +238,53 @@ class Fusion(Declared):
     warm_up: Literal["mask", "shorten", "withhold"]
 
 
-class Output(Declared):
-    """One number that the model estimates.
+class AffectOutput(Declared):
+    """A dimension of affect: one number per step.
 
     Attributes:
         name: "valence" or "arousal".
-        kind: The part of a prediction it goes to.
         low: Smallest value; the raw output is clipped to it.
         high: Largest value.
     """
 
-    name: Literal["valence", "arousal"]
     kind: Literal["affect"] = "affect"
+    name: Literal["valence", "arousal"]
     low: float = -1.0
     high: float = 1.0
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of one step's raw output."""
+        return ()
+
+
+class PainOutput(Declared):
+    """Levels of pain in rising order: one logit per level and step.
+
+    Attributes:
+        scale: What the levels are those of, e.g. "biovid-bl-pa4".
+        levels: Their names; level k stands for the number k.
+    """
+
+    kind: Literal["pain"] = "pain"
+    name: Literal["pain"] = "pain"
+    scale: str
+    levels: tuple[str, ...] = Field(min_length=2, max_length=64)
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of one step's raw output."""
+        return (len(self.levels),)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> PainOutput:
+        if len(set(self.levels)) != len(self.levels):
+            raise ValueError(f"two levels of pain share a name: {', '.join(self.levels)}")
+        return self
+
+
+Output = Annotated[AffectOutput | PainOutput, Field(discriminator="kind")]
+"""What the model estimates."""
 
 
 class Tolerances(Declared):
@@ -295,6 +345,14 @@ class ModelSpec(Declared):
             raise ValueError(f"two stages share a name: {', '.join(self.stages)}")
         if len({encoder.modality for encoder in self.encoders}) != len(self.encoders):
             raise ValueError("two encoders read the same modality")
+        if len({output.name for output in self.outputs}) != len(self.outputs):
+            raise ValueError("two outputs share a name")
+        for tensor, output in zip(self.fusion.outputs, self.outputs, strict=True):
+            if tensor.shape[2:] != output.value_shape:
+                raise ValueError(
+                    f"output {output.name} takes {output.value_shape} numbers per step, "
+                    f"tensor {tensor.name} has {tensor.shape[2:]}"
+                )
         for encoder in self.encoders:
             if encoder.span <= 0:
                 raise ValueError(f"{encoder.stage}: a piece takes time, but its span is {encoder.span} s")

@@ -19,13 +19,29 @@ class Affect:
 
 
 @dataclass(frozen=True)
+class Pain:
+    """Pain on a scale of levels.
+
+    Attributes:
+        scale: What the levels are those of.
+        level_probs: Level -> probability, in rising order of pain; they add up to 1.
+        expected: Mean level under these probabilities, 0 to the number of levels - 1.
+    """
+
+    scale: str
+    level_probs: dict[str, float]
+    expected: float
+
+
+@dataclass(frozen=True)
 class ModalityStatus:
     """What was there of one modality in the last step.
 
     Attributes:
         present: Enough of it was there to count.
         coverage: Share of its span that was there, 0 to 1.
-        age_ms: From its newest datum to the end of the step; None when there was none.
+        age_ms: From its newest datum to the end of the step; negative where the model looks ahead,
+            None when there was none.
     """
 
     present: bool
@@ -75,6 +91,7 @@ class Prediction:
         status: Whether to trust it.
         reasons: Why the status is not "ok", in plain words joined by underscores.
         affect: Valence and arousal; None when withheld or not estimated by the model.
+        pain: Likewise.
         confidence: Calibrated probability of a class; None until measured.
         modalities: What was there.
         sync: How well the streams lie on each other.
@@ -98,7 +115,7 @@ class Prediction:
     engine: str
     precision: str
     bundle_id: str
-    pain: None = None
+    pain: Pain | None = None
     emotion: None = None
     confidence: float | None = field(default=None)
 

@@ -11,6 +11,19 @@ from numpy.typing import NDArray
 Modality = Literal["visual", "audio", "text", "eda", "ecg", "emg", "ppg", "rsp", "skt"]
 """What a stream carries. Rates in Hz, EDA in uS, ECG and EMG in mV, SKT in degC."""
 
+UNITS: dict[Modality, str] = {
+    "visual": "rgb24",
+    "audio": "1",
+    "text": "word",
+    "eda": "uS",
+    "ecg": "mV",
+    "emg": "mV",
+    "ppg": "1",
+    "rsp": "1",
+    "skt": "degC",
+}
+"""The unit of each modality's streams."""
+
 TimeBasis = Literal["driver", "arrival", "remote"]
 """Who stamped a chunk: the recording device or driver, this host on arrival, or a remote clock."""
 

@@ -147,7 +147,8 @@ def _encoder(spec: ModelSpec, stage: str) -> Encoder:
 def _encoder_feeds(spec: ModelSpec, stage: str, sessions: list[GoldenSession]) -> list[Arrays]:
     """Batches of 1 and 3 steps of every person."""
     name = _encoder(spec, stage).input.name
-    return [{name: one.steps[stage][part]} for one in sessions for part in (slice(0, 1), slice(2, 5))]
+    steps = [one.cut.tensors[stage][one.cut.present[stage]] for one in sessions]
+    return [{name: one[part]} for one in steps for part in (slice(0, 1), slice(2, 5))]
 
 
 def _fusion_feeds(spec: ModelSpec, sessions: list[GoldenSession]) -> list[Arrays]:

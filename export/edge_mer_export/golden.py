@@ -11,10 +11,11 @@ from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.golden import Arrays, RecordingDetector, session_arrays
 from edge_mer.runtime.proof import Features, offline_outputs
 from edge_mer.runtime.session import merged
+from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.sources.registry import open_source
 from edge_mer.types.model import FaceClip, ModelSpec
 from edge_mer_export.models.zoo import ZooModel
-from edge_mer_export.reference import encode, frame_indices, step_tensors, torch_fusion
+from edge_mer_export.reference import CutSession, cut_session, encode, frame_indices, torch_fusion
 
 EXTRA_STEPS = 4
 PEOPLE = (900, 901)
@@ -22,30 +23,31 @@ PEOPLE = (900, 901)
 
 @dataclass(frozen=True)
 class GoldenSession:
-    """A session as it is stored, and its step tensors, stage -> (steps, …)."""
+    """A session as it is stored, and cut into steps."""
 
     arrays: Arrays
-    steps: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
+    cut: CutSession
 
 
 def make_sessions(model: ZooModel) -> list[GoldenSession]:
-    """One session per simulated person, a few steps longer than the window."""
-    n_steps = model.spec.fusion.n_steps + EXTRA_STEPS
+    """One session per simulated person, a few steps longer than the window and what leads into it."""
+    n_steps = model.spec.fusion.n_steps + n_lead_in(model.spec) + EXTRA_STEPS
     return [_make_session(model, person, n_steps) for person in PEOPLE]
 
 
 def _make_session(model: ZooModel, person: int, n_steps: int) -> GoldenSession:
     spec = model.spec
-    raw = _record(f"sim:seed=11&person={person}&duration_s={float(spec.step * n_steps) + 0.2:.3f}")
+    raw = _record(simulated(spec, seed=11, person=person, n_steps=n_steps))
     detector = RecordingDetector(open_face_detector())
-    steps = step_tensors(spec, raw, n_steps, detector)
-    features: Features = {stage: encode(model, stage, tensors) for stage, tensors in steps.items()}
-    outputs = offline_outputs(spec, features, torch_fusion(model))
+    cut = cut_session(spec, raw, n_steps, detector)
+    features: Features = {e.stage: encode(model, e.stage, cut) for e in spec.encoders}
+    outputs = offline_outputs(spec, features, cut.present, torch_fusion(model))
     arrays = _only_used(spec, raw, n_steps) | detector.arrays()
-    arrays |= {f"input.{stage}": tensors[[0, -1]] for stage, tensors in steps.items()}
+    for stage, there in cut.present.items():
+        arrays |= {f"present.{stage}": there, f"input.{stage}": cut.tensors[stage][there][[0, -1]]}
     arrays |= {f"feature.{stage}": np.asarray(values, np.float32) for stage, values in features.items()}
     arrays |= {f"output.{name}": values.astype(np.float32) for name, values in outputs.items()}
-    return GoldenSession(arrays, steps)
+    return GoldenSession(arrays, cut)
 
 
 def _record(uri: str) -> Arrays:
@@ -64,7 +66,8 @@ def _only_used(spec: ModelSpec, raw: Arrays, n_steps: int) -> Arrays:
     for encoder in spec.encoders:
         modality, clip = encoder.modality, encoder.preprocess
         if isinstance(clip, FaceClip):
-            used = sorted({i for step in range(n_steps) for i in frame_indices(encoder, clip, raw, step)})
+            chosen = (frame_indices(encoder, clip, raw, step) for step in range(n_steps))
+            used = sorted({index for clip_of in chosen for index in clip_of if index is not None})
             kept |= {
                 f"{modality}.t_ns": raw[f"{modality}.t_ns"][used],
                 f"{modality}.data": raw[f"{modality}.data"][used],
@@ -85,7 +88,7 @@ def describe(model: ZooModel, sessions: list[GoldenSession]) -> Golden:
         name.removeprefix("output."): float(np.nanstd(np.concatenate([one.arrays[name] for one in sessions])))
         for name in names
     }
-    n_steps = len(next(iter(sessions[0].steps.values())))
+    n_steps = len(next(iter(sessions[0].cut.tensors.values())))
     return Golden(
         sessions=tuple(f"golden/session-{i}.npz" for i in range(len(sessions))),
         n_steps=n_steps,

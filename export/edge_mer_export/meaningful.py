@@ -18,11 +18,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.collect import collect
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
-from edge_mer.runtime.proof import offline_outputs
+from edge_mer.runtime.proof import Features, all_present, offline_outputs
+from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.sources.registry import open_source
 from edge_mer_export.engines import zero_engines
 from edge_mer_export.models.zoo import ZooModel
-from edge_mer_export.reference import encode_all, torch_fusion
+from edge_mer_export.reference import encode_steps, torch_fusion
 
 OUTPUT_DEVIATION = 0.3
 _BATCH = 8
@@ -33,8 +34,8 @@ Floats = NDArray[np.float32]
 def sessions(model: ZooModel, n_people: int, n_steps: int, first_person: int) -> list[list[StepTrace]]:
     """Step tensors of simulated people who sit there for `n_steps` steps each."""
     setup = PipelineSetup(model.spec, zero_engines(model.spec), open_face_detector())
-    duration_s = float(model.spec.step * n_steps) + 0.01
-    uris = [f"sim:seed=7&person={first_person + i}&duration_s={duration_s:.3f}" for i in range(n_people)]
+    n_steps += n_lead_in(model.spec)
+    uris = [simulated(model.spec, seed=7, person=first_person + i, n_steps=n_steps) for i in range(n_people)]
     return [[t for t in collect(setup, [open_source(uri)]) if t.is_real] for uri in uris]
 
 
@@ -68,15 +69,24 @@ def _calibrate_batchnorm(module: nn.Module, steps: Floats) -> None:
     module.eval()
 
 
+def _encode_all(model: ZooModel, traces: list[StepTrace]) -> Features:
+    """The features of a session whose every step is whole."""
+    return {
+        e.stage: encode_steps(model, e.stage, np.concatenate([trace.inputs[e.stage] for trace in traces]))
+        for e in model.spec.encoders
+    }
+
+
 def _scale_heads(model: ZooModel, seen: list[list[StepTrace]]) -> None:
     fusion = model.stages[model.spec.fusion.stage]
     run = torch_fusion(model)
-    outputs = [offline_outputs(model.spec, encode_all(model, one), run) for one in seen]
+    features = [_encode_all(model, one) for one in seen]
+    outputs = [offline_outputs(model.spec, one, all_present(one), run) for one in features]
     with torch.no_grad():
         for output in model.spec.outputs:
             values = np.concatenate([one[output.name] for one in outputs])
-            values = values[np.isfinite(values)]
+            values = values[np.isfinite(values).reshape(len(values), -1).all(axis=1)]
             last = cast(nn.Linear, fusion.get_submodule(model.last_layers[output.name]))
             scale = OUTPUT_DEVIATION / max(float(values.std()), 1e-9)
             last.weight.mul_(scale)
-            last.bias.sub_(float(values.mean())).mul_(scale)
+            last.bias.sub_(torch.from_numpy(values.mean(axis=0)).to(last.bias)).mul_(scale)

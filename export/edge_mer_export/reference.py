@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,16 +13,28 @@ from edge_mer.preprocess.audio import log_mel
 from edge_mer.preprocess.face import FaceDetector
 from edge_mer.preprocess.visual import FaceClipMaker
 from edge_mer.runtime.golden import Arrays
-from edge_mer.runtime.pipeline import StepTrace
-from edge_mer.runtime.proof import Features, RunFusion
-from edge_mer.types.model import Encoder, FaceClip, LogMel, ModelSpec, to_ns
+from edge_mer.runtime.proof import Features, Presence, RunFusion
+from edge_mer.types.model import Encoder, FaceClip, LogMel, ModelSpec, Signal, to_ns
 from edge_mer_export.models.zoo import ZooModel
 
 _BATCH = 8
 Floats = NDArray[np.float32]
 
 
-def step_tensors(spec: ModelSpec, session: Arrays, n_steps: int, detector: FaceDetector) -> dict[str, Floats]:
+@dataclass(frozen=True)
+class CutSession:
+    """A recorded session in steps.
+
+    Attributes:
+        tensors: Stage -> (steps, …), zero where absent.
+        present: Stage -> (steps,), False where a piece reaches too far before the session's start.
+    """
+
+    tensors: dict[str, Floats]
+    present: Presence
+
+
+def cut_session(spec: ModelSpec, session: Arrays, n_steps: int, detector: FaceDetector) -> CutSession:
     """Cut a whole recorded session into step tensors, by plain slicing.
 
     Args:
@@ -30,59 +44,93 @@ def step_tensors(spec: ModelSpec, session: Arrays, n_steps: int, detector: FaceD
         n_steps: Steps to cut.
         detector: Finds faces.
 
-    Returns:
-        Stage -> (steps, …).
-
     Raises:
-        DataError: Something is missing in a step.
+        DataError: Something is missing after the session's start.
     """
-    tensors = {}
+    tensors: dict[str, Floats] = {}
+    present: Presence = {}
     for encoder in spec.encoders:
         steps = np.zeros((n_steps, *encoder.input.concrete(batch=1)[1:]), np.float32)
+        there = np.zeros(n_steps, np.bool_)
         if isinstance(encoder.preprocess, FaceClip):
-            _cut_clips(encoder, encoder.preprocess, session, detector, steps)
+            _cut_clips(encoder, encoder.preprocess, session, detector, steps, there)
         else:
-            _cut_sound(encoder, encoder.preprocess, session, steps)
-        tensors[encoder.stage] = steps
-    return tensors
+            _cut_samples(encoder, encoder.preprocess, session, steps, there)
+        tensors[encoder.stage], present[encoder.stage] = steps, there
+    return CutSession(tensors, present)
 
 
 def _cut_clips(
-    encoder: Encoder, spec: FaceClip, session: Arrays, detector: FaceDetector, steps: Floats
+    encoder: Encoder,
+    spec: FaceClip,
+    session: Arrays,
+    detector: FaceDetector,
+    steps: Floats,
+    there: NDArray[np.bool_],
 ) -> None:
     maker = FaceClipMaker(spec, detector)
     for step, out in enumerate(steps):
-        frames = [
-            (int(session["visual.t_ns"][i]), session["visual.data"][i])
-            for i in frame_indices(encoder, spec, session, step)
-        ]
-        report = maker.make([(t_ns, np.asarray(pixels, np.uint8)) for t_ns, pixels in frames], out)
-        if report.coverage < 1:
+        chosen = frame_indices(encoder, spec, session, step)
+        report = maker.make([_frame(session, index) for index in chosen], out)
+        n_before = sum(index is None for index in chosen)
+        if report.coverage < 1 - n_before / len(chosen):
             raise DataError(
                 f"step {step} of a reference session lacks a face", found=f"coverage {report.coverage:.2f}"
             )
+        there[step] = report.coverage >= encoder.min_coverage
+        out[...] *= there[step]
 
 
-def frame_indices(encoder: Encoder, spec: FaceClip, session: Arrays, step: int) -> list[int]:
-    """For each frame of a clip the recorded frame nearest in time (the earlier of two as near)."""
+def _frame(session: Arrays, index: int | None) -> tuple[int, NDArray[np.uint8]] | None:
+    if index is None:
+        return None
+    return int(session["visual.t_ns"][index]), np.asarray(session["visual.data"][index], np.uint8)
+
+
+def frame_indices(encoder: Encoder, spec: FaceClip, session: Arrays, step: int) -> list[int | None]:
+    """For each frame of a clip the recorded frame nearest in time (the earlier of two as near).
+
+    None where the clip reaches before the session's start.
+    """
     end = encoder.period * (step + 1) + encoder.offset - spec.last_frame_before_end
     nominal_ns = [to_ns(end - spec.frame_interval * i) for i in reversed(range(spec.n_frames))]
     times_ns = session["visual.t_ns"].astype(np.int64)
-    return [int(np.argmin(np.abs(times_ns - t_ns))) for t_ns in nominal_ns]
+    nearest = [int(np.argmin(np.abs(times_ns - t_ns))) for t_ns in nominal_ns]
+    tolerance_ns = to_ns(spec.frame_tolerance)
+    return [
+        index if abs(int(times_ns[index]) - t_ns) <= tolerance_ns else None
+        for index, t_ns in zip(nearest, nominal_ns, strict=True)
+    ]
 
 
-def _cut_sound(encoder: Encoder, spec: LogMel, session: Arrays, steps: Floats) -> None:
+def _cut_samples(
+    encoder: Encoder, spec: LogMel | Signal, session: Arrays, steps: Floats, there: NDArray[np.bool_]
+) -> None:
     data = session[f"{encoder.modality}.data"].astype(np.float32).mean(axis=1, dtype=np.float32)
     n = int(encoder.span * spec.rate_hz)
     for step, out in enumerate(steps):
         stop = int((encoder.period * (step + 1) + encoder.offset) * spec.rate_hz)
-        if stop - n < 0 or stop > data.size:
+        if stop > data.size:
             raise DataError(f"step {step} of a reference session lacks {encoder.modality}")
-        log_mel(data[stop - n : stop], spec, out)
+        n_before = min(n, max(0, n - stop))
+        there[step] = 1 - n_before / n >= encoder.min_coverage
+        if not there[step]:
+            continue
+        piece = np.concatenate([np.zeros(n_before, np.float32), data[max(0, stop - n) : stop]])
+        if isinstance(spec, LogMel):
+            log_mel(piece, spec, out)
+        else:
+            out[0] = (piece - np.float32(spec.mean)) / np.float32(spec.std)
 
 
-def encode(model: ZooModel, stage: str, steps: Floats) -> Floats:
-    """All steps of a session through one encoder in PyTorch: (steps, …) -> (steps, feature)."""
+def encode(model: ZooModel, stage: str, cut: CutSession) -> Floats:
+    """All steps of a session through one encoder in PyTorch: (steps, feature), zero where absent."""
+    there = np.flatnonzero(cut.present[stage])
+    return _scattered(encode_steps(model, stage, cut.tensors[stage][there]), there, len(cut.present[stage]))
+
+
+def encode_steps(model: ZooModel, stage: str, steps: Floats) -> Floats:
+    """(n, …) through one encoder in PyTorch -> (n, feature)."""
     with torch.inference_mode():
         parts = [
             model.stages[stage](torch.from_numpy(steps[i : i + _BATCH])) for i in range(0, len(steps), _BATCH)
@@ -90,24 +138,22 @@ def encode(model: ZooModel, stage: str, steps: Floats) -> Floats:
     return np.asarray(torch.cat(parts).numpy(), np.float32)
 
 
-def encode_all(model: ZooModel, traces: list[StepTrace]) -> Features:
-    """The features of a session whose step tensors were traced."""
-    return {
-        e.stage: encode(model, e.stage, np.concatenate([trace.inputs[e.stage] for trace in traces]))
-        for e in model.spec.encoders
-    }
+def _scattered(rows: Floats, where: NDArray[np.intp], n: int) -> Floats:
+    all_rows = np.zeros((n, *rows.shape[1:]), np.float32)
+    all_rows[where] = rows
+    return all_rows
 
 
 def torch_fusion(model: ZooModel) -> RunFusion:
     """The window fusion in PyTorch as a function of one window."""
     fusion = model.stages[model.spec.fusion.stage]
 
-    def run(features: Features, present: NDArray[np.bool_]) -> dict[str, float]:
+    def run(features: Features, present: NDArray[np.bool_]) -> dict[str, NDArray[np.floating]]:
         tensors = [torch.from_numpy(np.array(values[np.newaxis], np.float32)) for values in features.values()]
         if model.spec.fusion.has_present_input:
             tensors.append(torch.from_numpy(present[np.newaxis].copy()))
         with torch.inference_mode():
             found = fusion(*tensors)
-        return {o.name: float(one[0, -1]) for o, one in zip(model.spec.outputs, found, strict=True)}
+        return {o.name: one[0, -1].numpy() for o, one in zip(model.spec.outputs, found, strict=True)}
 
     return run

@@ -6,13 +6,13 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from edge_mer.types.model import (
+    AffectOutput,
     Encoder,
     FaceClip,
     Fusion,
     LogMel,
     MissingPolicy,
     ModelSpec,
-    Output,
     TensorSpec,
 )
 
@@ -143,7 +143,7 @@ def tiny_model(
             has_present_input=warm_up == "mask",
             warm_up=warm_up,
         ),
-        "outputs": (Output(name="valence"), Output(name="arousal")),
+        "outputs": (AffectOutput(name="valence"), AffectOutput(name="arousal")),
         "intended_use": "Tests",
         "licence": "Apache-2.0",
     }

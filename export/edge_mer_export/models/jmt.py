@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 MODALITIES = ("audio", "visual")
-"""Order of the arguments, of `present`'s modality axis and of `absent_tokens`."""
+"""Order of the arguments and of `absent_tokens`; a biosignal takes the place of audio."""
 
 DEAD_KEYS = ("mm_transformer.final_encoder.*",)
 """Keys of a reference checkpoint that reach no output: a built but never called encoder (79 %)."""
@@ -170,7 +170,51 @@ def _regressor(d_model: int, width: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(nn.Linear(d_model, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 1))
 
 
-class JointMultimodalTransformer(nn.Module):
+class JointFeatures(nn.Module):
+    """One fused feature for every step of a window, from the features of two modalities.
+
+    Args:
+        d_model: Feature size D of both modalities.
+        d_ff: Hidden width of the encoders' feed-forward layers.
+        heads: Attention heads.
+        n_layers: Layers of each encoder.
+        present_input: A learned token of its modality can stand in for the normalised feature of an
+            absent step, so that attention needs no mask. Not in the paper.
+    """
+
+    def __init__(
+        self, d_model: int, d_ff: int, heads: int = 1, n_layers: int = 1, present_input: bool = False
+    ) -> None:
+        super().__init__()
+        self.mm_transformer = _JointFusion(d_model, d_ff, heads, n_layers)
+        self.absent_tokens: nn.Parameter | None = None
+        if present_input:
+            tokens = _unit_length(torch.randn(len(MODALITIES), d_model))  # (M, D)
+            self.absent_tokens = nn.Parameter(tokens)
+
+    def fuse(
+        self,
+        audio: Tensor,
+        visual: Tensor,
+        audio_present: Tensor | None = None,
+        visual_present: Tensor | None = None,
+    ) -> Tensor:
+        """Features (B, L, D) and what is present of them (B, L) of bool -> fused feature (B, L, D)."""
+        audio = self._stand_in(_unit_length(audio), audio_present, 0)  # (B, L, D)
+        visual = self._stand_in(_unit_length(visual), visual_present, 1)  # (B, L, D)
+        fused: Tensor = self.mm_transformer(visual, audio)  # (B, L, D)
+        return fused
+
+    def _stand_in(self, feature: Tensor, present: Tensor | None, modality: int) -> Tensor:
+        """Put the modality's token where its step is absent; what the feature holds there is unseen."""
+        if present is None:
+            return feature
+        if self.absent_tokens is None:
+            raise ValueError("this model has no `present` input: build it with present_input=True")
+        return torch.where(present.unsqueeze(-1), feature, self.absent_tokens[modality])  # (B, L, D)
+
+
+class JointMultimodalTransformer(JointFeatures):
     """Valence and arousal of every step of a window, from its audio and visual features.
 
     Args:
@@ -180,8 +224,7 @@ class JointMultimodalTransformer(nn.Module):
         n_layers: Layers of each encoder.
         head_width: Hidden width of the two regressors.
         dropout: Dropout in the regressors while training.
-        present_input: The model takes `present`: a learned token of its modality stands in for the
-            normalised feature of an absent step, so that attention needs no mask. Not in the paper.
+        present_input: The model takes `present` (see `JointFeatures`).
     """
 
     def __init__(
@@ -194,14 +237,9 @@ class JointMultimodalTransformer(nn.Module):
         dropout: float = 0.0,
         present_input: bool = False,
     ) -> None:
-        super().__init__()
-        self.mm_transformer = _JointFusion(d_model, d_ff, heads, n_layers)
+        super().__init__(d_model, d_ff, heads, n_layers, present_input)
         self.vregressor = _regressor(d_model, head_width, dropout)
         self.aregressor = _regressor(d_model, head_width, dropout)
-        self.absent_tokens: nn.Parameter | None = None
-        if present_input:
-            tokens = _unit_length(torch.randn(len(MODALITIES), d_model))  # (M, D)
-            self.absent_tokens = nn.Parameter(tokens)
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Estimate valence and arousal.
@@ -217,27 +255,6 @@ class JointMultimodalTransformer(nn.Module):
         audio_present, visual_present = (None, None) if present is None else (present[:, 0], present[:, 1])
         return self.regress(self.fuse(audio, visual, audio_present, visual_present))
 
-    def fuse(
-        self,
-        audio: Tensor,
-        visual: Tensor,
-        audio_present: Tensor | None = None,
-        visual_present: Tensor | None = None,
-    ) -> Tensor:
-        """Features (B, L, D) and what is present of them (B, L) of bool -> fused feature (B, L, D)."""
-        audio = self._stand_in(_unit_length(audio), audio_present, 0)  # (B, L, D)
-        visual = self._stand_in(_unit_length(visual), visual_present, 1)  # (B, L, D)
-        fused: Tensor = self.mm_transformer(visual, audio)  # (B, L, D)
-        return fused
-
     def regress(self, fused: Tensor) -> tuple[Tensor, Tensor]:
         """Fused feature (B, L, D) -> valence (B, L) and arousal (B, L)."""
         return self.vregressor(fused).squeeze(-1), self.aregressor(fused).squeeze(-1)
-
-    def _stand_in(self, feature: Tensor, present: Tensor | None, modality: int) -> Tensor:
-        """Put the modality's token where its step is absent; what the feature holds there is unseen."""
-        if present is None:
-            return feature
-        if self.absent_tokens is None:
-            raise ValueError("this model has no `present` input: build it with present_input=True")
-        return torch.where(present.unsqueeze(-1), feature, self.absent_tokens[modality])  # (B, L, D)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from edge_mer.types.model import Encoder, FaceClip, Fusion, LogMel, ModelSpec, Output, TensorSpec
+from edge_mer.types.model import AffectOutput, Encoder, FaceClip, Fusion, LogMel, ModelSpec, TensorSpec
 from edge_mer_export.models import jmt as fusion_net
 from edge_mer_export.models import r2plus1d, resnet_audio
 from edge_mer_export.models.jmt import JointMultimodalTransformer
@@ -58,7 +58,8 @@ class JmtFusionStage(JointMultimodalTransformer):
         return self.regress(self.fuse(audio, visual, audio_present, visual_present))
 
 
-def _visual(clip: FaceClip, step: Fraction, feature: int) -> Encoder:
+def visual_encoder(clip: FaceClip, step: Fraction, feature: int) -> Encoder:
+    """An encoder of one clip per step to a feature of the given size."""
     return Encoder(
         stage="visual",
         modality="visual",
@@ -67,7 +68,7 @@ def _visual(clip: FaceClip, step: Fraction, feature: int) -> Encoder:
             axes=("batch", "channel", "frame", "height", "width"),
             shape=("batch", 3, clip.n_frames, clip.size_px, clip.size_px),
         ),
-        output=_feature(feature),
+        output=feature_spec(feature),
         period=step,
         span=step,
         preprocess=clip,
@@ -83,14 +84,15 @@ def _audio(log_mel: LogMel, step: Fraction, feature: int) -> Encoder:
             axes=("batch", "channel", "mel", "column"),
             shape=("batch", 1, log_mel.n_mels, log_mel.width),
         ),
-        output=_feature(feature),
+        output=feature_spec(feature),
         period=step,
         span=step,
         preprocess=log_mel,
     )
 
 
-def _feature(size: int) -> TensorSpec:
+def feature_spec(size: int) -> TensorSpec:
+    """What an encoder gives: one feature of `size` numbers."""
     return TensorSpec(name="feature", axes=("batch", "feature"), shape=("batch", size))
 
 
@@ -157,9 +159,9 @@ def jmt() -> ZooModel:
         title="Joint multimodal transformer: valence and arousal from face and voice",
         source=SOURCE,
         step=step,
-        encoders=(_visual(clip, step, feature), _audio(_log_mel(107), step, feature)),
+        encoders=(visual_encoder(clip, step, feature), _audio(_log_mel(107), step, feature)),
         fusion=_fusion(16, feature, steps="steps", present=False, warm_up="shorten"),
-        outputs=(Output(name="valence"), Output(name="arousal")),
+        outputs=(AffectOutput(name="valence"), AffectOutput(name="arousal")),
         intended_use=(
             "Research on dimensional affect from face and voice, with the user's own weights. "
             "Not a medical device, and not for decisions about people."
@@ -187,9 +189,9 @@ def jmt_tiny() -> ZooModel:
         title="Joint multimodal transformer with small backbones: valence and arousal from face and voice",
         source=f"{SOURCE}; small backbones and the `present` input are edge-mer's own",
         step=step,
-        encoders=(_visual(clip, step, feature), _audio(_log_mel(27), step, feature)),
+        encoders=(visual_encoder(clip, step, feature), _audio(_log_mel(27), step, feature)),
         fusion=_fusion(n_steps, feature, steps=n_steps, present=True, warm_up="mask"),
-        outputs=(Output(name="valence"), Output(name="arousal")),
+        outputs=(AffectOutput(name="valence"), AffectOutput(name="arousal")),
         intended_use=(
             "Trials of the whole way from training to device, and research with weights that the user "
             "trains. Not a medical device, and not for decisions about people."

@@ -16,6 +16,7 @@ from edge_mer.types.model import ModelSpec
 MODELS = {
     "jmt": "edge_mer_export.models.spec_jmt:jmt",
     "jmt-tiny": "edge_mer_export.models.spec_jmt:jmt_tiny",
+    "pain-tiny": "edge_mer_export.models.spec_pain_tiny:pain_tiny",
 }
 
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from edge_mer.types.model import (
+    AffectOutput,
     Encoder,
     FaceClip,
     LogMel,
     ModelSpec,
-    Output,
     PreprocessSpec,
     Seconds,
     TensorSpec,
@@ -161,7 +161,7 @@ def test_a_present_input_is_an_input() -> None:
 
 
 def test_every_output_of_the_fusion_is_named() -> None:
-    refused("has 2 outputs, 1 are named", outputs=(Output(name="valence"),))
+    refused("has 2 outputs, 1 are named", outputs=(AffectOutput(name="valence"),))
 
 
 def test_two_stages_cannot_share_a_name() -> None:
