@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from edge_mer.bundle.manifest import SCHEMA_VERSION, Manifest, pretty
 from edge_mer.bundle.onnx_guard import inspect_onnx
 from edge_mer.errors import BundleError
+from edge_mer.types.signals import Modality
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
@@ -36,6 +37,49 @@ class Bundle:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
+
+    def __repr__(self) -> str:
+        return f"<Bundle {self.name} at {self.path}>"
+
+    @property
+    def name(self) -> str:
+        """The model's name, e.g. "jmt-tiny"."""
+        return self.manifest.model.name
+
+    @property
+    def bundle_id(self) -> str:
+        """What stands for all of it: "sha256:" and the hash of the manifest."""
+        return self.manifest.bundle_id
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What the model looks at, e.g. ("visual", "audio")."""
+        return self.manifest.model.modalities
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the model estimates, e.g. ("valence", "arousal")."""
+        return tuple(output.name for output in self.manifest.model.outputs)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The candidates, e.g. ("fp32", "int8-cpu"); not each of them runs on each device."""
+        return tuple(self.manifest.candidates)
+
+    @property
+    def step_s(self) -> float:
+        """Seconds between two predictions."""
+        return float(self.manifest.model.step)
+
+    @property
+    def window_s(self) -> float:
+        """Seconds that the model looks at for one prediction."""
+        return float(self.manifest.model.step * self.manifest.model.fusion.n_steps)
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds past the end of a step that the model must see before it can say anything of it."""
+        return float(self.manifest.model.latency)
 
     def read(self, name: str) -> bytes:
         """The bytes of one file, once their hash was found right.

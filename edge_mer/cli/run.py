@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edge_mer.bundle.read import Bundle, open_bundle
-from edge_mer.cli.common import detector_for, err, parse_missing
+from edge_mer.cli.common import err, parse_missing
 from edge_mer.clock import MonotonicClock
-from edge_mer.engine.onnxruntime import OrtOptions, available_threads
-from edge_mer.errors import UsageError
-from edge_mer.runtime.build import Choice, cached_choice
+from edge_mer.runtime.build import Choice
+from edge_mer.runtime.opening import open_all
 from edge_mer.runtime.session import SessionReport, run_session
-from edge_mer.runtime.setup import open_setup
-from edge_mer.sinks.base import Sink
-from edge_mer.sinks.registry import open_sink
-from edge_mer.sources.base import Source
-from edge_mer.sources.registry import open_source
 
 
 def run(
@@ -51,54 +43,20 @@ def run(
 ) -> None:
     """Run a bundle on sources and write predictions."""
     policies = parse_missing(missing)
-    sources = [open_source(uri) for uri in source]
-    sinks = [open_sink(uri) for uri in sink]
-    _refuse_to_overwrite(sinks, sources, bundle)
-    opened = open_bundle(bundle)
-    choice = _choose(opened, precision)
-    detector = detector_for(opened.manifest.model, face_detector)
-    setup = open_setup(opened, choice.precision, detector, choice.options, policies)
+    opened = open_all(
+        bundle, source, sink, precision=precision, missing=policies, face_detector=face_detector
+    )
+    if not opened.was_built:
+        err.print("No engine was built for this bundle here: running fp32. Next: edge-mer build-engine.")
     report = SessionReport()
     try:
-        run_session(setup, sources, sinks, MonotonicClock(), report, fast=fast)
+        run_session(opened.setup, opened.sources, opened.sinks, MonotonicClock(), report, fast=fast)
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python would complain again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         if report.n_predictions:
-            _summarise(report, choice)
-
-
-def _refuse_to_overwrite(sinks: Sequence[Sink], sources: Sequence[Source], bundle: Path) -> None:
-    """No sink may take the place of another one, of a recording that is played, or of the bundle."""
-    taken = {
-        Path(s.uri.removeprefix("file:")).expanduser().resolve() for s in sources if s.uri.startswith("file:")
-    }
-    for sink in sinks:
-        if sink.target is None:
-            continue
-        if sink.target in taken or sink.target.is_relative_to(bundle.resolve()):
-            raise UsageError(
-                f"cannot write {sink.target}",
-                found="it is a source, another sink or in the bundle",
-                hint="name another file",
-            )
-        taken.add(sink.target)
-
-
-def _choose(bundle: Bundle, precision: str | None) -> Choice:
-    if precision is not None:
-        if precision not in bundle.manifest.candidates:
-            known = ", ".join(bundle.manifest.candidates)
-            raise UsageError(
-                f"bundle {bundle.path} has no precision {precision!r}", expected=f"one of {known}"
-            )
-        return Choice(precision, OrtOptions(threads=available_threads()))
-    built = cached_choice(bundle)
-    if built is not None:
-        return built
-    err.print("No engine was built for this bundle here: running fp32. Next: edge-mer build-engine.")
-    return Choice("fp32", OrtOptions(threads=available_threads()))
+            _summarise(report, opened.choice)
 
 
 def _summarise(report: SessionReport, choice: Choice) -> None:

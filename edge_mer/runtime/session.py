@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from edge_mer.clock import NS_PER_S, Clock
-from edge_mer.errors import DataError, EdgeMerError
+from edge_mer.clock import Clock
+from edge_mer.errors import DataError, EdgeMerError, UsageError
+from edge_mer.runtime.arrivals import as_they_come, check_chunk, end_ns, never, since_start, wait_until
+from edge_mer.runtime.arrivals import merged as merged  # proofs and calibration play recordings too
 from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup
 from edge_mer.sinks.base import Sink
 from edge_mer.sources.base import Source
 from edge_mer.types.predictions import Prediction
-from edge_mer.types.signals import Chunk
-
-_READ_TIMEOUT_MS = 200
+from edge_mer.types.signals import Chunk, StreamSpec
 
 
 @dataclass
@@ -25,11 +25,14 @@ class SessionReport:
         n_by_status: Predictions per status.
         n_by_reason: Predictions per reason.
         counters: What the pipeline counted.
+        start_ns: The clock's time at the session's zero; None before it starts, and when a
+            recording is played as fast as it goes.
     """
 
     n_by_status: Counter[str] = field(default_factory=Counter)
     n_by_reason: Counter[str] = field(default_factory=Counter)
     counters: Counters = field(default_factory=Counters)
+    start_ns: int | None = None
 
     @property
     def n_predictions(self) -> int:
@@ -42,6 +45,29 @@ class SessionReport:
         self.n_by_reason.update(prediction.reasons)
 
 
+def _nothing(*_: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class SessionHooks:
+    """Who else is told, and asked, while a session runs; all on the thread that runs it.
+
+    Attributes:
+        on_start: Called once sources and sinks are open, before the first chunk is read.
+        on_prediction: Called with each prediction after the sinks took it.
+        should_stop: Asked between two chunks, and at least every `READ_TIMEOUT_MS`.
+    """
+
+    on_start: Callable[[], None] = _nothing
+    on_prediction: Callable[[Prediction], None] = _nothing
+    should_stop: Callable[[], bool] = never
+
+
+def is_live(sources: Iterable[Source]) -> bool:
+    """Whether there is a sensor among them, which cannot wait."""
+    return any(source.is_live for source in sources)
+
+
 def run_session(
     setup: PipelineSetup,
     sources: Sequence[Source],
@@ -50,8 +76,9 @@ def run_session(
     report: SessionReport,
     *,
     fast: bool,
+    hooks: SessionHooks | None = None,
 ) -> None:
-    """Play the sources to their end, or until interrupted.
+    """Play the sources to their end, or until interrupted or stopped.
 
     Args:
         setup: Model and engines.
@@ -60,32 +87,52 @@ def run_session(
         clock: Where the time comes from.
         report: Filled on the way, so that it tells of an interrupted session too.
         fast: Do not wait for the time at which a recording's data would have come.
+        hooks: Who else is told of predictions, and may stop the session.
 
     Raises:
         DataError: A source cannot be used, or there was not even one step in it.
         UsageError: A sink cannot be written to, or the streams do not fit the model.
     """
+    failure: BaseException | None = None
     try:
+        _check_pace(sources, fast=fast)
         _ensure_all_ready(sources)
         for sink in sinks:
             sink.open()
-        _play(setup, sources, sinks, clock, report, fast=fast)
-    except (KeyboardInterrupt, BrokenPipeError):
-        _close(sinks)
-        raise
-    except BaseException:
-        for sink in sinks:
-            sink.abandon()
-        raise
-    finally:
-        for source in sources:
-            source.ensure_stopped()
-    _close(sinks)
+        _play(setup, sources, sinks, clock, report, hooks or SessionHooks(), fast=fast)
+    except BaseException as error:  # raised again once everything is released
+        failure = error
+    is_whole = failure is None or isinstance(failure, (KeyboardInterrupt, BrokenPipeError))
+    endings = [source.ensure_stopped for source in sources]
+    endings += [sink.close if is_whole else sink.abandon for sink in sinks]
+    failure = _end_all(endings, failure)
+    if failure is not None:
+        raise failure
 
 
-def _close(sinks: Sequence[Sink]) -> None:
-    for sink in sinks:
-        sink.close()
+def _end_all(endings: Iterable[Callable[[], None]], failure: BaseException | None) -> BaseException | None:
+    """Carry out every ending, whatever the others do; the first failure is the one that counts."""
+    for end in endings:
+        try:
+            end()
+        except Exception as error:
+            failure = failure or error
+    return failure
+
+
+def _check_pace(sources: Sequence[Source], *, fast: bool) -> None:
+    live = [source.uri for source in sources if source.is_live]
+    if live and fast:
+        raise UsageError(
+            f"{', '.join(live)}: a live source cannot be played as fast as it goes",
+            hint="leave out fast, or play a recording",
+        )
+    if live and len(live) < len(sources):
+        recorded = ", ".join(source.uri for source in sources if not source.is_live)
+        raise UsageError(
+            f"live and recorded sources have no time in common: {', '.join(live)} and {recorded}",
+            expected="only live sources, or only recordings",
+        )
 
 
 def _ensure_all_ready(sources: Sequence[Source]) -> None:
@@ -108,21 +155,22 @@ def _play(
     sinks: Sequence[Sink],
     clock: Clock,
     report: SessionReport,
+    hooks: SessionHooks,
     *,
     fast: bool,
 ) -> None:
-    start_ns = None if fast else clock.now_ns()
-    specs = [spec for source in sources for spec in source.specs]
-    pipeline = Pipeline(setup, specs, clock, start_ns)
+    report.start_ns = None if fast else clock.now_ns()
+    specs = {spec.name: spec for source in sources for spec in source.specs}
+    pipeline = Pipeline(setup, [spec for source in sources for spec in source.specs], clock, report.start_ns)
     report.counters = pipeline.counters
-    rates = {spec.name: spec.rate_hz for spec in specs}
     for source in sources:
         source.start()
-    for chunk in merged(sources):
-        if start_ns is not None:
-            clock.sleep_until_ns(start_ns + _end_ns(chunk, rates[chunk.stream]))
-        _hand_on(pipeline.push(chunk), sinks, report)
-    _hand_on(pipeline.finish(), sinks, report)
+    hooks.on_start()
+    for chunk in _timed_chunks(sources, specs, clock, report.start_ns, hooks.should_stop):
+        _hand_on(pipeline.push(chunk), sinks, report, hooks)
+    if hooks.should_stop():
+        return
+    _hand_on(pipeline.finish(), sinks, report, hooks)
     if report.n_predictions == 0:
         raise DataError(
             f"{', '.join(source.uri for source in sources)}: not even one step of model {setup.model.name}",
@@ -130,30 +178,33 @@ def _play(
         )
 
 
-def _hand_on(predictions: list[Prediction], sinks: Sequence[Sink], report: SessionReport) -> None:
+def _timed_chunks(
+    sources: Sequence[Source],
+    specs: dict[str, StreamSpec],
+    clock: Clock,
+    start_ns: int | None,
+    should_stop: Callable[[], bool],
+) -> Iterator[Chunk]:
+    """Chunks on the session's own time, each not before a device could have delivered it."""
+    live = is_live(sources)
+    for chunk in as_they_come(sources, should_stop) if live else merged(sources, should_stop):
+        check_chunk(chunk, specs)
+        timed: Chunk | None = chunk
+        if live and start_ns is not None:
+            timed = since_start(chunk, start_ns, clock)
+        elif start_ns is not None:
+            wait_until(clock, start_ns + end_ns(chunk, specs[chunk.stream].rate_hz), should_stop)
+        if should_stop():
+            return
+        if timed is not None:
+            yield timed
+
+
+def _hand_on(
+    predictions: list[Prediction], sinks: Sequence[Sink], report: SessionReport, hooks: SessionHooks
+) -> None:
     for prediction in predictions:
         report.count(prediction)
         for sink in sinks:
             sink.write(prediction)
-
-
-def _end_ns(chunk: Chunk, rate_hz: float | None) -> int:
-    """When a device could have delivered the chunk: after its last sample."""
-    if chunk.modality == "visual" or rate_hz is None:
-        return chunk.t_ns
-    return chunk.t_ns + int(chunk.n_samples * NS_PER_S / rate_hz)
-
-
-def merged(sources: Sequence[Source]) -> Iterator[Chunk]:
-    """The chunks of several recordings in order of capture."""
-    heads: dict[int, Chunk] = {}
-    while True:
-        for index, source in enumerate(sources):
-            while index not in heads and not source.ended:
-                chunk = source.read(_READ_TIMEOUT_MS)
-                if chunk is not None:
-                    heads[index] = chunk
-        if not heads:
-            return
-        first = min(heads, key=lambda index: heads[index].t_ns)
-        yield heads.pop(first)
+        hooks.on_prediction(prediction)

@@ -1,0 +1,179 @@
+"""From what a user names to what a session runs on: shared by `edge-mer run` and the Python API."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from edge_mer.bundle.read import Bundle, open_bundle
+from edge_mer.engine.onnxruntime import OrtOptions, available_threads
+from edge_mer.errors import UsageError
+from edge_mer.preprocess.face_detectors import open_face_detector
+from edge_mer.runtime.build import Choice, cached_choice
+from edge_mer.runtime.pipeline import PipelineSetup
+from edge_mer.runtime.setup import looks_at_faces, open_setup
+from edge_mer.sinks.base import Sink
+from edge_mer.sinks.registry import open_sink
+from edge_mer.sources.base import Source
+from edge_mer.sources.registry import open_source
+from edge_mer.types.model import MissingPolicy
+from edge_mer.types.signals import Modality
+
+Policies = Mapping[str, str] | Mapping[Modality, MissingPolicy]
+"""Modality -> policy, in words that a user may have written."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Everything that a session runs on.
+
+    Attributes:
+        bundle: What runs.
+        setup: Its model and engines.
+        sources: Not yet opened.
+        sinks: Not yet opened.
+        choice: Precision and engine options.
+        was_built: `build-engine` made the choice here, or the user did; False: fp32 for want of one.
+    """
+
+    bundle: Bundle
+    setup: PipelineSetup
+    sources: tuple[Source, ...]
+    sinks: tuple[Sink, ...]
+    choice: Choice
+    was_built: bool = True
+
+
+def open_all(
+    bundle: Bundle | Path,
+    sources: Sequence[str | Source],
+    sinks: Sequence[str | Sink] = (),
+    *,
+    precision: str | None = None,
+    missing: Policies | None = None,
+    face_detector: Path | None = None,
+) -> Opened:
+    """Find sources and sinks, choose an engine and open it; nothing is read or written yet.
+
+    Args:
+        bundle: The bundle, or its folder.
+        sources: URIs or sources.
+        sinks: URIs or sinks.
+        precision: The candidate to run instead of the one that `build-engine` chose here.
+        missing: Modality -> policy, replacing the declared ones.
+        face_detector: YuNet's ONNX file; without it OpenCV's cascades find faces.
+
+    Raises:
+        UsageError: An unknown source, sink, precision or policy, or a sink that would overwrite.
+        BundleError: The bundle is broken or altered.
+        MissingError: An engine or a file that is needed is not there.
+    """
+    _refuse_text(sources, "sources", "file:clip.mp4")
+    _refuse_text(sinks, "sinks", "jsonl:out.jsonl")
+    found_sources = tuple(_source(one) for one in sources)
+    found_sinks = tuple(_sink(one) for one in sinks)
+    if not found_sources:
+        raise UsageError("a session needs a source", expected="one or more, e.g. file:clip.mp4")
+    policies = checked_policies(missing or {})
+    refuse_to_overwrite(found_sinks, found_sources, bundle.path if isinstance(bundle, Bundle) else bundle)
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    choice, was_built = choose(opened, precision)
+    model = opened.manifest.model
+    detector = open_face_detector(face_detector) if looks_at_faces(model) else None
+    setup = open_setup(opened, choice.precision, detector, choice.options, policies)
+    return Opened(opened, setup, found_sources, found_sinks, choice, was_built)
+
+
+def choose(bundle: Bundle, precision: str | None) -> tuple[Choice, bool]:
+    """How to run a bundle here: as asked for, else as `build-engine` chose, else in fp32.
+
+    Returns:
+        The choice, and False when it is fp32 because `build-engine` was never run here.
+
+    Raises:
+        UsageError: The bundle has no such precision.
+    """
+    threads = OrtOptions(threads=available_threads())
+    if precision is None:
+        built = cached_choice(bundle)
+        return (Choice("fp32", threads), False) if built is None else (built, True)
+    if precision not in bundle.manifest.candidates:
+        known = ", ".join(bundle.manifest.candidates)
+        raise UsageError(f"bundle {bundle.path} has no precision {precision!r}", expected=f"one of {known}")
+    return Choice(precision, threads), True
+
+
+def checked_policies(missing: Policies) -> dict[Modality, MissingPolicy]:
+    """The same, once each word of it is known.
+
+    Raises:
+        UsageError: No such modality or policy.
+    """
+    modalities = {name: name for name in get_args(Modality)}
+    policies = {name: name for name in get_args(MissingPolicy)}
+    checked: dict[Modality, MissingPolicy] = {}
+    for modality, policy in missing.items():
+        if modality not in modalities or policy not in policies:
+            raise UsageError(
+                f"missing {modality!r}: {policy!r} is not a policy",
+                expected=f"one of {', '.join(policies)} for a modality such as audio",
+            )
+        checked[modalities[modality]] = policies[policy]
+    return checked
+
+
+def refuse_to_overwrite(sinks: Sequence[Sink], sources: Sequence[Source], bundle: Path) -> None:
+    """No sink may take the place of another one, of a recording that is played, or of the bundle.
+
+    Raises:
+        UsageError: One would.
+    """
+    taken = {
+        Path(s.uri.removeprefix("file:")).expanduser().resolve() for s in sources if s.uri.startswith("file:")
+    }
+    for sink in sinks:
+        target = None if sink.target is None else sink.target.resolve()
+        if target is None:
+            continue
+        if target in taken or target.is_relative_to(bundle.resolve()):
+            raise UsageError(
+                f"cannot write {target}",
+                found="it is a source, another sink or in the bundle",
+                hint="name another file",
+            )
+        taken.add(target)
+
+
+def _refuse_text(given: Sequence[object], name: str, example: str) -> None:
+    if isinstance(given, str):
+        raise UsageError(
+            f"{name} is one text", expected=f'a list, e.g. {name}=["{example}"]', found=repr(given)
+        )
+
+
+def _source(one: str | Source) -> Source:
+    if isinstance(one, str):
+        return open_source(one)
+    verbs = ("ensure_ready", "start", "read", "ensure_stopped")
+    _refuse_unless_it_has(one, "source", ("uri", "is_live", "specs", "ended", *verbs))
+    return one
+
+
+def _sink(one: str | Sink) -> Sink:
+    if isinstance(one, str):
+        return open_sink(one)
+    _refuse_unless_it_has(one, "sink", ("target", "open", "write", "close", "abandon"))
+    return one
+
+
+def _refuse_unless_it_has(one: object, kind: str, names: Sequence[str]) -> None:
+    nothing = object()  # asked for statically: a property may not be ready to answer yet
+    if absent := [name for name in names if inspect.getattr_static(one, name, nothing) is nothing]:
+        raise UsageError(
+            f"{one!r} is no {kind}",
+            expected=f"a URI, or an object with {', '.join(names)}",
+            found=f"it has no {', '.join(absent)}",
+        )
