@@ -1,0 +1,94 @@
+"""`edge-mer evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_mer.bundle.read import open_bundle
+from edge_mer.cli.common import detector_for, err, out, progress, table
+from edge_mer.errors import UsageError
+from edge_mer.labels.manifest import Recording, read_manifest
+from edge_mer.labels.problems import demand, summary
+from edge_mer.runtime.labelled import check, ranges_of
+from edge_mer.types.model import ModelSpec
+from edge_mer_calibration.evaluation import Evaluation, evaluate_bundle, simulated_people
+from edge_mer_calibration.metrics import Estimate
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="A manifest (CSV or JSON lines) of labelled recordings. Default: simulated people."
+        ),
+    ] = None,
+    people: Annotated[int, typer.Option(min=2, help="How many simulated people.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each simulated person.")] = 75,
+    precision: Annotated[list[str], typer.Option(help="Judge only this candidate; may be repeated.")] = [],  # noqa: B006
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the numbers to this file too.")
+    ] = None,
+    face_detector: Annotated[
+        Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
+    ] = None,
+) -> None:
+    """Hold a bundle's estimates against labels."""
+    opened = open_bundle(bundle)
+    model = opened.manifest.model
+    recordings = simulated_people(model, people, steps) if data is None else _recordings(data, model)
+    with progress() as say:
+        found = evaluate_bundle(opened, detector_for(model, face_detector), recordings, precision, say)
+    _show(found)
+    if json_file is not None:
+        _write(found, json_file)
+
+
+def _recordings(data: Path, model: ModelSpec) -> list[Recording]:
+    """The manifest's recordings of the split "test", or all where it has none."""
+    recordings, problems = read_manifest(data)
+    problems = [*problems, *check(recordings, ranges_of(model))]
+    demand(problems, f"recordings of {data}")
+    if told := summary(problems):
+        err.print(told)
+    held_out = [one for one in recordings if one.split == "test"]
+    chosen = held_out or recordings
+    if len({one.person for one in chosen}) < 2:
+        raise UsageError("an evaluation needs at least two people", expected="two or more", found="one")
+    return chosen
+
+
+def _show(found: Evaluation) -> None:
+    names = list(found.rows[0].ccc)
+    rows = [
+        [row.precision, " + ".join(row.modalities), *(written(row.ccc[name]) for name in names)]
+        for row in found.rows
+    ]
+    for precision, gains in found.gain.items():
+        rows.append(
+            [precision, "fusion minus best single", *(written(gains[name], sign=True) for name in names)]
+        )
+    out.print(table(["precision", "what is there", *(f"CCC {name}" for name in names)], rows))
+    out.print(
+        f"\n{found.n_people} people, {found.rows[0].n_steps} steps; "
+        "in brackets 95 % intervals, by drawing whole people again."
+    )
+
+
+def written(one: Estimate, *, sign: bool = False) -> str:
+    """A number with its interval, e.g. "0.81 [0.77, 0.84]"."""
+    form = "+.3f" if sign else ".3f"
+    return f"{one.value:{form}} [{one.low:{form}}, {one.high:{form}}]"
+
+
+def _write(found: Evaluation, file: Path) -> None:
+    unfinished = file.with_name(f"{file.name}.part")
+    try:
+        unfinished.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(file)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}", found=str(error)) from error

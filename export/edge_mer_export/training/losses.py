@@ -1,0 +1,61 @@
+"""Losses of the published systems.
+
+Shape letters: N sample, K level.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from edge_mer.types.model import Output, PainOutput
+
+_EPSILON = 1e-8
+
+
+def ccc_loss(found: Tensor, truth: Tensor) -> Tensor:
+    """1 - concordance correlation (Lin 1989), as the joint multimodal transformer is trained with.
+
+    Args:
+        found: (N,) estimates.
+        truth: (N,) labels.
+
+    Returns:
+        Between 0 (equal) and 2.
+    """
+    covariance = ((found - found.mean()) * (truth - truth.mean())).mean()
+    spread = found.var(correction=0) + truth.var(correction=0) + (found.mean() - truth.mean()).square()
+    return 1 - 2 * covariance / (spread + _EPSILON)
+
+
+def level_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy against levels; a truth between two levels is shared between them.
+
+    Args:
+        logits: (N, K).
+        truth: (N,) in levels, 0 to K - 1.
+
+    Returns:
+        Mean over the samples, in nats.
+    """
+    lower = truth.floor().clamp(0, logits.shape[-1] - 2)  # (N,)
+    share = (truth - lower).unsqueeze(-1)  # (N, 1)
+    log_p = torch.log_softmax(logits, dim=-1)  # (N, K)
+    index = lower.long().unsqueeze(-1)  # (N, 1)
+    both = log_p.gather(-1, index) * (1 - share) + log_p.gather(-1, index + 1) * share  # (N, 1)
+    return -both.mean()
+
+
+def loss_of(output: Output, found: Tensor, truth: Tensor) -> Tensor:
+    """The published loss for this kind of output.
+
+    Args:
+        output: What the model declares.
+        found: (N, *value_shape) raw outputs.
+        truth: (N,) labels; NaN = none, which counts for nothing.
+    """
+    labelled = torch.isfinite(truth)
+    if not labelled.any():
+        return found.sum() * 0
+    found, truth = found[labelled], truth[labelled]
+    return level_loss(found, truth) if isinstance(output, PainOutput) else ccc_loss(found, truth)

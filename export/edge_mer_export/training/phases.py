@@ -1,0 +1,284 @@
+"""What is trained in each phase: batches, forward pass, validation.
+
+Shape letters: N sample, M modality, L step, D feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edge_mer.postprocess.decode import expected
+from edge_mer.runtime.proof import concordance
+from edge_mer.types.model import Encoder, Output
+from edge_mer_export.models.zoo import ZooModel
+from edge_mer_export.training.augment import augmented
+from edge_mer_export.training.losses import loss_of
+from edge_mer_export.training.recipe import FusionPhase, Phase
+from edge_mer_export.training.sessions import Session
+
+_BATCH = 256
+Scores = dict[str, float]
+"""Output -> concordance with the labels of people who were not learned from."""
+
+
+class Task(Protocol):
+    """A phase's network and data."""
+
+    @property
+    def name(self) -> str:
+        """Of the phase."""
+        ...
+
+    @property
+    def phase(self) -> Phase:
+        """How it is trained."""
+        ...
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained, in place."""
+        ...
+
+    def losses(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """The loss of each batch of one epoch."""
+        ...
+
+    def scores(self) -> Scores:
+        """How well it does on the people to choose by."""
+        ...
+
+
+class _Headed(nn.Module):
+    """An encoder with one small head per output, which is thrown away afterwards."""
+
+    def __init__(self, encoder: nn.Module, width: int, outputs: Sequence[Output], dropout: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleList([nn.Linear(width, max(1, *o.value_shape, 1)) for o in outputs])
+        self._shapes = [output.value_shape for output in outputs]
+
+    def forward(self, steps: Tensor) -> list[Tensor]:
+        """(N, …) -> one (N, *value_shape) per output."""
+        feature = self.dropout(self.encoder(steps))  # (N, D)
+        return [head(feature).reshape(-1, *s) for head, s in zip(self.heads, self._shapes, strict=True)]
+
+
+class BackboneTask:
+    """One encoder alone, on single steps.
+
+    Args:
+        model: The model whose encoder is trained, in place.
+        encoder: Which one.
+        phase: How.
+        train: Sessions to learn from.
+        valid: Sessions to choose by.
+    """
+
+    def __init__(
+        self, model: ZooModel, encoder: Encoder, phase: Phase, train: list[Session], valid: list[Session]
+    ) -> None:
+        self.name, self.phase = encoder.stage, phase
+        self._encoder, self._outputs = encoder, model.spec.outputs
+        width = int(encoder.output.shape[-1])
+        self.network = _Headed(model.stages[encoder.stage], width, model.spec.outputs, phase.dropout)
+        self._train, self._train_labels = self._gather(train)
+        self._valid, self._valid_labels = self._gather(valid)
+
+    def _gather(self, sessions: list[Session]) -> tuple[Tensor, list[Tensor]]:
+        stage = self._encoder.stage
+        steps = np.concatenate([one.steps[stage][one.present[stage]] for one in sessions])
+        labels = [
+            torch.from_numpy(np.concatenate([one.labels[o.name][one.present[stage]] for one in sessions]))
+            for o in self._outputs
+        ]
+        return torch.from_numpy(steps), labels
+
+    def losses(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """The loss of each batch of one epoch."""
+        order = _drawn(len(self._train), self.phase, generator)
+        for part in _parts(order, self.phase.batch_size):
+            if len(part) < 2:
+                continue
+            steps = augmented(self._train[part].float(), self._encoder.preprocess, generator)
+            found = self.network(steps)
+            yield _total(self._outputs, found, [labels[part] for labels in self._train_labels])
+
+    def scores(self) -> Scores:
+        """How well single steps do on the people to choose by."""
+        parts = [self.network(part.float()) for part in _parts(self._valid, _BATCH)]
+        found = [torch.cat(one) for one in zip(*parts, strict=True)]
+        return _scores(self._outputs, found, self._valid_labels)
+
+
+class FusionTask:
+    """The fusion on windows of the trained backbones' features.
+
+    Args:
+        model: The model whose fusion is trained, in place; its encoders are left as they are.
+        phase: How.
+        train: Sessions to learn from.
+        valid: Sessions to choose by.
+    """
+
+    def __init__(
+        self, model: ZooModel, phase: FusionPhase, train: list[Session], valid: list[Session]
+    ) -> None:
+        self.name, self.phase = model.spec.fusion.stage, phase
+        self._fusion_phase = phase
+        self._spec = model.spec
+        self.network = model.stages[self.name]
+        for module in self.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = phase.dropout
+        self._train = _Windows(model, train)
+        self._valid = _Windows(model, valid)
+
+    def losses(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """The loss of each batch of one epoch."""
+        order = _drawn(self._train.n, self.phase, generator)
+        for part in _parts(order, self.phase.batch_size):
+            if len(part) < 2:
+                continue
+            features, present, labels = self._train.cut(part)
+            if self._spec.fusion.has_present_input:
+                present = _with_gaps(present, self._fusion_phase, generator)
+            yield _total(self._spec.outputs, self._run(features, present), labels)
+
+    def scores(self) -> Scores:
+        """How well all modalities together do on the people to choose by."""
+        return self.scores_of(self._spec.modalities)
+
+    def scores_of(self, modalities: Sequence[str]) -> Scores:
+        """How well a subset of the modalities does, the others being missing."""
+        keep = torch.tensor([modality in modalities for modality in self._spec.modalities])  # (M,)
+        found: list[list[Tensor]] = []
+        labels: list[list[Tensor]] = []
+        for part in _parts(torch.arange(self._valid.n), _BATCH):
+            features, present, truth = self._valid.cut(part)
+            present = present & keep[:, None]
+            seen = present.any(dim=1).any(dim=1)
+            features = [one[seen] for one in features]
+            found.append(self._run(features, present[seen]))
+            labels.append([one[seen] for one in truth])
+        return _scores(self._spec.outputs, _joined(found), _joined(labels))
+
+    def _run(self, features: list[Tensor], present: Tensor) -> list[Tensor]:
+        """The outputs of each window's last step: one (N, *value_shape) per output."""
+        shown = [one * present[:, m, :, None] for m, one in enumerate(features)]
+        inputs = [*shown, present] if self._spec.fusion.has_present_input else shown
+        found = self.network(*inputs)
+        return [one[:, -1] for one in (found if isinstance(found, tuple) else (found,))]
+
+
+class _Windows:
+    """Every window of L steps of some sessions, those that reach before a session's start too."""
+
+    def __init__(self, model: ZooModel, sessions: list[Session]) -> None:
+        spec = model.spec
+        self._n_steps = length = spec.fusion.n_steps
+        padding = length - 1
+        self._features = [
+            torch.cat([_padded(_features(model, e.stage, one), padding) for one in sessions])
+            for e in spec.encoders
+        ]
+        self._present = torch.stack(
+            [
+                torch.cat([_padded(torch.from_numpy(one.present[e.stage]), padding) for one in sessions])
+                for e in spec.encoders
+            ]
+        )  # (M, all steps)
+        self._labels = [
+            torch.cat([_padded(torch.from_numpy(one.labels[o.name]), padding) for one in sessions])
+            for o in spec.outputs
+        ]
+        ends, first = [], 0
+        for one in sessions:
+            ends.append(torch.arange(first + padding, first + padding + one.n_steps))
+            first += padding + one.n_steps
+        all_ends = torch.cat(ends)
+        usable = self._present[:, all_ends].any(dim=0)
+        if not spec.fusion.has_present_input:
+            usable = self._present[:, self._rows(all_ends)].all(dim=0).all(dim=1)
+        self._ends = all_ends[usable]
+
+    @property
+    def n(self) -> int:
+        """How many windows."""
+        return len(self._ends)
+
+    def _rows(self, ends: Tensor) -> Tensor:
+        return ends[:, None] + torch.arange(1 - self._n_steps, 1)  # (N, L)
+
+    def cut(self, which: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """Features, one (N, L, D) per modality; present (N, M, L); labels of the last steps, (N,) each."""
+        rows = self._rows(self._ends[which])
+        features = [one[rows] for one in self._features]
+        present = self._present[:, rows].transpose(0, 1)
+        return features, present, [one[self._ends[which]] for one in self._labels]
+
+
+def _features(model: ZooModel, stage: str, session: Session) -> Tensor:
+    """(steps, D) of the trained encoder, zero where absent."""
+    steps = torch.from_numpy(session.steps[stage])
+    with torch.no_grad():
+        parts = [model.stages[stage](part.float()) for part in _parts(steps, _BATCH)]
+    return torch.cat(parts) * torch.from_numpy(session.present[stage])[:, None]
+
+
+def _padded(values: Tensor, n: int) -> Tensor:
+    """`n` rows of zeros, or of False, before `values`."""
+    return torch.cat([torch.zeros((n, *values.shape[1:]), dtype=values.dtype), values])
+
+
+def _with_gaps(present: Tensor, phase: FusionPhase, generator: torch.Generator) -> Tensor:
+    """Masks (N, M, L) in which modalities are missing here and there; one always stays at the end."""
+    n, n_modalities, length = present.shape
+    chance = torch.rand(n, generator=generator)
+    victim = torch.randint(n_modalities, (n,), generator=generator)
+    first = torch.randint(length, (n,), generator=generator)
+    last = first + torch.randint(1, length + 1, (n,), generator=generator)
+    step = torch.arange(length)
+    all_steps = (chance < phase.modality_dropout)[:, None]
+    some_steps = (
+        (chance >= 1 - phase.step_dropout)[:, None] & (step >= first[:, None]) & (step < last[:, None])
+    )
+    hit = torch.zeros_like(present)
+    hit[torch.arange(n), victim] = all_steps | some_steps
+    gapped = present & ~hit
+    # a window whose newest step shows nothing is never asked about
+    blind = ~gapped[:, :, -1].any(dim=1)
+    return torch.where(blind[:, None, None], present, gapped)
+
+
+def _parts(values: Tensor, size: int) -> list[Tensor]:
+    return [values[first : first + size] for first in range(0, len(values), size)]
+
+
+def _drawn(n: int, phase: Phase, generator: torch.Generator) -> Tensor:
+    order = torch.randperm(n, generator=generator)
+    return order[: phase.samples_per_epoch] if phase.samples_per_epoch else order
+
+
+def _total(outputs: Sequence[Output], found: list[Tensor], labels: list[Tensor]) -> Tensor:
+    losses = [loss_of(o, f, t) for o, f, t in zip(outputs, found, labels, strict=True)]
+    return torch.stack(losses).mean()
+
+
+def _scores(outputs: Sequence[Output], found: list[Tensor], labels: list[Tensor]) -> Scores:
+    scores: Scores = {}
+    for output, raw, truth in zip(outputs, found, labels, strict=True):
+        there = torch.isfinite(truth).numpy()
+        estimates: NDArray[np.float64] = expected(output, raw.numpy())[there]
+        scores[output.name] = concordance(estimates, truth.numpy()[there].astype(np.float64)) or 0.0
+    return scores
+
+
+def _joined(parts: list[list[Tensor]]) -> list[Tensor]:
+    return [torch.cat(one) for one in zip(*parts, strict=True)]

@@ -1,0 +1,162 @@
+"""What a training run does, in one TOML file."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from edge_mer.errors import UsageError
+from edge_mer.types.model import Declared
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SHIPPED = Path(__file__).parents[1] / "recipes"
+"""Recipes that come with the package, by name."""
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class SimulatedPeople(Declared):
+    """Simulated people to learn from; each gives one session.
+
+    Attributes:
+        first_person: Number of the first one; the next ones follow.
+        n_train: People to learn from.
+        n_valid: People after them, to choose the best epoch by.
+        n_steps: Steps of each session after its start.
+        seed: Of what they feel.
+        keys: More of each session's URI, e.g. "fps=15&occlusion=0.1".
+    """
+
+    first_person: int = Field(ge=0)
+    n_train: int = Field(gt=0)
+    n_valid: int = Field(gt=0)
+    n_steps: int = Field(gt=0)
+    seed: int = Field(default=0, ge=0)
+    keys: str = ""
+
+
+class Data(Declared):
+    """Where sessions and labels come from: simulated people, or a manifest of recordings.
+
+    Attributes:
+        simulated: Simulated people.
+        manifest: Path of a manifest (CSV or JSON lines), relative to the recipe.
+        valid_share: Of the manifest's people without a split of their own, the share to choose the
+            best epoch by.
+    """
+
+    simulated: SimulatedPeople | None = None
+    manifest: str | None = None
+    valid_share: Share = 0.2
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Data:
+        if (self.simulated is None) == (self.manifest is None):
+            raise ValueError("give either [data.simulated] or a manifest")
+        return self
+
+
+class Phase(Declared):
+    """One phase of training.
+
+    Attributes:
+        epochs: At most so many.
+        batch_size: Steps (backbones) or windows (fusion) in a batch.
+        learning_rate: At its highest; it falls to 0 along a cosine over all epochs.
+        weight_decay: AdamW's.
+        samples_per_epoch: Steps or windows of an epoch, drawn anew for each; 0 = all of them.
+        patience: Epochs without a better one before it stops.
+        dropout: In the head.
+    """
+
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    samples_per_epoch: int = Field(default=0, ge=0)
+    patience: int = Field(default=5, gt=0)
+    dropout: Share = 0.0
+
+
+class FusionPhase(Phase):
+    """The fusion, on the features of the trained backbones.
+
+    Attributes:
+        modality_dropout: Share of windows in which one modality is missing altogether.
+        step_dropout: Share of windows in which one modality is missing for a run of steps.
+    """
+
+    modality_dropout: Share = 0.3
+    step_dropout: Share = 0.2
+
+
+class Recipe(Declared):
+    """A training run.
+
+    Attributes:
+        model: Name in the zoo.
+        seed: Of weights, order and drop-out.
+        threads: Threads of PyTorch; sums come out otherwise with another number.
+        data: Where sessions and labels come from.
+        backbones: Each encoder alone, with a head of its own.
+        fusion: The fusion on their features.
+    """
+
+    model: str
+    seed: int = Field(default=0, ge=0)
+    threads: int = Field(default=2, gt=0)
+    data: Data
+    backbones: dict[str, Phase]
+    fusion: FusionPhase
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe as it was read.
+
+    Attributes:
+        recipe: What it says.
+        text: The file's text.
+        folder: What its paths are relative to.
+    """
+
+    recipe: Recipe
+    text: str
+    folder: Path
+
+
+def read_recipe(path: str) -> RecipeFile:
+    """Read a recipe.
+
+    Args:
+        path: Of a TOML file, or the name of a recipe that comes with the package.
+
+    Raises:
+        UsageError: No such recipe, or something in it that cannot be used; every fault is listed.
+    """
+    file = SHIPPED / f"{path}.toml" if "/" not in path and not path.endswith(".toml") else Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+        values: dict[str, Any] = tomllib.loads(text)
+    except FileNotFoundError:
+        known = ", ".join(sorted(one.stem for one in SHIPPED.glob("*.toml")))
+        raise UsageError(
+            f"no recipe {path!r}", expected=f"a .toml file, or one of {known}", found="no such file"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read recipe {file}", found=str(error)) from error
+    try:
+        return RecipeFile(Recipe.model_validate(values), text, file.parent)
+    except ValidationError as error:
+        faults = "".join(
+            f"\n  {'.'.join(map(str, one['loc'])) or 'recipe'}: {one['msg']}" for one in error.errors()
+        )
+        raise UsageError(f"recipe {file} cannot be used:{faults}") from None

@@ -1,0 +1,221 @@
+"""A training run: its folder, its phases in order, what it leaves.
+
+recipe.toml        what was asked for
+data/              sessions in steps, so that they are played once; removed at the end
+checkpoint.pt      where training stands
+model.safetensors  the trained weights, for `edge-mer export --checkpoint`
+metrics.json       what they are worth on the people to choose by, all and each modality alone
+history.csv        every epoch
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+import edge_mer
+from edge_mer.errors import UsageError
+from edge_mer.labels.manifest import Recording
+from edge_mer.types.model import ModelSpec
+from edge_mer_export.models.zoo import ZooModel, build
+from edge_mer_export.training.phases import BackboneTask, FusionTask, Scores, Task
+from edge_mer_export.training.recipe import Recipe
+from edge_mer_export.training.sessions import Session, load_sessions
+from edge_mer_export.training.trainer import Epoch, State, load_state, save_state, train_phase
+
+CHECKPOINT, WEIGHTS = "checkpoint.pt", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Told:
+    """Whom a run tells what it is doing.
+
+    Attributes:
+        say: What comes next.
+        played: Sessions played (done, all).
+        epoch: An epoch is over (its phase's last number, what it came to).
+    """
+
+    say: Callable[[str], None]
+    played: Callable[[int, int], None]
+    epoch: Callable[[int, Epoch], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        weights: The trained weights' file.
+        scores: Modalities joined by "+" -> scores on the people to choose by.
+        history: Every epoch.
+        n_people: People learned from, and people to choose by.
+    """
+
+    weights: Path
+    scores: dict[str, Scores]
+    history: tuple[Epoch, ...]
+    n_people: tuple[int, int]
+
+
+def open_run(folder: Path, recipe_text: str, *, resume: bool) -> None:
+    """Make the run's folder, or find it as it was left.
+
+    Raises:
+        UsageError: It is taken, or was made by another recipe.
+    """
+    kept = folder / "recipe.toml"
+    if not resume:
+        if folder.exists() and any(folder.iterdir()):
+            raise UsageError(
+                f"{folder} is not empty", hint="name another folder, or go on there with --resume"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(recipe_text, encoding="utf-8")
+        return
+    if not kept.is_file():
+        raise UsageError(
+            f"nothing to go on with in {folder}", expected="the folder of a run that was started"
+        )
+    if kept.read_text(encoding="utf-8") != recipe_text:
+        raise UsageError(
+            f"{folder} was started with another recipe", hint="train into a new folder, or restore the recipe"
+        )
+
+
+def train(recipe: Recipe, recordings: Sequence[Recording], folder: Path, told: Told) -> Result:
+    """Train every phase that is not done yet, and write what came out.
+
+    Args:
+        recipe: What to do.
+        recordings: Each with the split "train" or "valid".
+        folder: Of the run, opened.
+        told: Whom to tell.
+
+    Raises:
+        DataError: A recording cannot be used, or training came to nothing.
+    """
+    torch.set_num_threads(recipe.threads)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(recipe.seed)
+    model = build(recipe.model).eval()
+    _check_phases(model.spec, recipe)
+    told.say(f"playing {len(recordings)} sessions")
+    sessions = load_sessions(model.spec, recordings, folder / "data", recipe.threads, told.played)
+    splits = {
+        split: [s for s, one in zip(sessions, recordings, strict=True) if one.split == split]
+        for split in ("train", "valid")
+    }
+    history = _train_phases(recipe, model, splits["train"], splits["valid"], folder, told)
+    judge = FusionTask(model, recipe.fusion, splits["train"][:1], splits["valid"])
+    with torch.no_grad():
+        scores = {"+".join(subset): judge.scores_of(subset) for subset in _subsets(model.spec)}
+    n_people = (len({s.person for s in splits["train"]}), len({s.person for s in splits["valid"]}))
+    result = Result(folder / WEIGHTS, scores, history, n_people)
+    _write(model, recipe, result, folder)
+    shutil.rmtree(folder / "data")
+    return result
+
+
+def _check_phases(spec: ModelSpec, recipe: Recipe) -> None:
+    stages = {encoder.stage for encoder in spec.encoders}
+    if recipe.backbones.keys() != stages:
+        raise UsageError(
+            f"the recipe's [backbones] do not fit model {spec.name}",
+            expected=", ".join(sorted(stages)),
+            found=", ".join(sorted(recipe.backbones)),
+        )
+
+
+def _train_phases(
+    recipe: Recipe, model: ZooModel, train: list[Session], valid: list[Session], folder: Path, told: Told
+) -> tuple[Epoch, ...]:
+    (folder / "done").mkdir(exist_ok=True)
+    state = load_state(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else State("")
+    for stage in model.spec.stages:
+        done = folder / "done" / f"{stage}.safetensors"
+        if done.exists():
+            model.stages[stage].load_state_dict(safetensors.torch.load_file(done))
+            continue
+        if state.phase != stage:
+            state = State(stage, history=[*state.history, *state.epochs])
+        told.say(f"training {stage}")
+        task = _task(recipe, model, stage, train, valid)
+        train_phase(
+            task,
+            state,
+            recipe.seed,
+            keep=lambda now: save_state(now, folder / CHECKPOINT),
+            told=partial(told.epoch, task.phase.epochs),
+        )
+        model.stages[stage].eval()
+        _save(model.stages[stage].state_dict(), {}, done)
+    return (*state.history, *state.epochs)
+
+
+def _task(recipe: Recipe, model: ZooModel, stage: str, train: list[Session], valid: list[Session]) -> Task:
+    for encoder in model.spec.encoders:
+        if encoder.stage == stage:
+            return BackboneTask(model, encoder, recipe.backbones[stage], train, valid)
+    return FusionTask(model, recipe.fusion, train, valid)
+
+
+def _subsets(spec: ModelSpec) -> list[tuple[str, ...]]:
+    """All modalities, and each alone where the model can do without the others."""
+    alone: list[tuple[str, ...]] = [(m,) for m in spec.modalities] if spec.fusion.has_present_input else []
+    return [spec.modalities, *alone]
+
+
+def _write(model: ZooModel, recipe: Recipe, result: Result, folder: Path) -> None:
+    recipe_sha256 = hashlib.sha256((folder / "recipe.toml").read_bytes()).hexdigest()
+    metadata = {
+        "made_by": f"edge-mer train {edge_mer.__version__}, torch {torch.__version__}",
+        "model": recipe.model,
+        "recipe_sha256": recipe_sha256,
+        "seed": str(recipe.seed),
+    }
+    _save(model.state_dict(), metadata, result.weights)
+    n_train, n_valid = result.n_people
+    metrics: dict[str, Any] = {
+        **metadata,
+        "n_people_learned_from": n_train,
+        "n_people_to_choose_by": n_valid,
+        "ccc": result.scores,
+    }
+    _replace(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    _replace(folder / "history.csv", _table(result.history))
+
+
+def _save(state: dict[str, torch.Tensor], metadata: dict[str, str], file: Path) -> None:
+    data = safetensors.torch.save({key: value.contiguous() for key, value in state.items()}, metadata)
+    unfinished = file.with_suffix(".part")
+    unfinished.write_bytes(data)
+    unfinished.replace(file)
+
+
+def _replace(file: Path, text: str) -> None:
+    unfinished = file.with_suffix(".part")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(file)
+
+
+def _table(history: Sequence[Epoch]) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    names = list(history[0].scores)
+    rows.writerow(["phase", "epoch", "loss", *(f"ccc_{name}" for name in names), "is_best"])
+    for one in history:
+        scores = [f"{one.scores[name]:.5f}" for name in names]
+        rows.writerow([one.phase, one.number, f"{one.loss:.5f}", *scores, int(one.is_best)])
+    return text.getvalue()

@@ -1,0 +1,122 @@
+"""Labelled sessions in steps: through the device's own runtime, once, and kept in the run's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mer.labels.manifest import Recording
+from edge_mer.preprocess.face_detectors import open_face_detector
+from edge_mer.runtime.labelled import collect_labelled
+from edge_mer.runtime.pipeline import PipelineSetup
+from edge_mer.types.model import Encoder, FaceClip, ModelSpec
+from edge_mer_export.engines import zero_engines
+
+Progress = Callable[[int, int], None]
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Session:
+    """One person's session in steps.
+
+    Attributes:
+        person: Who it is.
+        steps: Stage -> (steps, …), zero where absent.
+        present: Stage -> (steps,).
+        labels: Output -> (steps,) float32; NaN = none.
+    """
+
+    person: str
+    steps: dict[str, Floats]
+    present: dict[str, NDArray[np.bool_]]
+    labels: dict[str, NDArray[np.float32]]
+
+    @property
+    def n_steps(self) -> int:
+        """How many."""
+        return len(next(iter(self.present.values())))
+
+
+def load_sessions(
+    spec: ModelSpec, recordings: Sequence[Recording], folder: Path, n_processes: int, progress: Progress
+) -> list[Session]:
+    """The sessions of `recordings`, in their order.
+
+    Args:
+        spec: The model's declaration.
+        recordings: What to play.
+        folder: Keeps what was played, so that it is played once.
+        n_processes: How many at a time.
+        progress: Told (done, all).
+
+    Raises:
+        DataError: A recording cannot be used.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{_key(spec, one)}.npz" for one in recordings]
+    missing = [i for i, file in enumerate(files) if not file.exists()]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_one_thread) as pool:
+        jobs = [pool.submit(_keep, spec, recordings[i], files[i]) for i in missing]
+        try:
+            for n_done, job in enumerate(jobs, 1):
+                job.result()
+                progress(len(files) - len(jobs) + n_done, len(files))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [_read(spec, file) for file in files]
+
+
+def _key(spec: ModelSpec, recording: Recording) -> str:
+    """Names what was played and how it was cut."""
+    return hashlib.sha256(f"{spec.model_dump_json()}\n{recording!r}".encode()).hexdigest()[:24]
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+def _keep(spec: ModelSpec, recording: Recording, file: Path) -> None:
+    setup = PipelineSetup(spec, zero_engines(spec), open_face_detector())
+    played = collect_labelled(setup, recording)
+    arrays: dict[str, NDArray[Any]] = {"person": np.array(recording.person)}
+    for encoder in spec.encoders:
+        stage = encoder.stage
+        there = np.array([stage in trace.inputs for trace in played.traces], np.bool_)
+        steps = np.zeros((len(there), *encoder.input.concrete(batch=1)[1:]), _kept_type(encoder))
+        for index in np.flatnonzero(there):
+            steps[index] = played.traces[index].inputs[stage][0]
+        arrays |= {f"steps.{stage}": steps, f"present.{stage}": there}
+    arrays |= {f"label.{name}": values for name, values in played.labels.items()}
+    partial = file.with_suffix(f".{os.getpid()}.part")
+    with partial.open("wb") as target:
+        np.savez(target, allow_pickle=False, **arrays)
+    partial.replace(file)
+
+
+def _kept_type(encoder: Encoder) -> type[np.floating[Any]]:
+    """Pixels had 8 bits; half precision keeps them and halves what a run needs."""
+    return np.float16 if isinstance(encoder.preprocess, FaceClip) else np.float32
+
+
+def _read(spec: ModelSpec, file: Path) -> Session:
+    with np.load(file, allow_pickle=False) as arrays:
+        stages = [encoder.stage for encoder in spec.encoders]
+        return Session(
+            person=str(arrays["person"]),
+            steps={stage: arrays[f"steps.{stage}"] for stage in stages},
+            present={stage: arrays[f"present.{stage}"] for stage in stages},
+            labels={output.name: arrays[f"label.{output.name}"] for output in spec.outputs},
+        )
