@@ -26,6 +26,10 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         cv2.imwrite(str(picture), np.full((64, 96, 3), 128, np.uint8))
         video_from_image(picture, video, 1.0, 25)
         return f"file:{video}"
+    if request.param == "signal":
+        table = tmp_path / "bio.csv"
+        table.write_text("gsr\n" + "".join(f"{row % 7}\n" if row % 90 else "\n" for row in range(1, 300)))
+        return f"signal:{table}?modality=eda&column=gsr&rate_hz=512"
     raise AssertionError(f"no example for source {request.param}")
 
 
