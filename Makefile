@@ -9,7 +9,7 @@ JOBS ?= 2
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types contracts device check-slow clean
+.PHONY: help demo test check format lint types contracts device results weights check-slow clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -53,6 +53,18 @@ contracts: $(VENV)/dev.stamp
 # The half that runs on the device, on the Pythons of JetPack 6 and 7, where they are found.
 device: $(VENV)/dev.stamp
 	$(BIN)/python tests/helpers/device_pythons.py
+
+# docs/results.md anew, from the weights that come along
+results: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/results.py
+
+# The weights that come along anew: the same command as a user's own training
+weights: $(VENV)/dev.stamp
+	rm -rf build/train
+	$(BIN)/edge-mer train jmt-tiny --out build/train/jmt-tiny
+	$(BIN)/edge-mer train pain-tiny --out build/train/pain-tiny
+	cp build/train/jmt-tiny/model.safetensors export/edge_mer_export/weights/jmt-tiny.safetensors
+	cp build/train/pain-tiny/model.safetensors export/edge_mer_export/weights/pain-tiny.safetensors
 
 check-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from edge_mer.types.model import Encoder, ModelSpec, TensorSpec
 from edge_mer_export.checkpoint import CheckpointReport, load_checkpoint
 from edge_mer_export.golden import GoldenSession, describe, make_sessions
 from edge_mer_export.meaningful import make_meaningful
-from edge_mer_export.models.zoo import ZooModel, build
+from edge_mer_export.models.zoo import ZooModel, build, shipped_weights
 from edge_mer_export.onnx_stage import Arrays, check_values, export_stage, n_weights
 
 Say = Callable[[str], None]
@@ -55,8 +56,17 @@ class ExportReport:
     proof: Proof
 
 
-def load_weights(name: str, checkpoint: Path | None, seed: int, say: Say) -> tuple[ZooModel, Lineage]:
-    """A model with the user's weights, or with random weights made meaningful.
+def load_weights(
+    name: str, checkpoint: Path | None, seed: int, say: Say, *, random: bool = False
+) -> tuple[ZooModel, Lineage]:
+    """A model with weights.
+
+    Args:
+        name: In the zoo.
+        checkpoint: The user's weights; None takes those that come with the package, if any.
+        seed: Of random weights.
+        say: Told what is being done.
+        random: Take random weights made meaningful, whatever there is.
 
     Raises:
         UsageError: No such model.
@@ -64,6 +74,10 @@ def load_weights(name: str, checkpoint: Path | None, seed: int, say: Say) -> tup
     """
     torch.manual_seed(seed)
     model = build(name)
+    if checkpoint is None and not random and (shipped := shipped_weights(name)) is not None:
+        own, lineage = load_weights(name, shipped, seed, say)
+        weights = f"{lineage.weights}, which come with edge-mer: trained on simulated people only"
+        return _measured(own), lineage.model_copy(update={"weights": weights})
     versions = (
         f"edge-mer export {edge_mer.__version__}, torch {torch.__version__}, onnx {onnx.__version__}",
     )
@@ -83,6 +97,12 @@ def load_weights(name: str, checkpoint: Path | None, seed: int, say: Say) -> tup
     n_params = sum(_n_params(module) for module in model.stages.values())
     weights = f"random, seed {seed}, batch norms and heads fitted to simulated people: means nothing"
     return model, Lineage(made_by=versions, weights=weights, n_params=n_params, n_params_pruned=0)
+
+
+def _measured(model: ZooModel) -> ZooModel:
+    """Shipped weights were measured with each modality missing, and do better masked than withheld."""
+    encoders = tuple(one.model_copy(update={"missing": "mask"}) for one in model.spec.encoders)
+    return dataclasses.replace(model, spec=model.spec.model_copy(update={"encoders": encoders}))
 
 
 def export_bundle(model: ZooModel, lineage: Lineage, out: Path, say: Say, *, replace: bool) -> ExportReport:

@@ -9,6 +9,7 @@ import typer
 
 from edge_mer.bundle.write import check_free
 from edge_mer.cli.common import out, progress, table
+from edge_mer.errors import UsageError
 from edge_mer_export.bundle_from_model import ExportReport, export_bundle, load_weights
 
 
@@ -19,16 +20,21 @@ def export(
         Path | None,
         typer.Option(
             help="A .safetensors file, or the folder that the published training code leaves. "
-            "Without it: random weights, which mean nothing."
+            "Without it: the weights that come with edge-mer, trained on simulated people, or random ones."
         ),
     ] = None,
+    random: Annotated[
+        bool, typer.Option("--random", help="Take random weights, which mean nothing, for a trial.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle of that name.")] = False,
 ) -> None:
     """Turn a checkpoint into a proven bundle."""
     check_free(to, replace=replace)
+    if random and checkpoint is not None:
+        raise UsageError("--random and --checkpoint exclude each other", hint="leave one of them away")
     with progress() as say:
-        zoo_model, lineage = load_weights(model, checkpoint, seed, say)
+        zoo_model, lineage = load_weights(model, checkpoint, seed, say, random=random)
         report = export_bundle(zoo_model, lineage, to, say, replace=replace)
     _show(report, to)
 

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -75,6 +76,15 @@ class ZooModel:
     def eval(self) -> ZooModel:
         """Put every stage into evaluation mode; returns this model."""
         return self.train(False)
+
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+def shipped_weights(name: str) -> Path | None:
+    """The trained weights that come with the package for a model; None if it has none."""
+    file = WEIGHTS / f"{name}.safetensors"
+    return file if file.is_file() else None
 
 
 def build(name: str) -> ZooModel:

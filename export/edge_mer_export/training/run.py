@@ -29,6 +29,7 @@ from edge_mer.errors import UsageError
 from edge_mer.labels.manifest import Recording
 from edge_mer.types.model import ModelSpec
 from edge_mer_export.models.zoo import ZooModel, build
+from edge_mer_export.training.curves import curves
 from edge_mer_export.training.phases import BackboneTask, FusionTask, Scores, Task
 from edge_mer_export.training.recipe import Recipe
 from edge_mer_export.training.sessions import Session, load_sessions
@@ -195,6 +196,7 @@ def _write(model: ZooModel, recipe: Recipe, result: Result, folder: Path) -> Non
     }
     _replace(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     _replace(folder / "history.csv", _table(result.history))
+    _replace(folder / "curves.svg", curves(result.history))
 
 
 def _save(state: dict[str, torch.Tensor], metadata: dict[str, str], file: Path) -> None:

@@ -80,8 +80,11 @@ def load_sessions(
 
 
 def _key(spec: ModelSpec, recording: Recording) -> str:
-    """Names what was played and how it was cut."""
-    return hashlib.sha256(f"{spec.model_dump_json()}\n{recording!r}".encode()).hexdigest()[:24]
+    """Names what was played, with which labels, and how it was cut."""
+    digest = hashlib.sha256(f"{spec.model_dump_json()}\n{recording!r}\n".encode())
+    if recording.labels is not None:
+        digest.update(recording.labels.read_bytes())
+    return digest.hexdigest()[:24]
 
 
 def _one_thread() -> None:
