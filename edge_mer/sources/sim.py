@@ -1,170 +1,43 @@
-"""`sim:` is a simulated person before a camera and a microphone.
+"""`sim:` is a simulated person before a camera and a microphone, wired to sensors of the body.
 
-    sim:seed=3&person=2&duration_s=20
+    sim:seed=3&person=2&duration_s=20&streams=visual+audio+eda&pain=1
 
-Valence and arousal take a slow, smooth course; face and voice are rendered from it, the face showing
-mostly valence, the voice mostly arousal. The same URI gives the same chunks, bit for bit, on every
-read on one machine; `SimSource.truth` gives the course itself.
+Valence, arousal and, where asked for, pain take a course; face, voice and body show it, each in its
+own way and with its own noise. The same URI gives the same chunks, bit for bit, on every read on one
+machine; `SimSource.truth` gives the course itself.
 """
 
 from __future__ import annotations
 
-import difflib
 import heapq
 import itertools
 import math
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge_mer.clock import NS_PER_S
-from edge_mer.errors import UsageError
-from edge_mer.sources.sim_person import Actor
+from edge_mer.sources.sim_body import BODY_SIGNALS
+from edge_mer.sources.sim_course import Episodes, generator
+from edge_mer.sources.sim_person import Conditions
+from edge_mer.sources.sim_scene import Scene
+from edge_mer.sources.sim_settings import SimSettings
 from edge_mer.sources.sim_voice import RATE_HZ
-from edge_mer.types.signals import Chunk, StreamSpec
+from edge_mer.types.signals import Chunk, Modality, StreamSpec
 
 AUDIO_CHUNK_SAMPLES = 1024
+_GAP_S = (0.4, 3.0)
 
-_MAX_ID = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class SimSettings:
-    """What a `sim:` URI asks for.
-
-    Attributes:
-        seed: Chooses the course of valence and arousal, together with `person`.
-        person: Chooses face, voice and room.
-        duration_s: Length of the session in seconds.
-        fps: Pictures per second.
-        width: Width of the pictures in pixels.
-        height: Height of the pictures in pixels.
-        switch_s: When another person takes the seat; None = never.
-        switch_person: Who that is.
-        drop: "audio" or "visual" for a stream that is not there; None = both are.
-    """
-
-    seed: int = 0
-    person: int = 0
-    duration_s: Fraction = Fraction(20)
-    fps: Fraction = Fraction(30)
-    width: int = 192
-    height: int = 160
-    switch_s: Fraction | None = None
-    switch_person: int | None = None
-    drop: str | None = None
-
-    @classmethod
-    def parse(cls, rest: str) -> SimSettings:
-        """Read the part of a URI after `sim:`, e.g. "seed=3&duration_s=20"; "" gives the defaults.
-
-        Raises:
-            UsageError: An unknown or repeated key, or a value that is not allowed.
-        """
-        values: dict[str, Any] = {}
-        for part in rest.split("&") if rest else ():
-            key, separator, text = part.partition("=")
-            if key not in _KEYS:
-                raise _unknown_key(rest, key)
-            if not separator or key in values:
-                what = "is given twice" if separator else "has no value"
-                raise UsageError(
-                    f"sim:{rest}: {key} {what}", expected=f"{key}=VALUE once, {_KEYS[key].allowed}"
-                )
-            values[key] = _KEYS[key].read(text)
-        settings = cls(**values)
-        settings._check_switch(rest)
-        return settings
-
-    def _check_switch(self, rest: str) -> None:
-        if (self.switch_s is None) != (self.switch_person is None):
-            raise UsageError(f"sim:{rest}: a change of person needs both switch_s and switch_person")
-        if self.switch_s is not None and not 0 < self.switch_s < self.duration_s:
-            raise UsageError(
-                f"sim:{rest}: switch_s lies outside the session",
-                expected=f"more than 0 and less than duration_s={_text(self.duration_s)}",
-                found=_text(self.switch_s),
-            )
-        if self.switch_s is not None and self.switch_person == self.person:
-            raise UsageError(
-                f"sim:{rest}: switch_person is the person already there", expected="another number"
-            )
-
-    def __str__(self) -> str:
-        pairs = ((key, getattr(self, key)) for key in _KEYS)
-        return "sim:" + "&".join(f"{key}={_text(value)}" for key, value in pairs if value is not None)
-
-
-@dataclass(frozen=True)
-class _Key:
-    """A key of the URI: what it may be, and how its text is read (None = not allowed)."""
-
-    name: str
-    allowed: str
-    convert: Callable[[str], Any]
-
-    def read(self, text: str) -> Any:
-        value = self.convert(text)
-        if value is None:
-            raise UsageError(f"sim: cannot use {self.name}={text}", expected=f"{self.name} = {self.allowed}")
-        return value
-
-
-def _whole(name: str, low: int, high: int) -> _Key:
-    def convert(text: str) -> int | None:
-        good = re.fullmatch(r"[0-9]{1,19}", text) and low <= int(text) <= high
-        return int(text) if good else None
-
-    return _Key(name, f"a whole number from {low} to {high}", convert)
-
-
-def _fraction(name: str, low: Fraction, high: Fraction) -> _Key:
-    def convert(text: str) -> Fraction | None:
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}|/0*[1-9][0-9]{0,8})?", text):
-            return None
-        return Fraction(text) if low <= Fraction(text) <= high else None
-
-    allowed = f"a number (20, 29.97 or 30000/1001), from {_text(low)} to {_text(high)}"
-    return _Key(name, allowed, convert)
-
-
-def _text(value: object) -> str:
-    """A value as a URI has it: a decimal number where that is exact, else "numerator/denominator"."""
-    if isinstance(value, Fraction):
-        decimal = f"{float(value):.9f}".rstrip("0").rstrip(".")
-        return decimal if Fraction(decimal) == value else str(value)
-    return str(value)
-
-
-_KEYS = {
-    key.name: key
-    for key in (
-        _whole("seed", 0, _MAX_ID),
-        _whole("person", 0, _MAX_ID),
-        _fraction("duration_s", Fraction(1, 10), Fraction(86_400)),
-        _fraction("fps", Fraction(1), Fraction(240)),
-        _whole("width", 128, 1280),
-        _whole("height", 128, 1280),
-        _fraction("switch_s", Fraction(0), Fraction(86_400)),
-        _whole("switch_person", 0, _MAX_ID),
-        _Key("drop", "audio or visual", lambda text: text if text in ("audio", "visual") else None),
-    )
-}
-
-
-def _unknown_key(rest: str, key: str) -> UsageError:
-    near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}, {_KEYS[near[0]].allowed}" if near else "write sim:seed=3&duration_s=20"
-    return UsageError(f"sim:{rest}: unknown key {key!r}", expected=f"one of {', '.join(_KEYS)}", hint=hint)
+Piece = tuple[int, NDArray[np.generic]]
+"""Time in nanoseconds of a chunk, and its data."""
+Lost = Callable[[int], bool]
+"""Whether a stream drops out at a time in nanoseconds."""
 
 
 class SimSource:
-    """A simulated session: streams "sim/visual" and "sim/audio", their chunks in order of time.
+    """A simulated session: one stream "sim/MODALITY" each, their chunks in order of time.
 
     Args:
         rest: The URI after `sim:`, keys of `SimSettings` as "seed=3&person=2"; "" = defaults.
@@ -179,29 +52,35 @@ class SimSource:
         self._settings = settings = SimSettings.parse(rest)
         self._duration_ns = _to_ns(settings.duration_s)
         self._switch_ns = None if settings.switch_s is None else _to_ns(settings.switch_s)
+        self._scenes = self._cast()
+        self._chunks: Iterator[Chunk] = iter(())
+        self._next: Chunk | None = None
+        self._started = self._ended = False
+
+    def _cast(self) -> tuple[Scene, ...]:
+        """Who sits in the seat, one after the other."""
+        settings = self._settings
+        conditions = Conditions(
+            until_s=float(settings.duration_s),
+            with_pain=bool(settings.pain),
+            occlusion=float(settings.occlusion),
+            noise=float(settings.noise),
+        )
         n_frames = math.ceil(settings.duration_s * settings.fps)
         n_samples = math.ceil(settings.duration_s * RATE_HZ)
-        self._actors = self._cast(n_frames, n_samples)
-        self._n_chunks = 0
-        if settings.drop != "visual":
-            self._n_chunks += n_frames
-        if settings.drop != "audio":
-            self._n_chunks += -(-n_samples // AUDIO_CHUNK_SAMPLES)
-        self._n_left = self._n_chunks
-        self._chunks: Iterator[Chunk] = iter(())
-        self._started = False
-
-    def _cast(self, n_frames: int, n_samples: int) -> tuple[Actor, ...]:
-        """Who sits in the seat, one after the other."""
-        settings, seed = self._settings, self._settings.seed
         if self._switch_ns is None or settings.switch_person is None:
-            return (Actor(seed, settings.person, range(n_frames), range(n_samples)),)
-        frame_cut = min(math.ceil(Fraction(self._switch_ns, NS_PER_S) * settings.fps), n_frames)
-        sample_cut = min(-(-self._switch_ns * RATE_HZ // NS_PER_S), n_samples)
-        return (
-            Actor(seed, settings.person, range(frame_cut), range(sample_cut)),
-            Actor(seed, settings.switch_person, range(frame_cut, n_frames), range(sample_cut, n_samples)),
+            group = self._group(settings.person)
+            return (Scene(settings.seed, group, conditions, range(n_frames), range(n_samples)),)
+        frame_cut = min(_n_before(self._switch_ns, settings.fps), n_frames)
+        sample_cut = min(_n_before(self._switch_ns, Fraction(RATE_HZ)), n_samples)
+        parts = (
+            (self._group(settings.person), range(frame_cut), range(sample_cut)),
+            (self._group(settings.switch_person), range(frame_cut, n_frames), range(sample_cut, n_samples)),
         )
+        return tuple(Scene(settings.seed, group, conditions, *ranges) for group, *ranges in parts)
+
+    def _group(self, first: int) -> range:
+        return range(first, first + self._settings.people)
 
     @property
     def uri(self) -> str:
@@ -210,34 +89,49 @@ class SimSource:
 
     @property
     def specs(self) -> tuple[StreamSpec, ...]:
-        """The streams that were not dropped."""
+        """The streams that were asked for."""
+        return tuple(self._spec(modality) for modality in self._settings.streams)
+
+    def _spec(self, modality: Modality) -> StreamSpec:
         settings = self._settings
-        visual = StreamSpec(
-            name="sim/visual",
-            modality="visual",
-            axes=("height", "width", "channel"),
-            shape=(settings.height, settings.width, 3),
-            dtype="uint8",
-            rate_hz=float(settings.fps),
-            unit="rgb24",
-            channels=("R", "G", "B"),
-        )
-        audio = StreamSpec(
-            name="sim/audio",
-            modality="audio",
+        if modality == "visual":
+            return StreamSpec(
+                name="sim/visual",
+                modality="visual",
+                axes=("height", "width", "channel"),
+                shape=(settings.height, settings.width, 3),
+                dtype="uint8",
+                rate_hz=float(settings.fps),
+                unit="rgb24",
+                channels=("R", "G", "B"),
+            )
+        if modality == "text":
+            return StreamSpec(
+                name="sim/text",
+                modality="text",
+                axes=("word", "field"),
+                shape=(1, 3),
+                dtype="str",
+                rate_hz=None,
+                unit="word",
+                channels=("word", "start_ns", "end_ns"),
+            )
+        rate_hz = Fraction(RATE_HZ) if modality == "audio" else self._rate_hz(modality)
+        return StreamSpec(
+            name=f"sim/{modality}",
+            modality=modality,
             axes=("sample", "channel"),
             shape=(None, 1),
             dtype="float32",
-            rate_hz=float(RATE_HZ),
-            unit="1",
-            channels=("mono",),
+            rate_hz=float(rate_hz),
+            unit="1" if modality == "audio" else BODY_SIGNALS[modality],
+            channels=("mono",) if modality == "audio" else (modality,),
         )
-        return tuple(spec for spec in (visual, audio) if spec.modality != settings.drop)
 
     @property
     def ended(self) -> bool:
         """True once every chunk was read, or the source was stopped."""
-        return self._n_left == 0
+        return self._ended
 
     def ensure_ready(self) -> None:
         """Nothing has to be opened."""
@@ -245,74 +139,166 @@ class SimSource:
     def start(self) -> None:
         """Begin to deliver; after `ensure_stopped`, from the beginning again."""
         if not self._started:
-            streams = {"visual": self._visual(), "audio": self._audio()}
-            streams.pop(self._settings.drop or "", None)
-            self._chunks = heapq.merge(*streams.values(), key=lambda chunk: chunk.t_ns)
-            self._n_left = self._n_chunks
-            self._started = True
+            streams = (self._stream(modality) for modality in self._settings.streams)
+            self._chunks = heapq.merge(*streams, key=lambda chunk: chunk.t_ns)
+            self._next = next(self._chunks, None)
+            self._started, self._ended = True, self._next is None
 
     def read(self, timeout_ms: int) -> Chunk | None:
         """The next chunk; None before `start` and at the end. Never waits."""
-        chunk = next(self._chunks, None)
+        chunk = self._next
         if chunk is not None:
-            self._n_left -= 1
+            self._next = next(self._chunks, None)
+            self._ended = self._next is None
         return chunk
 
     def ensure_stopped(self) -> None:
         """Forget what was not read."""
-        self._chunks = iter(())
-        self._n_left = 0
-        self._started = False
+        self._chunks, self._next = iter(()), None
+        self._started, self._ended = False, True
 
     def truth(self, t_ns: ArrayLike) -> dict[str, NDArray[np.float32]]:
-        """Valence and arousal that face and voice were rendered from.
+        """Valence, arousal and pain that face, voice and body were rendered from.
+
+        Of several people, the mean.
 
         Args:
             t_ns: Times in nanoseconds from the session's start to its end, any shape.
 
         Returns:
-            "valence" and "arousal", each float32 of the shape of `t_ns`, -1 to 1.
+            "valence" and "arousal", -1 to 1, and "pain", 0 to 1, each float32 of the shape of `t_ns`.
 
         Raises:
             ValueError: A time outside the session.
         """
+        people = [self._truth_of(which, t_ns) for which in range(self._settings.people)]
+        return _named(np.mean(people, axis=0))
+
+    def truth_of(self, which: int, t_ns: ArrayLike) -> dict[str, NDArray[np.float32]]:
+        """The same of one of the people.
+
+        Args:
+            which: From 0, the leftmost one, to `people` - 1.
+            t_ns: Times in nanoseconds from the session's start to its end, any shape.
+
+        Returns:
+            As `truth`.
+
+        Raises:
+            ValueError: A time outside the session, or nobody of that number.
+        """
+        if not 0 <= which < self._settings.people:
+            raise ValueError(f"asked for {which}, the people are 0 to {self._settings.people - 1}")
+        return _named(self._truth_of(which, t_ns))
+
+    def words(self) -> list[tuple[int, int, str]]:
+        """Start and end in nanoseconds, and text, of every word that is spoken out in the session."""
+        return list(self._spoken())
+
+    def _truth_of(self, which: int, t_ns: ArrayLike) -> NDArray[np.float64]:
         times_ns = np.asarray(t_ns, np.int64)
         if times_ns.size and not (times_ns.min() >= 0 and times_ns.max() <= self._duration_ns):
             asked = f"{times_ns.min()} to {times_ns.max()} ns"
             raise ValueError(f"asked for {asked}, the session lasts from 0 to {self._duration_ns} ns")
-        values = np.stack(self._actors[0].course.at(times_ns / NS_PER_S))
-        if self._switch_ns is not None:
-            after = np.stack(self._actors[1].course.at(times_ns / NS_PER_S))
-            values = np.where(times_ns >= self._switch_ns, after, values)
-        valence, arousal = values.astype(np.float32)
-        return {"valence": valence, "arousal": arousal}
+        courses = [scene.truth(which, times_ns / NS_PER_S) for scene in self._scenes]
+        if self._switch_ns is None:
+            return courses[0]
+        return np.where(times_ns >= self._switch_ns, courses[1], courses[0])
 
-    def _frame_ns(self, index: int) -> int:
-        fps = self._settings.fps
-        return index * NS_PER_S * fps.denominator // fps.numerator
+    def _stream(self, modality: Modality) -> Iterator[Chunk]:
+        """The chunks of a stream that were not lost, counted."""
+        lost = self._gaps(modality)
+        streams = {"visual": self._visual, "audio": self._audio, "text": self._text}
+        pieces = streams[modality](lost) if modality in streams else self._sensor(modality, lost)
+        for seq, (t_ns, data) in enumerate(pieces):
+            yield Chunk(f"sim/{modality}", modality, seq, t_ns, data)
 
-    def _visual(self) -> Iterator[Chunk]:
-        settings = self._settings
-        for actor in self._actors:
-            pictures = actor.pictures(settings.fps, settings.width, settings.height)
-            for index, picture in zip(actor.frames, pictures, strict=True):
-                yield Chunk("sim/visual", "visual", index, self._frame_ns(index), picture)
+    def _gaps(self, modality: Modality) -> Lost:
+        settings, share = self._settings, float(self._settings.gaps)
+        if not share:
+            return lambda t_ns: False
+        pause_s = sum(_GAP_S) / 2 * (1 - share) / share
+        rng = generator("gaps", modality, settings.seed, settings.person)
+        gaps = Episodes.draw(rng, float(settings.duration_s), _GAP_S, (0.5 * pause_s, 1.5 * pause_s))
+        return lambda t_ns: bool(gaps.active(t_ns / NS_PER_S))
 
-    def _audio(self) -> Iterator[Chunk]:
-        size, seq = AUDIO_CHUNK_SAMPLES, 0
+    def _visual(self, lost: Lost) -> Iterator[Piece]:
+        settings, fps = self._settings, self._settings.fps
+        for scene in self._scenes:
+            pictures = scene.pictures(
+                fps, settings.width, settings.height, lambda index: not lost(_index_ns(index, fps))
+            )
+            for index, picture in pictures:
+                yield _index_ns(index, fps), picture
+
+    def _audio(self, lost: Lost) -> Iterator[Piece]:
+        for first, samples in self._sound():
+            t_ns = first * NS_PER_S // RATE_HZ
+            if not lost(t_ns):
+                yield t_ns, samples[:, None].copy()
+
+    def _sound(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Index of the first sample, and samples, of equal pieces."""
+        size, first = AUDIO_CHUNK_SAMPLES, 0
         pending = np.zeros(0, np.float32)
-        for piece in itertools.chain.from_iterable(actor.sound() for actor in self._actors):
+        for piece in itertools.chain.from_iterable(scene.sound() for scene in self._scenes):
             pending = np.concatenate((pending, piece))
             while len(pending) >= size:
-                yield _audio_chunk(seq, pending[:size])
-                pending, seq = pending[size:], seq + 1
+                yield first, pending[:size]
+                pending, first = pending[size:], first + size
         if len(pending):
-            yield _audio_chunk(seq, pending)
+            yield first, pending
+
+    def _text(self, lost: Lost) -> Iterator[Piece]:
+        for start_ns, end_ns, text in self._spoken():
+            if not lost(end_ns):
+                yield end_ns, np.array([[text, str(start_ns), str(end_ns)]])
+
+    def _spoken(self) -> Iterator[tuple[int, int, str]]:
+        for k, scene in enumerate(self._scenes):
+            is_last = k == len(self._scenes) - 1
+            until_ns = self._duration_ns if is_last or self._switch_ns is None else self._switch_ns
+            yield from scene.words(until_ns)
+
+    def _rate_hz(self, signal: Modality) -> Fraction:
+        rate_hz: Fraction = getattr(self._settings, f"{signal}_hz")
+        return rate_hz
+
+    def _sensor(self, signal: Modality, lost: Lost) -> Iterator[Piece]:
+        """Pieces of a signal of the body, of about an eighth of a second each."""
+        rate_hz = self._rate_hz(signal)
+        size, n_samples = max(1, round(rate_hz / 8)), math.ceil(self._settings.duration_s * rate_hz)
+        for piece, first in enumerate(range(0, n_samples, size)):
+            t_ns = _index_ns(first, rate_hz)
+            if not lost(t_ns):
+                # also the last piece is computed whole: sums in another order differ in the last bit
+                values = self._sensed(signal, np.arange(first, first + size), piece)
+                yield t_ns, values[: n_samples - first].astype(np.float32)[:, None]
+
+    def _sensed(self, signal: Modality, index: NDArray[np.int64], piece: int) -> NDArray[np.float64]:
+        rate_hz = self._rate_hz(signal)
+        t_s = index * rate_hz.denominator / rate_hz.numerator
+        cut = index[-1] + 1 if self._switch_ns is None else _n_before(self._switch_ns, rate_hz)
+        if index[-1] < cut:
+            return self._scenes[0].sensed(signal, t_s, piece)
+        after = self._scenes[1].sensed(signal, t_s, piece)
+        if index[0] >= cut:
+            return after
+        return np.where(index < cut, self._scenes[0].sensed(signal, t_s, piece), after)
 
 
-def _audio_chunk(seq: int, samples: NDArray[np.float32]) -> Chunk:
-    t_ns = seq * AUDIO_CHUNK_SAMPLES * NS_PER_S // RATE_HZ
-    return Chunk("sim/audio", "audio", seq, t_ns, samples[:, None].copy())
+def _named(courses: NDArray[np.float64]) -> dict[str, NDArray[np.float32]]:
+    return dict(zip(("valence", "arousal", "pain"), courses.astype(np.float32), strict=True))
+
+
+def _index_ns(index: int, rate_hz: Fraction) -> int:
+    """Time of a frame or sample, by an exact rule."""
+    return index * NS_PER_S * rate_hz.denominator // rate_hz.numerator
+
+
+def _n_before(t_ns: int, rate_hz: Fraction) -> int:
+    """How many frames or samples come before a time."""
+    return math.ceil(Fraction(t_ns, NS_PER_S) * rate_hz)
 
 
 def _to_ns(seconds: Fraction) -> int:

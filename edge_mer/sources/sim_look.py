@@ -126,3 +126,9 @@ def mixed(one: Colour, other: Colour, share: float) -> Colour:
     """A colour between two; `share` is that of the other."""
     red, green, blue = (a + (b - a) * share for a, b in zip(one, other, strict=True))
     return red, green, blue
+
+
+def scaled(colour: Colour, factor: float) -> Colour:
+    """A brighter or darker colour."""
+    red, green, blue = colour
+    return min(red * factor, 255.0), min(green * factor, 255.0), min(blue * factor, 255.0)

@@ -1,6 +1,6 @@
 """The simulated person's voice: glottal pulses and breath noise through a moving vocal tract.
 
-Speech is a row of utterances, each a few syllables and then a short pause. What is said (`Utterance`)
+Speech is a row of utterances, each a few words and then a short pause. What is said (`Utterance`)
 is planned ahead of how it sounds, so that the lips of the picture can move with the same syllables.
 """
 
@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+
+from edge_mer.clock import NS_PER_S
+from edge_mer.sources.sim_words import Word, draw_words
 
 Floats = NDArray[np.float32]
 Affect = Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -27,7 +30,7 @@ _HOP = 512
 _WINDOW = 2 * _HOP
 _FFT = 2048
 _VOICE_BAND_HZ = 8_000.0
-_VOWELS_HZ = np.array(
+_VOWELS_HZ = np.array(  # in the order of the vocabulary's vowels
     [
         [730.0, 1250.0, 2500.0, 3500.0],  # a
         [530.0, 1840.0, 2480.0, 3500.0],  # e
@@ -73,16 +76,17 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Utterance:
-    """A few syllables and the pause after them.
+    """A few words and the pause after them.
 
     Attributes:
-        number: Counts the speaker's utterances.
+        number: Counts the utterances of the conversation.
         start: Index of its first sample in the session.
         n_samples: Its length, pause included.
         onsets_s: Start of each syllable, and the end of the last, in seconds after `start`.
         vowels: Row of the vowel table for each syllable.
         stresses: Emphasis of each syllable, 0 to 1.
         hisses: Strength of the consonant before each syllable, 0 to 1.
+        words: The words, in the order of their syllables.
     """
 
     number: int
@@ -92,11 +96,20 @@ class Utterance:
     vowels: NDArray[np.int64]
     stresses: NDArray[np.float64]
     hisses: NDArray[np.float64]
+    words: tuple[Word, ...]
 
     @property
     def end(self) -> int:
         """Index of the first sample after it."""
         return self.start + self.n_samples
+
+    def spoken(self) -> Iterator[tuple[int, int, str]]:
+        """Start and end in nanoseconds of the session, and text, of each word."""
+        start_ns, syllable = self.start * NS_PER_S // RATE_HZ, 0
+        for word in self.words:
+            begin, end = self.onsets_s[[syllable, syllable + len(word.vowels)]].tolist()
+            yield start_ns + int(begin * NS_PER_S), start_ns + int(end * NS_PER_S), word.text
+            syllable += len(word.vowels)
 
     def lip_opening(self, t_s: float) -> float:
         """How far speaking opens the lips, 0 to 1, at a time after its start."""
@@ -113,29 +126,29 @@ class Voice:
 
     Args:
         speaker: The voice.
-        affect: Valence and arousal over the session.
+        affect: Valence and arousal that the voice shows over the session.
         random: Where its random numbers come from.
-        start: Index of the session's sample at which the person begins.
+        room_noise: Factor of the room's noise.
     """
 
-    def __init__(self, speaker: Speaker, affect: Affect, random: Random, start: int = 0) -> None:
+    def __init__(self, speaker: Speaker, affect: Affect, random: Random, room_noise: float = 1.0) -> None:
+        self._room_noise = room_noise
         self._speaker = speaker
         self._affect = affect
         self._random = random
-        self._start = start
 
-    def utterances(self) -> Iterator[Utterance]:
-        """What the person says, without end and without gaps."""
-        start, number = self._start, 0
-        while True:
-            utterance = self._plan(number, start)
-            yield utterance
-            start, number = utterance.end, number + 1
+    def plan(self, number: int, start: int) -> Utterance:
+        """What the person says next.
 
-    def _plan(self, number: int, start: int) -> Utterance:
+        Args:
+            number: Counts the utterances of the conversation.
+            start: Index of its first sample in the session.
+        """
         rng = self._random(f"words {number}")
-        arousal = self._affect(np.array([start / RATE_HZ]))[1].item()
-        n_syllables = int(rng.integers(3, 8))
+        valence, arousal = (part.item() for part in self._affect(np.array([start / RATE_HZ])))
+        words = draw_words(rng, int(rng.integers(2, 5)), valence)
+        vowels = np.concatenate([word.vowels for word in words])
+        n_syllables = len(vowels)
         rate_hz = self._speaker.tempo * 4.1 * 2 ** (0.5 * arousal)
         durations_s = rng.uniform(0.75, 1.3, n_syllables) / rate_hz
         onsets_s = np.concatenate(([0.0], np.cumsum(durations_s)))
@@ -145,9 +158,10 @@ class Voice:
             start=start,
             n_samples=round((onsets_s[-1] + pause_s) * RATE_HZ),
             onsets_s=onsets_s,
-            vowels=rng.integers(0, len(_VOWELS_HZ), n_syllables),
+            vowels=vowels,
             stresses=rng.uniform(0, 1, n_syllables) ** 2,
-            hisses=rng.uniform(0.3, 1, n_syllables) * (rng.random(n_syllables) < 0.55),
+            hisses=rng.uniform(0.8, 1, n_syllables) * np.concatenate([word.hisses for word in words]),
+            words=tuple(words),
         )
 
     def render(self, utterance: Utterance) -> Floats:
@@ -165,7 +179,8 @@ class Voice:
         breath = np.float32(0.12 * self._speaker.breath) * noise
         voiced = _filtered((pulses + breath) * level, self._tract(utterance, frame_s, valence, arousal))
         hiss = noise * _per_sample(self._hiss_level(utterance, frame_s, arousal), n_padded)
-        sound = voiced + _filtered(hiss, _hiss_response(n_frames)) + np.float32(4e-4) * noise
+        room = np.float32(4e-4 * self._room_noise) * noise
+        sound = voiced + _filtered(hiss, _hiss_response(n_frames)) + room
         return np.tanh(sound[: utterance.n_samples])
 
     def _loudness(

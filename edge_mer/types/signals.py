@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Modality = Literal["visual", "audio", "text", "eda", "ecg", "emg", "ppg", "rsp", "skt"]
-"""What a stream carries. Rates in Hz, EDA in uS, ECG and EMG in mV, SKT in degC."""
+"""What a stream carries. Rates in Hz, EDA in uS, ECG and EMG in mV, SKT in degC, text in words."""
 
 UNITS: dict[Modality, str] = {
     "visual": "rgb24",
@@ -35,11 +35,14 @@ class StreamSpec:
     Attributes:
         name: Unique within a session, e.g. "clip.mp4/visual".
         modality: What the stream carries.
-        axes: Axis names of a chunk's data: ("height", "width", "channel") or ("sample", "channel").
+        axes: Axis names of a chunk's data: ("height", "width", "channel"), ("sample", "channel") or, for
+            text, ("word", "field").
         shape: Sizes along `axes`; None where a chunk may have any size.
-        dtype: NumPy name of the data type: "uint8" for frames, "float32" for samples.
+        dtype: NumPy name of the data type: "uint8" for frames, "float32" for samples, "str" for text of
+            any length.
         rate_hz: Nominal frames or samples per second; None for an irregular stream.
-        unit: "rgb24" for frames, "1" for sound in [-1, 1], else the physical unit ("uS", "mV").
+        unit: "rgb24" for frames, "1" for sound in [-1, 1], "word" for text, else the physical unit
+            ("uS", "mV").
         channels: Channel names, in the order of the last axis.
     """
 
@@ -62,8 +65,8 @@ class Chunk:
         modality: What it carries.
         seq: Counts the stream's chunks from 0; never wraps.
         t_ns: Capture time of the first sample (or of the frame), host monotonic nanoseconds;
-            starts at 0 for files and simulations.
-        data: One frame (H, W, 3) uint8 RGB, or samples (n, channels) float32.
+            starts at 0 for files and simulations. Of text, the time at which the first word was out.
+        data: One frame (H, W, 3) uint8 RGB, samples (n, channels) float32, or words (n, fields) str.
         time_basis: Who stamped it.
     """
 

@@ -70,7 +70,7 @@ def test_the_same_session_twice_gives_the_same_numbers(shared_bundle: Path, tmp_
 
 def test_a_stream_that_is_dropped_is_said_to_be_missing(shared_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    source = f"{SIM}&drop=visual"
+    source = f"{SIM}&streams=audio"
     assert main(["run", str(shared_bundle), "--source", source, "--sink", f"jsonl:{out}", "--fast"]) == 0
     assert {tuple(record["reasons"]) for record in records(out)} == {("visual_missing",)}  # type: ignore[arg-type]
 

@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 from edge_mer.clock import NS_PER_S
 from edge_mer.errors import UsageError
 from edge_mer.sources.registry import open_source
-from edge_mer.sources.sim import SimSettings, SimSource
-from edge_mer.sources.sim_face import Expression, FacePainter, Pose
+from edge_mer.sources.sim import SimSource
+from edge_mer.sources.sim_course import Course
+from edge_mer.sources.sim_face import Expression, FacePainter, Light, Pose
 from edge_mer.sources.sim_look import Look
-from edge_mer.sources.sim_voice import RATE_HZ
+from edge_mer.sources.sim_person import Actor, Conditions
+from edge_mer.sources.sim_settings import STREAMS, SimSettings
+from edge_mer.sources.sim_voice import RATE_HZ, Voice
 from edge_mer.types.signals import Chunk
 
 DATA = Path(os.environ.get("EDGE_MER_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
@@ -51,11 +54,11 @@ def of(modality: str, chunks: list[Chunk]) -> list[Chunk]:
 
 
 def sound(rest: str) -> NDArray[np.generic]:
-    return np.concatenate([chunk.data[:, 0] for chunk in read_all(f"{rest}&drop=visual")])
+    return np.concatenate([chunk.data[:, 0] for chunk in read_all(f"{rest}&streams=audio")])
 
 
 def pictures(rest: str) -> list[NDArray[np.generic]]:
-    return [chunk.data for chunk in read_all(f"{rest}&drop=audio")]
+    return [chunk.data for chunk in read_all(f"{rest}&streams=visual")]
 
 
 def assert_same(chunks: list[Chunk], others: list[Chunk]) -> None:
@@ -74,8 +77,8 @@ def test_the_same_uri_gives_the_same_chunks() -> None:
 
 def test_a_stream_does_not_depend_on_how_the_other_is_read() -> None:
     both = read_all("person=5&duration_s=0.7")
-    assert_same(of("visual", both), read_all("person=5&duration_s=0.7&drop=audio"))
-    assert_same(of("audio", both), read_all("person=5&duration_s=0.7&drop=visual"))
+    assert_same(of("visual", both), read_all("person=5&duration_s=0.7&streams=visual"))
+    assert_same(of("audio", both), read_all("person=5&duration_s=0.7&streams=audio"))
 
 
 def test_a_longer_session_begins_like_a_shorter_one() -> None:
@@ -153,11 +156,21 @@ def test_chunks_are_as_their_specs_say() -> None:
         assert all(size in (None, found) for size, found in zip(spec.shape, chunk.data.shape, strict=True))
 
 
-@pytest.mark.parametrize(("dropped", "left"), [("audio", "visual"), ("visual", "audio")])
-def test_a_dropped_stream_is_not_there(dropped: str, left: str) -> None:
-    rest = f"duration_s=0.3&drop={dropped}"
-    assert [spec.modality for spec in SimSource(rest).specs] == [left]
-    assert {chunk.modality for chunk in read_all(rest)} == {left}
+@pytest.mark.parametrize("streams", ["visual", "audio", "eda", "text", "visual+eda", "rsp+skt+audio+ecg"])
+def test_the_streams_that_were_asked_for_are_there(streams: str) -> None:
+    rest = f"duration_s=1.5&fps=2&streams={streams}"
+    assert {spec.modality for spec in SimSource(rest).specs} == set(streams.split("+"))
+    assert {chunk.modality for chunk in read_all(rest)} == set(streams.split("+"))
+
+
+def test_no_sound_is_made_for_those_who_do_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(*_: object) -> None:
+        raise AssertionError("sound was made")
+
+    monkeypatch.setattr(Voice, "render", made)
+    assert read_all("duration_s=0.5&streams=visual+eda+text&people=1")
+    with pytest.raises(AssertionError, match="sound was made"):
+        read_all("duration_s=0.5&streams=audio")
 
 
 def test_another_person_takes_the_seat() -> None:
@@ -180,7 +193,8 @@ def test_another_person_takes_the_seat() -> None:
 def test_truth_is_smooth_and_wide() -> None:
     t_ns = np.arange(0, 60 * NS_PER_S, NS_PER_S // 30)
     truth = SimSource("seed=7&person=4&duration_s=60").truth(t_ns)
-    assert list(truth) == ["valence", "arousal"]
+    assert list(truth) == ["valence", "arousal", "pain"]
+    assert not truth.pop("pain").any()
     for course in truth.values():
         assert course.dtype == np.float32
         assert course.shape == t_ns.shape
@@ -268,7 +282,7 @@ def test_yunet_finds_the_face() -> None:
             assert len(faces) == 1
 
 
-@pytest.mark.parametrize("part", ["smile", "mouth_open", "brow_raise", "brow_tilt", "eye_open"])
+@pytest.mark.parametrize("part", ["smile", "mouth_open", "brow_raise", "brow_tilt", "eye_open", "grimace"])
 def test_expressions_are_graded(part: str) -> None:
     painter = FacePainter(Look.draw(np.random.Generator(np.random.Philox(1))), 192, 160)
 
@@ -282,12 +296,12 @@ def test_expressions_are_graded(part: str) -> None:
     assert 0.03 < change(0.3) < change(0.6) < change(0.9)
 
 
-def test_the_voice_is_louder_when_aroused() -> None:
+def test_the_voice_is_louder_when_it_shows_arousal() -> None:
     correlations = []
     for person in range(3):
         rest = f"seed={person}&person={person}&duration_s=20"
         blocks = sound(rest).astype(np.float64).reshape(20, -1)
-        arousal = SimSource(rest).truth(np.arange(20) * NS_PER_S + NS_PER_S // 2)["arousal"]
+        arousal = Course(person, person, 20.0, with_pain=False).voice(np.arange(0.5, 20.0))[1]
         correlations.append(np.corrcoef(np.log(blocks.std(axis=1)), arousal)[0, 1])
     assert min(correlations) > 0.6
 
@@ -301,16 +315,77 @@ def test_the_voice_never_pauses_long_and_never_clips() -> None:
     assert 0.05 < longest_s < 0.6
 
 
+def test_pain_wrinkles_the_bridge_of_the_nose() -> None:
+    painter = FacePainter(Look.draw(np.random.Generator(np.random.Philox(1))), 192, 160)
+    calm, hurt = (
+        painter.paint(Expression(grimace=strength), Pose(), 0, Light(noise=0)).astype(np.float64)
+        for strength in (0.0, 0.8)
+    )
+    # between the brows, where nothing is drawn but skin
+    assert (hurt - calm)[70:80, 92:101].mean() < -3
+    assert hurt[76:92, 93:100].std(axis=0).mean() > 1.3 * calm[76:92, 93:100].std(axis=0).mean()
+
+
+def test_a_person_looks_the_same_in_every_session() -> None:
+    looks = [Actor(seed, person, Conditions(1.0)).look for seed, person in ((1, 4), (2, 4), (1, 5))]
+    assert looks[0] == looks[1] != looks[2]
+
+
+def test_lips_move_with_the_speech(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[float] = []
+    paint = FacePainter.paint
+
+    def seen(painter: FacePainter, expression: Expression, *rest: Any) -> NDArray[np.uint8]:
+        opened.append(expression.mouth_open)
+        return paint(painter, expression, *rest)
+
+    monkeypatch.setattr(FacePainter, "paint", seen)
+    rest = "seed=5&person=2&duration_s=8"
+    pictures(rest)
+    level = np.abs(sound(rest).astype(np.float64)).reshape(240, -1).mean(axis=1)
+    assert np.corrcoef(level, opened)[0, 1] > 0.4
+
+
+def test_pain_is_seen_in_a_small_crop_and_the_face_is_still_found() -> None:
+    folder = Path(cv2.__file__).parent / "data"
+    cascade = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
+    changes, n_found, n_frames = [], 0, 0
+    for person in range(4):
+        rest = f"person={person}&seed={person}&duration_s=16&fps=2"
+        t_ns = np.arange(32) * (NS_PER_S // 2)
+        pain = SimSource(f"{rest}&pain=1").truth(t_ns)["pain"]
+        for hurt, calm, felt in zip(pictures(f"{rest}&pain=1"), pictures(rest), pain, strict=True):
+            grey = cv2.cvtColor(hurt.astype(np.uint8), cv2.COLOR_RGB2GRAY)
+            n_found += len(cascade.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=5)) == 1
+            n_frames += 1
+            small, usual = (
+                cv2.resize(picture.astype(np.float32)[24:152, 32:160], (48, 48), interpolation=cv2.INTER_AREA)
+                for picture in (hurt, calm)
+            )
+            changes.append((float(felt), float(np.abs(small - usual).mean())))
+    assert n_found >= 0.98 * n_frames
+    none, strong = (
+        [change for felt, change in changes if low <= felt <= high] for low, high in ((0, 0), (1, 1))
+    )
+    assert np.median(none) < 0.3
+    assert np.median(strong) > 1.0
+
+
 # -- the URI
 
 
 def test_the_uri_names_everything() -> None:
-    assert SimSource("").uri == "sim:seed=0&person=0&duration_s=20&fps=30&width=192&height=160"
-    rest = "fps=2997/100&drop=audio&seed=3&switch_person=4&switch_s=0.5"
-    uri = open_source(f"sim:{rest}").uri
+    rest = "streams=visual+audio&eda_hz=32&ecg_hz=250&rsp_hz=32&skt_hz=4&pain=0"
+    rest += "&occlusion=0&noise=1&gaps=0&people=1"
+    uri = "sim:seed=0&person=0&duration_s=20&fps=30&width=192&height=160"
+    assert SimSource("").uri == f"{uri}&{rest}"
+    uri = open_source(
+        "sim:eda_hz=32.5&fps=2997/100&pain=1&streams=eda+visual&seed=3&switch_person=4&switch_s=0.5"
+    ).uri
+    rest = rest.replace("visual+audio", "visual+eda").replace("eda_hz=32", "eda_hz=32.5")
     assert uri == (
         "sim:seed=3&person=0&duration_s=20&fps=29.97&width=192&height=160"
-        "&switch_s=0.5&switch_person=4&drop=audio"
+        f"&switch_s=0.5&switch_person=4&{rest.replace('pain=0', 'pain=1')}"
     )
     assert open_source(uri).uri == uri
 
@@ -320,10 +395,21 @@ def test_the_uri_names_everything() -> None:
     seed=st.integers(0, 2**63 - 1),
     duration_s=st.fractions(Fraction(1, 10), 86_400, max_denominator=2000),
     fps=st.fractions(1, 240, max_denominator=2000),
-    drop=st.sampled_from([None, "audio", "visual"]),
+    rate_hz=st.fractions(1, 2048, max_denominator=2000),
+    streams=st.sets(st.sampled_from(STREAMS), min_size=1),
+    gaps=st.fractions(0, Fraction(9, 10), max_denominator=2000),
 )
-def test_settings_survive_their_uri(seed: int, duration_s: Fraction, fps: Fraction, drop: str | None) -> None:
-    asked = SimSettings(seed=seed, duration_s=duration_s, fps=fps, drop=drop)
+def test_settings_survive_their_uri(
+    seed: int, duration_s: Fraction, fps: Fraction, rate_hz: Fraction, streams: set[str], gaps: Fraction
+) -> None:
+    asked = SimSettings(
+        seed=seed,
+        duration_s=duration_s,
+        fps=fps,
+        eda_hz=rate_hz,
+        streams=tuple(name for name in STREAMS if name in streams),
+        gaps=gaps,
+    )
     assert SimSettings.parse(str(asked).removeprefix("sim:")) == asked
 
 
@@ -338,7 +424,20 @@ def test_settings_survive_their_uri(seed: int, duration_s: Fraction, fps: Fracti
         ("fps=nan", ["fps=nan", "from 1 to 240"]),
         ("fps=30/0", ["fps=30/0", "from 1 to 240"]),
         ("width=20", ["width=20", "from 128 to 1280"]),
-        ("drop=voice", ["drop=voice", "audio or visual"]),
+        ("streams=voice", ["streams=voice", "some of visual, audio, eda, ecg, rsp, skt, text, joined by +"]),
+        ("streams=", ["cannot use streams=", "some of visual"]),
+        ("streams=eda+eda", ["streams=eda+eda", "some of visual"]),
+        ("drop=audio", ["unknown key 'drop'"]),
+        ("eda_hz=0.5", ["eda_hz=0.5", "from 1 to 2048"]),
+        ("ecg_hz=2049", ["ecg_hz=2049", "from 1 to 2048"]),
+        ("rsp_hz=fast", ["rsp_hz=fast", "from 1 to 2048"]),
+        ("skt_hz=0", ["skt_hz=0", "from 1 to 2048"]),
+        ("pain=2", ["pain=2", "a whole number from 0 to 1"]),
+        ("occlusion=1.1", ["occlusion=1.1", "from 0 to 1"]),
+        ("noise=11", ["noise=11", "from 0 to 10"]),
+        ("gaps=1", ["gaps=1", "from 0 to 0.9"]),
+        ("people=7", ["people=7", "a whole number from 1 to 6"]),
+        ("people=2&streams=visual+eda", ["worn by one person, here are 2", "Found: eda"]),
         ("seed", ["seed has no value"]),
         ("seed=1&seed=2", ["seed is given twice"]),
         ("seed=1&", ["unknown key ''"]),
