@@ -109,11 +109,12 @@ def check_chunk(chunk: Chunk, specs: Mapping[str, StreamSpec]) -> None:
     fits = len(shape) == len(spec.shape) and all(
         size in (None, found) for size, found in zip(spec.shape, shape, strict=True)
     )
-    if not fits or chunk.data.dtype.name != spec.dtype:
+    dtype = "str" if chunk.data.dtype.kind == "U" else chunk.data.dtype.name
+    if not fits or dtype != spec.dtype:
         raise DataError(
             f"stream {chunk.stream}: chunk {chunk.seq} is not what its source describes",
             expected=f"{spec.dtype} {_written(spec.shape)} along ({', '.join(spec.axes)})",
-            found=f"{chunk.data.dtype.name} {_written(shape)}",
+            found=f"{dtype} {_written(shape)}",
         )
 
 

@@ -214,11 +214,12 @@ def _settings(uri: str) -> SimSettings:
 
 
 class _SimTruth:
-    """What a simulated person felt, at any time."""
+    """What a simulated person felt, at any time; pain, which is 0 to 1 there, on the range that is asked for."""
 
     def __init__(self, source: SimSource, ranges: Mapping[str, Range] | None) -> None:
         self._source = source
         self._names = None if ranges is None else set(ranges)
+        self._factors = {"pain": np.float32(ranges["pain"][1])} if ranges and "pain" in ranges else {}
         self._duration_ns = to_ns(_settings(source.uri).duration_s)
 
     def at(self, t_ns: ArrayLike, max_distance_ns: int) -> dict[str, NDArray[np.float32]]:
@@ -227,7 +228,7 @@ class _SimTruth:
         inside_ns = np.clip(asked_ns, 0, self._duration_ns)
         is_near = np.abs(asked_ns - inside_ns) <= max_distance_ns
         return {
-            name: np.where(is_near, values, np.float32(np.nan))
+            name: np.where(is_near, values * self._factors.get(name, np.float32(1)), np.float32(np.nan))
             for name, values in self._source.truth(inside_ns).items()
             if self._names is None or name in self._names
         }

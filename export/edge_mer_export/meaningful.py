@@ -89,4 +89,4 @@ def _scale_heads(model: ZooModel, seen: list[list[StepTrace]]) -> None:
             last = cast(nn.Linear, fusion.get_submodule(model.last_layers[output.name]))
             scale = OUTPUT_DEVIATION / max(float(values.std()), 1e-9)
             last.weight.mul_(scale)
-            last.bias.sub_(torch.from_numpy(values.mean(axis=0)).to(last.bias)).mul_(scale)
+            last.bias.sub_(torch.as_tensor(values.mean(axis=0)).to(last.bias)).mul_(scale)

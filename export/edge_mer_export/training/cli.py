@@ -12,7 +12,7 @@ from edge_mer.cli.common import err, out, table
 from edge_mer_export.models.zoo import build
 from edge_mer_export.training.data import recordings_of
 from edge_mer_export.training.recipe import read_recipe
-from edge_mer_export.training.run import Result, Told, open_run, train
+from edge_mer_export.training.run import Result, Told, check_phases, open_run, train
 from edge_mer_export.training.trainer import Epoch
 
 
@@ -28,6 +28,7 @@ def train_verb(
     """Train a model of the zoo on labelled sessions."""
     read = read_recipe(recipe)
     spec = build(read.recipe.model).spec
+    check_phases(spec, read.recipe)
     recordings, warning = recordings_of(spec, read)
     open_run(to, read.text, resume=resume)
     if warning:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 from edge_mer.errors import UsageError
@@ -60,9 +61,9 @@ def split_by_person(recordings: Sequence[Recording], valid_share: float, seed: i
     """
     given = {one.person: one.split for one in recordings if one.split is not None}
     free = sorted({one.person for one in recordings} - given.keys(), key=lambda person: _lot(seed, person))
-    n_valid = round(valid_share * len(free))
-    if free and n_valid == 0 and "valid" not in given.values():
-        n_valid = 1
+    fewest = 0 if "valid" in given.values() else 1
+    most = len(free) if "train" in given.values() else len(free) - 1
+    n_valid = min(max(round(valid_share * len(free)), fewest), most)
     chosen = given | {p: "valid" if i < n_valid else "train" for i, p in enumerate(free)}
     split = [dataclasses.replace(one, split=chosen[one.person]) for one in recordings]
     for name in ("train", "valid"):
@@ -70,7 +71,7 @@ def split_by_person(recordings: Sequence[Recording], valid_share: float, seed: i
             raise UsageError(
                 f"nobody is left for the split {name!r}",
                 expected="at least two people, one to learn from and one to choose by",
-                found=f"{len({one.person for one in split})} people",
+                found=", ".join(f"{n} for {one}" for one, n in sorted(Counter(chosen.values()).items())),
             )
     return [one for one in split if one.split != "test"]
 

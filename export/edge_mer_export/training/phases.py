@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edge_mer.errors import DataError
 from edge_mer.postprocess.decode import expected
 from edge_mer.runtime.proof import concordance
 from edge_mer.types.model import Encoder, Output
@@ -79,6 +80,9 @@ class BackboneTask:
         phase: How.
         train: Sessions to learn from.
         valid: Sessions to choose by.
+
+    Raises:
+        DataError: The people to choose by show it nothing.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class BackboneTask:
         self.network = _Headed(model.stages[encoder.stage], width, model.spec.outputs, phase.dropout)
         self._train, self._train_labels = self._gather(train)
         self._valid, self._valid_labels = self._gather(valid)
+        _demand_some(len(self._valid), self.name)
 
     def _gather(self, sessions: list[Session]) -> tuple[Tensor, list[Tensor]]:
         stage = self._encoder.stage
@@ -125,6 +130,9 @@ class FusionTask:
         phase: How.
         train: Sessions to learn from.
         valid: Sessions to choose by.
+
+    Raises:
+        DataError: The people to choose by show it nothing.
     """
 
     def __init__(
@@ -139,6 +147,7 @@ class FusionTask:
                 module.p = phase.dropout
         self._train = _Windows(model, train)
         self._valid = _Windows(model, valid)
+        _demand_some(self._valid.n, self.name)
 
     def losses(self, generator: torch.Generator) -> Iterator[Tensor]:
         """The loss of each batch of one epoch."""
@@ -175,6 +184,15 @@ class FusionTask:
         inputs = [*shown, present] if self._spec.fusion.has_present_input else shown
         found = self.network(*inputs)
         return [one[:, -1] for one in (found if isinstance(found, tuple) else (found,))]
+
+
+def _demand_some(n: int, name: str) -> None:
+    if not n:
+        raise DataError(
+            f"there is nothing to choose {name} by",
+            expected="at least one step that shows what it looks at, of people in the split valid",
+            found="none: no face, no sound or no signal in all of their recordings",
+        )
 
 
 class _Windows:

@@ -97,6 +97,12 @@ class FusionPhase(Phase):
     modality_dropout: Share = 0.3
     step_dropout: Share = 0.2
 
+    @model_validator(mode="after")
+    def _leaves_whole_windows(self) -> FusionPhase:
+        if self.modality_dropout + self.step_dropout > 1:
+            raise ValueError("modality_dropout and step_dropout are together more than all windows")
+        return self
+
 
 class Recipe(Declared):
     """A training run.
@@ -154,9 +160,14 @@ def read_recipe(path: str) -> RecipeFile:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot read recipe {file}", found=str(error)) from error
     try:
-        return RecipeFile(Recipe.model_validate(values), text, file.parent)
+        return RecipeFile(Recipe.model_validate(values, strict=True), text, file.parent)
     except ValidationError as error:
         faults = "".join(
-            f"\n  {'.'.join(map(str, one['loc'])) or 'recipe'}: {one['msg']}" for one in error.errors()
+            f"\n  {'.'.join(map(str, one['loc']))}: {_plain(one['type'], one['msg'])}" for one in error.errors()
         )
         raise UsageError(f"recipe {file} cannot be used:{faults}") from None
+
+
+def _plain(kind: str, message: str) -> str:
+    known = {"extra_forbidden": "there is no such key", "missing": "has to be given"}
+    return known.get(kind, message.removeprefix("Value error, "))

@@ -3,9 +3,11 @@
 recipe.toml        what was asked for
 data/              sessions in steps, so that they are played once; removed at the end
 checkpoint.pt      where training stands
+done/              the best weights of every phase that is over
 model.safetensors  the trained weights, for `edge-mer export --checkpoint`
 metrics.json       what they are worth on the people to choose by, all and each modality alone
 history.csv        every epoch
+curves.svg         a picture of it
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from edge_mer_export.training.curves import curves
 from edge_mer_export.training.phases import BackboneTask, FusionTask, Scores, Task
 from edge_mer_export.training.recipe import Recipe
 from edge_mer_export.training.sessions import Session, load_sessions
-from edge_mer_export.training.trainer import Epoch, State, load_state, save_state, train_phase
+from edge_mer_export.training.trainer import Epoch, State, load_state, save_state, seeded, train_phase
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "model.safetensors"
 
@@ -78,12 +80,17 @@ def open_run(folder: Path, recipe_text: str, *, resume: bool) -> None:
     """
     kept = folder / "recipe.toml"
     if not resume:
-        if folder.exists() and any(folder.iterdir()):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            is_empty = not any(folder.iterdir())
+            if is_empty:
+                kept.write_text(recipe_text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot train into {folder}", found=str(error)) from error
+        if not is_empty:
             raise UsageError(
                 f"{folder} is not empty", hint="name another folder, or go on there with --resume"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        kept.write_text(recipe_text, encoding="utf-8")
         return
     if not kept.is_file():
         raise UsageError(
@@ -111,7 +118,7 @@ def train(recipe: Recipe, recordings: Sequence[Recording], folder: Path, told: T
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(recipe.seed)
     model = build(recipe.model).eval()
-    _check_phases(model.spec, recipe)
+    check_phases(model.spec, recipe)
     told.say(f"playing {len(recordings)} sessions")
     sessions = load_sessions(model.spec, recordings, folder / "data", recipe.threads, told.played)
     splits = {
@@ -129,7 +136,12 @@ def train(recipe: Recipe, recordings: Sequence[Recording], folder: Path, told: T
     return result
 
 
-def _check_phases(spec: ModelSpec, recipe: Recipe) -> None:
+def check_phases(spec: ModelSpec, recipe: Recipe) -> None:
+    """Whether a recipe trains what the model has.
+
+    Raises:
+        UsageError: It has other backbones.
+    """
     stages = {encoder.stage for encoder in spec.encoders}
     if recipe.backbones.keys() != stages:
         raise UsageError(
@@ -152,6 +164,7 @@ def _train_phases(
         if state.phase != stage:
             state = State(stage, history=[*state.history, *state.epochs])
         told.say(f"training {stage}")
+        seeded(recipe.seed, stage, 0)  # heads begin the same, whatever was trained before them
         task = _task(recipe, model, stage, train, valid)
         train_phase(
             task,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
+import multiprocessing.connection
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mer.errors import DataError
 from edge_mer.labels.manifest import Recording
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.labelled import collect_labelled
@@ -67,14 +73,23 @@ def load_sessions(
     files = [folder / f"{_key(spec, one)}.npz" for one in recordings]
     missing = [i for i, file in enumerate(files) if not file.exists()]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_one_thread) as pool:
-        jobs = [pool.submit(_keep, spec, recordings[i], files[i]) for i in missing]
+    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_start_worker) as pool:
+        with _deaf_children():
+            jobs = [pool.submit(_keep, spec, recordings[i], files[i]) for i in missing]
         try:
             for n_done, job in enumerate(jobs, 1):
                 job.result()
                 progress(len(files) - len(jobs) + n_done, len(files))
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process that played sessions was ended from outside",
+                found="most likely too little memory",
+                hint="lower the recipe's threads, or cut the recordings, and go on with --resume",
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()  # a session that is half played is played again
             raise
     return [_read(spec, file) for file in files]
 
@@ -87,8 +102,27 @@ def _key(spec: ModelSpec, recording: Recording) -> str:
     return digest.hexdigest()[:24]
 
 
-def _one_thread() -> None:
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes started meanwhile do not hear Ctrl-C, which is for the one that started them to answer."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker() -> None:
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A run that is killed takes its workers with it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _keep(spec: ModelSpec, recording: Recording, file: Path) -> None:

@@ -85,6 +85,9 @@ def train_phase(
         seed: Of order, drop-out and augmentation.
         keep: Writes a checkpoint after each epoch.
         told: Of each new epoch.
+
+    Raises:
+        DataError: A loss or an estimate is no number.
     """
     network, phase = task.network, task.phase
     optimizer = torch.optim.AdamW(
@@ -95,7 +98,7 @@ def train_phase(
         optimizer.load_state_dict(state.optimizer)
     while len(state.epochs) < phase.epochs and state.n_since_best < phase.patience:
         number = len(state.epochs) + 1
-        generator = _seeded(seed, task.name, number)
+        generator = seeded(seed, task.name, number)
         loss = _train_epoch(task, optimizer, _learning_rate(phase, number), generator)
         epoch = _judged(task, state, number, loss)
         state.epochs.append(epoch)
@@ -109,7 +112,8 @@ def train_phase(
     network.eval()
 
 
-def _seeded(seed: int, phase: str, epoch: int) -> torch.Generator:
+def seeded(seed: int, phase: str, epoch: int) -> torch.Generator:
+    """PyTorch's own generator and a new one, both begun for one epoch of a phase."""
     digest = hashlib.sha256(f"{seed}/{phase}/{epoch}".encode()).digest()
     number = int.from_bytes(digest[:7], "little")
     torch.manual_seed(number)
@@ -149,6 +153,11 @@ def _judged(task: Task, state: State, number: int, loss: float) -> Epoch:
     task.network.eval()
     with torch.no_grad():
         scores = task.scores()
+    if not all(map(math.isfinite, scores.values())):
+        raise DataError(
+            f"epoch {number} of {task.name} gave estimates that are no numbers",
+            hint="lower the recipe's learning_rate",
+        )
     best_before = max((epoch.score for epoch in state.epochs), default=-math.inf)
     is_best = sum(scores.values()) / len(scores) > best_before
     return Epoch(task.name, number, loss, scores, is_best)
@@ -183,9 +192,8 @@ def load_state(file: Path) -> State:
             history=_epochs(content["history"]),
         )
     except Exception as error:  # a foreign or broken file raises whatever the unpickler stumbles over
-        raise DataError(
-            f"cannot go on from {file}", found=str(error).splitlines()[0], hint="train into a new folder"
-        ) from error
+        found = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"cannot go on from {file}", found=found, hint="train into a new folder") from error
 
 
 def _epochs(rows: Iterable[dict[str, Any]]) -> list[Epoch]:

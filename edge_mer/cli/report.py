@@ -1,0 +1,65 @@
+"""`edge-mer report`: one page that shows what a run gave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_mer.cli.common import err
+from edge_mer.errors import DataError, UsageError
+from edge_mer.report.page import check_free, render, write_page
+from edge_mer.report.read import Records, read_records
+from edge_mer.report.truth import Truth, read_track, truth_of_simulation, truth_of_track
+from edge_mer.sources.registry import open_source
+
+
+def report(
+    predictions: Annotated[Path, typer.Argument(help="What edge-mer run wrote with --sink jsonl:FILE.")],
+    out: Annotated[Path, typer.Option(help="The page to write, e.g. report.html.")],
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRACK",
+            help="What was true: a CSV with t_s or t_ns and valence, arousal or pain; or the sim: URI.",
+        ),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="The page's heading; without it the file's name.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the page if it is there.")] = False,
+) -> None:
+    """Show what a run gave as one HTML page that needs no network."""
+    inputs = [predictions] if truth is None or truth.startswith("sim:") else [predictions, Path(truth)]
+    _refuse_input(out, inputs)
+    check_free(out, replace=replace)
+    records = read_records(predictions)
+    page = render(records, _truth(truth, records), title)
+    write_page(page, out, replace=replace)
+    err.print(f"{len(records):,} predictions in {out}, {len(page.encode()) / 1000:,.0f} kB.", markup=False)
+
+
+def _refuse_input(out: Path, inputs: list[Path]) -> None:
+    """The page takes the place of nothing that it is made from."""
+    for path in inputs:
+        if out.resolve() == path.resolve() or (out.exists() and path.exists() and out.samefile(path)):
+            raise UsageError(
+                f"cannot write {out}", found="it is what the page is made from", hint="name another file"
+            )
+
+
+def _truth(asked: str | None, records: Records) -> Truth | None:
+    if asked is None:
+        return None
+    if not asked.startswith("sim:"):
+        return truth_of_track(read_track(Path(asked)), records, Path(asked).name)
+    tell = getattr(open_source(asked), "truth", None)
+    if tell is None:
+        raise UsageError(f"{asked} knows no truth", expected="a simulation or a CSV file")
+    try:
+        return truth_of_simulation(tell(records.t_ns), records, asked)
+    except ValueError as error:
+        raise DataError(
+            f"the truth of {asked} does not span {records.name}",
+            found=str(error),
+            hint="give the sim: URI that the run had as its source",
+        ) from error
