@@ -1,6 +1,7 @@
 # make demo   the whole way on a tiny model, from nothing but Python and make
 # make test   all tests that this machine can run
-# make check  format, lint, types, import contracts, tests: what gates a change
+# make docs   the documentation as a site, in build/docs
+# make check  format, lint, types, import contracts, docs, tests: what gates a change
 
 PYTHON ?= python3
 VENV := .venv
@@ -34,7 +35,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
 	@$(BIN)/python tests/helpers/system_packages.py
 
-check: $(VENV)/dev.stamp lint types contracts test device
+check: $(VENV)/dev.stamp lint types contracts docs test device
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
@@ -49,6 +50,11 @@ types: $(VENV)/dev.stamp
 
 contracts: $(VENV)/dev.stamp
 	$(BIN)/lint-imports --no-cache
+
+# The whole project is Sphinx's source, so that links between README, docs and records are plain paths.
+docs: $(VENV)/dev.stamp
+	$(BIN)/sphinx-build -n -W --keep-going -q -c docs -d build/docs-cache . build/docs
+	@echo "The documentation is build/docs/index.html"
 
 # The half that runs on the device, on the Pythons of JetPack 6 and 7, where they are found.
 device: $(VENV)/dev.stamp

@@ -38,6 +38,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Hold a bundle's estimates against labels."""
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise UsageError(f"cannot write {json_file}", found=f"no folder {json_file.parent}")
     opened = open_bundle(bundle)
     model = opened.manifest.model
     recordings = simulated_people(model, people, steps) if data is None else _recordings(data, model)
@@ -57,6 +59,11 @@ def _recordings(data: Path, model: ModelSpec) -> list[Recording]:
         err.print(told)
     held_out = [one for one in recordings if one.split == "test"]
     chosen = held_out or recordings
+    if not held_out and any(one.split for one in recordings):
+        err.print(
+            f"no recording of {data} has the split test, so all are judged; "
+            "people that the model learned from, or was chosen by, flatter it"
+        )
     if len({one.person for one in chosen}) < 2:
         raise UsageError("an evaluation needs at least two people", expected="two or more", found="one")
     return chosen

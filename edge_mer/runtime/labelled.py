@@ -214,7 +214,7 @@ def _settings(uri: str) -> SimSettings:
 
 
 class _SimTruth:
-    """What a simulated person felt, at any time; pain, which is 0 to 1 there, on the range that is asked for."""
+    """What a simulated person felt, at any time; pain, there 0 to 1, in the range that is asked for."""
 
     def __init__(self, source: SimSource, ranges: Mapping[str, Range] | None) -> None:
         self._source = source

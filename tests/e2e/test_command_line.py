@@ -72,6 +72,11 @@ def test_a_stream_that_is_dropped_is_said_to_be_missing(shared_bundle: Path, tmp
     out = tmp_path / "out.jsonl"
     source = f"{SIM}&streams=audio"
     assert main(["run", str(shared_bundle), "--source", source, "--sink", f"jsonl:{out}", "--fast"]) == 0
+    found = records(out)
+    assert all("visual_missing" in record["reasons"] for record in found)  # type: ignore[operator]
+    assert {record["status"] for record in found} == {"degraded"}
+    abstaining = ["--missing", "visual=abstain", "--sink", f"jsonl:{out}", "--fast"]
+    assert main(["run", str(shared_bundle), "--source", source, *abstaining]) == 0
     assert {tuple(record["reasons"]) for record in records(out)} == {("visual_missing",)}  # type: ignore[arg-type]
 
 
@@ -136,7 +141,8 @@ def test_bundle_inspect_shows_what_is_inside(shared_bundle: Path, capsys: pytest
     shown = capsys.readouterr().out
     assert "jmt-tiny" in shown
     assert "int8-trt" in shown
-    assert "abstain (never measured)" in shown
+    assert "mask" in shown
+    assert "trained on simulated people only" in shown
 
 
 @pytest.mark.parametrize("victim", ["stages/visual.fp32.onnx", "golden/session-0.npz", "manifest.json"])

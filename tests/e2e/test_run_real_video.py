@@ -82,13 +82,12 @@ def test_one_short_clip_is_degraded_from_its_first_step(
     assert [record["status"] for record in records[N_STEPS_WINDOW - 1 :]] == ["ok"] * 4
 
 
-def test_without_sound_the_estimate_is_withheld(
+def test_where_the_user_wants_no_estimate_without_sound_it_is_withheld(
     shared_bundle: Path, clips: list[Path], tmp_path: Path
 ) -> None:
-    """No one measured what the model is worth without sound, so it abstains."""
     silent = tmp_path / "silent.mpg"
     strip_audio(clips[0], silent)
-    records = run(shared_bundle, silent, tmp_path / "out.jsonl")
+    records = run(shared_bundle, silent, tmp_path / "out.jsonl", "--missing", "audio=abstain")
     assert {record["status"] for record in records} == {"withheld"}
     assert {tuple(record["reasons"]) for record in records} == {("audio_missing",)}
     assert all(record["affect"] is None for record in records)
@@ -96,12 +95,13 @@ def test_without_sound_the_estimate_is_withheld(
     assert all(record["modalities"]["visual"]["present"] for record in records)
 
 
-def test_a_policy_given_by_the_user_replaces_the_declared_one(
+def test_without_sound_the_estimate_is_degraded(
     shared_bundle: Path, clips: list[Path], tmp_path: Path
 ) -> None:
+    """The weights were measured without sound, and masking it was found good enough."""
     silent = tmp_path / "silent.mpg"
     strip_audio(clips[0], silent)
-    records = run(shared_bundle, silent, tmp_path / "out.jsonl", "--missing", "audio=mask")
+    records = run(shared_bundle, silent, tmp_path / "out.jsonl")
     assert {record["status"] for record in records} == {"degraded"}
     assert all("audio_missing" in record["reasons"] for record in records)
     assert all(record["affect"] is not None for record in records)

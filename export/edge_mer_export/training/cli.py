@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,10 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from edge_mer.cli.common import err, out, table
+from edge_mer.labels.manifest import Recording
 from edge_mer_export.models.zoo import build
 from edge_mer_export.training.data import recordings_of
-from edge_mer_export.training.recipe import read_recipe
+from edge_mer_export.training.recipe import Recipe, read_recipe
 from edge_mer_export.training.run import Result, Told, check_phases, open_run, train
 from edge_mer_export.training.trainer import Epoch
 
@@ -33,6 +35,17 @@ def train_verb(
     open_run(to, read.text, resume=resume)
     if warning:
         err.print(warning)
+    try:
+        result = _train(read.recipe, recordings, to)
+    except KeyboardInterrupt:
+        err.print(
+            f"interrupted; to go on: edge-mer train {shlex.join([recipe, '--out', str(to), '--resume'])}"
+        )
+        raise
+    _show(result, read.recipe.model, to)
+
+
+def _train(recipe: Recipe, recordings: list[Recording], to: Path) -> Result:
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -42,8 +55,7 @@ def train_verb(
         console=err,
         transient=True,
     ) as bars:
-        result = train(read.recipe, recordings, to, _teller(bars))
-    _show(result, to)
+        return train(recipe, recordings, to, _teller(bars))
 
 
 def _teller(bars: Progress) -> Told:
@@ -63,7 +75,7 @@ def _teller(bars: Progress) -> Told:
     return Told(bars.console.print, lambda done, n: advance("playing sessions", done, n), epoch)
 
 
-def _show(result: Result, to: Path) -> None:
+def _show(result: Result, model: str, to: Path) -> None:
     names = list(next(iter(result.scores.values())))
     rows = [[subset, *(f"{scores[name]:.3f}" for name in names)] for subset, scores in result.scores.items()]
     n_train, n_valid = result.n_people
@@ -73,6 +85,6 @@ def _show(result: Result, to: Path) -> None:
         "judge it on people of neither group with edge-mer evaluate."
     )
     out.print(
-        f"Weights: {result.weights}. Next: edge-mer export MODEL --checkpoint {result.weights} --out DIR"
+        f"Weights: {result.weights}. Next: edge-mer export {model} --checkpoint {result.weights} --out DIR"
     )
     out.print(f"Epochs: {to / 'history.csv'}. Curves: {to / 'curves.svg'}.")

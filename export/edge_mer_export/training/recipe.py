@@ -92,10 +92,14 @@ class FusionPhase(Phase):
     Attributes:
         modality_dropout: Share of windows in which one modality is missing altogether.
         step_dropout: Share of windows in which one modality is missing for a run of steps.
+        own_people_share: Share of the people to learn from whom the backbones never see, and from whom
+            alone the fusion learns: the features of people known by heart are better than any it will
+            meet. 0 = all learn from all.
     """
 
     modality_dropout: Share = 0.3
     step_dropout: Share = 0.2
+    own_people_share: Share = 0.35
 
     @model_validator(mode="after")
     def _leaves_whole_windows(self) -> FusionPhase:
@@ -163,7 +167,8 @@ def read_recipe(path: str) -> RecipeFile:
         return RecipeFile(Recipe.model_validate(values, strict=True), text, file.parent)
     except ValidationError as error:
         faults = "".join(
-            f"\n  {'.'.join(map(str, one['loc']))}: {_plain(one['type'], one['msg'])}" for one in error.errors()
+            f"\n  {'.'.join(map(str, one['loc']))}: {_plain(one['type'], one['msg'])}"
+            for one in error.errors()
         )
         raise UsageError(f"recipe {file} cannot be used:{faults}") from None
 

@@ -179,10 +179,21 @@ def _train_phases(
 
 
 def _task(recipe: Recipe, model: ZooModel, stage: str, train: list[Session], valid: list[Session]) -> Task:
+    for_backbones, for_fusion = shared_out(train, recipe.fusion.own_people_share)
     for encoder in model.spec.encoders:
         if encoder.stage == stage:
-            return BackboneTask(model, encoder, recipe.backbones[stage], train, valid)
-    return FusionTask(model, recipe.fusion, train, valid)
+            return BackboneTask(model, encoder, recipe.backbones[stage], for_backbones, valid)
+    return FusionTask(model, recipe.fusion, for_fusion, valid)
+
+
+def shared_out(sessions: list[Session], share: float) -> tuple[list[Session], list[Session]]:
+    """Sessions for the backbones, and those of other people for the fusion; all for both if `share` is 0."""
+    people = list(dict.fromkeys(one.person for one in sessions))
+    n_own = round(share * len(people))
+    if n_own == 0 or n_own == len(people):
+        return sessions, sessions
+    own = set(people[-n_own:])
+    return [s for s in sessions if s.person not in own], [s for s in sessions if s.person in own]
 
 
 def _subsets(spec: ModelSpec) -> list[tuple[str, ...]]:
@@ -215,8 +226,18 @@ def _write(model: ZooModel, recipe: Recipe, result: Result, folder: Path) -> Non
 def _save(state: dict[str, torch.Tensor], metadata: dict[str, str], file: Path) -> None:
     data = safetensors.torch.save({key: value.contiguous() for key, value in state.items()}, metadata)
     unfinished = file.with_suffix(".part")
-    unfinished.write_bytes(data)
+    unfinished.write_bytes(_in_order(data))
     unfinished.replace(file)
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file whose metadata, which come in any order, are sorted: same weights, same file."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    written = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(end - 8)
+    return len(written).to_bytes(8, "little") + written + data[end:]
 
 
 def _replace(file: Path, text: str) -> None:

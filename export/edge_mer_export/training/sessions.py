@@ -29,6 +29,7 @@ from edge_mer.types.model import Encoder, FaceClip, ModelSpec
 from edge_mer_export.engines import zero_engines
 
 Progress = Callable[[int, int], None]
+_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Floats = NDArray[np.floating[Any]]
 
 
@@ -74,7 +75,7 @@ def load_sessions(
     missing = [i for i, file in enumerate(files) if not file.exists()]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_start_worker) as pool:
-        with _deaf_children():
+        with _deaf_children(), _single_threaded_children():
             jobs = [pool.submit(_keep, spec, recordings[i], files[i]) for i in missing]
         try:
             for n_done, job in enumerate(jobs, 1):
@@ -110,6 +111,21 @@ def _deaf_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """Processes started meanwhile do their sums in one thread: two for each would wait for each other."""
+    before = {name: os.environ.get(name) for name in _THREAD_COUNTS}
+    os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _start_worker() -> None:

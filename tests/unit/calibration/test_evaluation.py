@@ -1,0 +1,358 @@
+"""How right a bundle is: every precision and subset against a direct computation, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_mer.bundle.manifest import OutputError
+from edge_mer.bundle.read import Bundle
+from edge_mer.cli.main import main
+from edge_mer.errors import UsageError
+from edge_mer.labels.manifest import Recording
+from edge_mer.runtime.labelled import LabelledSession
+from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
+from edge_mer.runtime.proof import concordance
+from edge_mer.types.model import ModelSpec
+from edge_mer_calibration import cli_evaluate, evaluation
+from edge_mer_calibration.cli_evaluate import written
+from edge_mer_calibration.evaluation import FIRST_PERSON, Evaluation, evaluate_bundle, simulated_people
+from edge_mer_calibration.metrics import Estimate
+from tests.helpers.fake_session import tiny_manifest_alone
+from tests.helpers.numpy_engines import SCALE, mean_of_window, tiny_engines
+from tests.helpers.tiny_model import N_STEPS, tiny_model
+from tests.helpers.tiny_session import SquareDetector
+
+pytestmark = pytest.mark.workbench
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to-evaluate.md"
+Doubles = NDArray[np.float64]
+BOTH = ("visual", "audio")
+
+
+def a_bundle(model: ModelSpec | None = None) -> Bundle:
+    """A bundle that says it has all candidates; its files are nowhere."""
+    manifest = tiny_manifest_alone()
+    fp32 = manifest.candidates["fp32"]
+    int8 = fp32.model_copy(update={"golden": {"valence": OutputError(max=1, rms=1)}})
+    candidates = {"fp32": fp32, "int8-cpu": int8, "int8-trt": int8}
+    update = {"candidates": candidates, "model": model or manifest.model}
+    return Bundle(Path("nowhere"), manifest.model_copy(update=update))
+
+
+def halved(face: Any, voice: Any, present: Any = None) -> tuple[Any, ...]:
+    """What eight bits do to a window, say."""
+    return tuple(0.5 * one for one in mean_of_window(face, voice, present))
+
+
+def a_session(
+    person: str, n_steps: int, seed: int, absent: dict[str, set[int]] | None = None
+) -> LabelledSession:
+    """Step tensors whose means show the labels; one label is not there."""
+    rng = np.random.default_rng(seed)
+    labels = {name: rng.uniform(-1, 1, n_steps).astype(np.float32) for name in ("valence", "arousal")}
+    traces = []
+    for k in range(n_steps):
+        inputs = {}
+        for encoder, name in zip(tiny_model().encoders, labels, strict=True):
+            if k not in (absent or {}).get(encoder.stage, ()):
+                noise = 4 * rng.standard_normal(encoder.input.concrete(batch=1)) + rng.normal(0, 2)
+                inputs[encoder.stage] = (8 * labels[name][k] + noise).astype(np.float32)
+        traces.append(StepTrace(k, inputs, {}, np.zeros((2, N_STEPS), np.bool_), 0, {}, len(inputs) == 2))
+    labels["arousal"][2] = np.nan
+    return LabelledSession(person, traces, labels)
+
+
+SESSIONS = {
+    "a": a_session("ann", 9, 0, {"visual": {3, 4}, "audio": {4, 5, 6}}),
+    "b": a_session("ben", 3, 1, {"audio": {0, 1, 2}}),
+    "c": a_session("cleo", 12, 2),
+    "d": a_session("ann", 6, 3),
+}
+
+
+def recordings(names: Sequence[str] = tuple(SESSIONS)) -> list[Recording]:
+    return [Recording(name, SESSIONS[name].person, (f"file:{name}",), Path("x")) for name in names]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every setup that was opened; sessions are those of this file."""
+    names: list[str] = []
+
+    def open_setup(bundle: Bundle, precision: str, _: object) -> PipelineSetup:
+        names.append(precision)
+        model = bundle.manifest.model
+        fusion = mean_of_window if precision == "fp32" else halved
+        return PipelineSetup(model, tiny_engines(model, fusion), SquareDetector())
+
+    monkeypatch.setattr(evaluation, "open_setup", open_setup)
+    monkeypatch.setattr(evaluation, "collect_labelled", lambda _, one: SESSIONS[one.name])
+    return names
+
+
+def directly(subset: Sequence[str], factor: float = 1.0) -> dict[str, tuple[float, int]]:
+    """CCC and number of pairs of each output, from masked means of masked windows."""
+    pairs: dict[str, list[tuple[float, float]]] = {"valence": [], "arousal": []}
+    for session in SESSIONS.values():
+        for k in range(len(session.traces)):
+            if not any(stage in session.traces[k].inputs for stage in subset):
+                continue
+            for stage, name in zip(BOTH, pairs, strict=True):
+                window = session.traces[max(0, k - N_STEPS + 1) : k + 1]
+                shown = [
+                    float(t.inputs[stage].mean()) for t in window if stage in subset and stage in t.inputs
+                ]
+                estimate = factor * SCALE * sum(shown) / max(1, len(shown))
+                if np.isfinite(session.labels[name][k]):
+                    pairs[name].append((min(1.0, max(-1.0, estimate)), float(session.labels[name][k])))
+    found = {}
+    for name, some in pairs.items():
+        a, b = np.array(some).T
+        found[name] = (concordance(a, b) or 0.0, len(some))
+    return found
+
+
+# --- the numbers ------------------------------------------------------------------------------------
+
+
+def test_every_subset_and_precision_is_a_direct_computation(opened: list[str]) -> None:
+    found = evaluate_bundle(a_bundle(), None, recordings(), [], lambda _: None)
+    assert [(row.precision, row.modalities) for row in found.rows] == [
+        (precision, subset)
+        for precision in ("fp32", "int8-cpu")
+        for subset in (BOTH, ("visual",), ("audio",))
+    ]
+    assert (found.model, found.n_people) == ("tiny", 3)
+    assert opened == ["fp32", "fp32", "int8-cpu"]
+    values = set()
+    for row in found.rows:
+        expected = directly(row.modalities, 1.0 if row.precision == "fp32" else 0.5)
+        for name, (ccc, n) in expected.items():
+            assert row.ccc[name].value == pytest.approx(ccc, abs=1e-5)
+            assert row.ccc[name].low <= row.ccc[name].value <= row.ccc[name].high
+            values.add(round(ccc, 4))
+            if name == "arousal":
+                assert row.n_steps == n
+        assert row.ccc["mean"].value == pytest.approx(
+            np.mean([ccc for ccc, _ in expected.values()]), abs=1e-5
+        )
+    assert len(values) > 8
+
+
+def test_gain_is_that_of_all_over_the_best_single_one(opened: list[str]) -> None:
+    found = evaluate_bundle(a_bundle(), None, recordings(), ["int8-cpu"], lambda _: None)
+    assert found.gain.keys() == {"int8-cpu"}
+    for name in ("valence", "arousal"):
+        both, *alone = (directly(subset, 0.5)[name][0] for subset in (BOTH, ("visual",), ("audio",)))
+        gain = found.gain["int8-cpu"][name]
+        assert gain.value == pytest.approx(both - max(alone), abs=1e-5)
+        assert gain.low <= gain.value <= gain.high
+    assert "mean" in found.gain["int8-cpu"]
+
+
+def test_a_model_that_needs_everything_has_one_row_and_no_gain(opened: list[str]) -> None:
+    bundle = a_bundle(tiny_model(warm_up="withhold"))
+    found = evaluate_bundle(bundle, None, recordings(["c", "d"]), ["fp32"], lambda _: None)
+    (row,) = found.rows
+    assert row.modalities == BOTH
+    # windows of 4 steps in sessions of 12 and 6, all of whose labels but those of step 2 are there
+    assert row.n_steps == 9 + 3
+    assert found.gain == {"fp32": {}}
+
+
+def test_what_is_done_is_said(opened: list[str]) -> None:
+    said: list[str] = []
+    evaluate_bundle(a_bundle(), None, recordings(["a", "b"]), ["int8-cpu"], said.append)
+    assert said == ["playing a, 1 of 2", "playing b, 2 of 2", "judging int8-cpu"]
+
+
+@pytest.mark.parametrize("precision", ["int8-trt", "fp16", "int4"])
+def test_a_precision_that_cannot_run_here_is_refused(opened: list[str], precision: str) -> None:
+    with pytest.raises(
+        UsageError, match=rf"{precision} cannot be evaluated here\. Expected: fp32 or int8-cpu"
+    ):
+        evaluate_bundle(a_bundle(), None, recordings(), ["fp32", precision], lambda _: None)
+    assert opened == []
+
+
+def test_simulated_people_are_others_than_those_of_recipes() -> None:
+    found = simulated_people(tiny_model(), 3, 5)
+    assert [one.person for one in found] == [str(FIRST_PERSON + k) for k in range(3)]
+    assert len({one.sources for one in found}) == 3
+    assert {one.labels for one in found} == {None}
+
+
+# --- the command ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
+    """What the command hands over to be judged; the rest is the numbers of this file."""
+    names: list[Recording] = []
+    one = Estimate(0.5, 0.25, 0.625)
+    row = evaluation.Row("fp32", BOTH, {"valence": one}, 12)
+    rows = (row, replace(row, modalities=("visual",)))
+
+    def evaluate(_b: object, _d: object, given: list[Recording], _p: object, _s: object) -> Evaluation:
+        names.extend(given)
+        return Evaluation(
+            "tiny", "sha256:0", len(given), rows, {"fp32": {"valence": Estimate(-0.1, -0.2, 0.3)}}
+        )
+
+    monkeypatch.setattr(cli_evaluate, "open_bundle", lambda _: a_bundle())
+    monkeypatch.setattr(cli_evaluate, "evaluate_bundle", evaluate)
+    monkeypatch.setattr(cli_evaluate, "detector_for", lambda *_: None)
+    return names
+
+
+def a_manifest(folder: Path, *rows: str) -> str:
+    path = folder / "people.csv"
+    lines = ["person,sources,labels,split", *rows]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return str(path)
+
+
+SIM = "sim:seed=1&person={}&duration_s=1"
+
+
+def test_the_table_and_the_file_have_the_same_numbers(
+    judged: list[Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "found.json"
+    assert main(["evaluate", "x", "--people", "3", "--steps", "5", "--json", str(out)]) == 0
+    assert [one.person for one in judged] == [str(FIRST_PERSON + k) for k in range(3)]
+    shown = capsys.readouterr().out
+    assert re.search(r"fp32 +visual \+ audio +0\.500 \[0\.250, 0\.625\]", shown)
+    assert re.search(r"fusion minus best single +-0\.100 \[-0\.200, \+0\.300\]", shown)
+    assert "3 people, 12 steps" in shown
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert found["rows"][1]["modalities"] == ["visual"]
+    assert found["rows"][0]["ccc"]["valence"] == {"value": 0.5, "low": 0.25, "high": 0.625}
+    assert found["gain"]["fp32"]["valence"]["high"] == 0.3
+    assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+
+
+def test_a_file_is_there_whole_or_not_at_all(
+    judged: list[Recording],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "found.json"
+    out.write_text("before", encoding="utf-8")
+    write = Path.write_text
+
+    def full(self: Path, text: str, **how: Any) -> int:
+        write(self, text[:40], **how)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        assert main(["evaluate", "x", "--json", str(out)]) == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == "before"
+
+
+def test_a_folder_that_is_not_there_is_told_before_anything_is_played(
+    judged: list[Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "x", "--json", str(tmp_path / "no" / "found.json")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert judged == []
+
+
+def test_people_held_out_are_judged_where_there_are_some(
+    judged: list[Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        f"p{k},{SIM.format(k)},,{split}" for k, split in enumerate(["train", "test", "", "valid", "test"])
+    ]
+    assert main(["evaluate", "x", "--data", a_manifest(tmp_path, *rows)]) == 0
+    assert [one.person for one in judged] == ["p1", "p4"]
+    assert capsys.readouterr().err == ""
+
+
+def test_all_are_judged_where_nobody_is_held_out_and_it_is_said(
+    judged: list[Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"p{k},{SIM.format(k)},,{split}" for k, split in enumerate(["train", ""])]
+    assert main(["evaluate", "x", "--data", a_manifest(tmp_path, *rows)]) == 0
+    assert [one.person for one in judged] == ["p0", "p1"]
+    assert "has the split test, so all are judged" in capsys.readouterr().err
+    assert (
+        main(["evaluate", "x", "--data", a_manifest(tmp_path, *(row.replace("train", "") for row in rows))])
+        == 0
+    )
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [f"ann,{SIM.format(1)},,", f"ann,{SIM.format(2)},,"],
+        [f"ann,{SIM.format(1)},,test", f"ben,{SIM.format(2)},,train", f"cleo,{SIM.format(3)},,valid"],
+    ],
+)
+def test_one_person_is_too_few(
+    judged: list[Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[str]
+) -> None:
+    assert main(["evaluate", "x", "--data", a_manifest(tmp_path, *rows)]) == 2
+    assert "at least two people" in capsys.readouterr().err
+    assert main(["evaluate", "x", "--people", "1"]) == 2
+    assert judged == []
+
+
+def test_a_manifest_is_refused_with_everything_wrong(
+    judged: list[Recording], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"ann,{SIM.format(1)},,", ",gone.mp4,gone.csv,"]
+    assert main(["evaluate", "x", "--data", a_manifest(tmp_path, *rows)]) == 3
+    said = capsys.readouterr().err
+    assert "! line 3: no person" in said
+    assert "gone.mp4" in said
+    assert "Traceback" not in said
+    assert judged == []
+
+
+def test_numbers_are_written_with_their_interval() -> None:
+    assert written(Estimate(0.8125, 0.5, 1.0)) == "0.812 [0.500, 1.000]"
+    assert written(Estimate(0.05, -0.1, 0.2), sign=True) == "+0.050 [-0.100, +0.200]"
+
+
+# --- the page ---------------------------------------------------------------------------------------
+
+
+def test_the_page_names_everything_in_the_file() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for kind in (Evaluation, evaluation.Row, Estimate):
+        for name in kind.__dataclass_fields__:
+            assert f"`{name}`" in text, name
+
+
+def test_the_pages_commands_are_ones_that_the_verb_takes() -> None:
+    from typer.main import get_command
+
+    from edge_mer.cli.main import verb_app
+
+    text = PAGE.read_text(encoding="utf-8")
+    lines = re.findall(r"^edge-mer (evaluate .*)$", text, flags=re.MULTILINE)
+    assert len(lines) >= 3
+    command = get_command(verb_app("evaluate"))
+    named = set()
+    for line in lines:
+        words = shlex.split(line)
+        command.make_context("evaluate", words[1:])
+        named |= {word for word in words if word.startswith("--")}
+    options = {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
+    assert named <= options
+    assert {name for name in options if f"`{name}`" in text or f"`{name} " in text} == options

@@ -1,0 +1,123 @@
+"""Concordance from sums, and intervals whose unit is the person."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_mer.runtime.proof import concordance
+from edge_mer_calibration.metrics import N_DRAWS, Moments, draws, estimate, gain
+
+Floats = NDArray[np.float32]
+EVERYONE = np.ones((1, 5))
+
+
+def people(
+    rng: np.random.Generator, n_people: int, n_steps: int, bias: float = 0.7
+) -> tuple[list[Floats], list[Floats]]:
+    """Truths, and estimates that are off by a constant of each person's own, and by noise."""
+    truths = [rng.standard_normal(n_steps).astype(np.float32) for _ in range(n_people)]
+    found = [
+        (truth + bias * rng.standard_normal() + 0.5 * rng.standard_normal(n_steps)).astype(np.float32)
+        for truth in truths
+    ]
+    return found, truths
+
+
+def interval(found: list[Floats], truths: list[Floats], weights: NDArray[np.float64]) -> tuple[float, float]:
+    one = estimate(Moments.of(found, truths).concordance(weights))
+    return one.low, one.high
+
+
+def test_concordance_is_that_of_all_steps_together() -> None:
+    found, truths = people(np.random.default_rng(0), 5, 30)
+    moments = Moments.of(found, truths)
+    together = concordance(np.concatenate(found).astype(float), np.concatenate(truths).astype(float))
+    assert moments.n == 150
+    assert moments.concordance(EVERYONE) == pytest.approx(together, abs=1e-12)
+
+
+def test_a_weight_is_so_many_copies_of_a_person() -> None:
+    found, truths = people(np.random.default_rng(0), 5, 30)
+    weights = np.array([[2.0, 0.0, 1.0, 0.0, 3.0]])
+    copies = [i for i, n in enumerate(weights[0]) for _ in range(int(n))]
+    a, b = (np.concatenate([one[i] for i in copies]).astype(float) for one in (found, truths))
+    assert Moments.of(found, truths).concordance(weights) == pytest.approx(concordance(a, b), abs=1e-12)
+
+
+def test_pairs_with_a_nan_on_either_side_do_not_count() -> None:
+    found, truths = people(np.random.default_rng(0), 5, 30)
+    a, b = [one.copy() for one in found], [one.copy() for one in truths]
+    a[0][:7], b[0][5:9], b[4][:] = np.nan, np.nan, np.nan
+    moments = Moments.of(a, b)
+    kept = [(found[0][9:], truths[0][9:]), *zip(found[1:4], truths[1:4], strict=True)]
+    together = concordance(*(np.concatenate([pair[k] for pair in kept]).astype(float) for k in (0, 1)))
+    assert moments.n == 150 - 9 - 30
+    assert moments.concordance(EVERYONE) == pytest.approx(together, abs=1e-12)
+
+
+def test_what_does_not_vary_has_no_concordance() -> None:
+    same = [np.full(4, 0.5, np.float32)] * 5
+    assert Moments.of(same, same).concordance(EVERYONE) == 0
+    nothing = [np.full(4, np.nan, np.float32)] * 5
+    assert Moments.of(nothing, same).concordance(EVERYONE) == 0
+
+
+def test_the_first_draw_is_everyone_once() -> None:
+    counts = draws(7)
+    assert counts.shape == (1 + N_DRAWS, 7)
+    assert counts[0].tolist() == [1] * 7
+    assert set(counts.sum(axis=1)) == {7}
+    assert (counts[1:] != 1).any(axis=1).mean() > 0.9
+    assert counts[1:].mean(axis=0) == pytest.approx(np.ones(7), abs=0.1)
+    assert np.array_equal(draws(7), counts)
+    assert not np.array_equal(draws(7, seed=1), counts)
+
+
+def test_an_estimate_is_the_first_value_between_quantiles_of_the_others() -> None:
+    found = estimate(np.array([123.0, *range(101)]))
+    assert (found.value, found.low, found.high) == (123.0, 2.5, 97.5)
+
+
+def test_more_steps_of_the_same_people_make_nothing_surer() -> None:
+    found, truths = people(np.random.default_rng(0), 8, 30)
+    weights = draws(8)
+    once = interval(found, truths, weights)
+    tenfold = interval([np.tile(a, 10) for a in found], [np.tile(b, 10) for b in truths], weights)
+    assert tenfold == pytest.approx(once, abs=1e-9)
+    assert once[1] - once[0] > 0.05
+    more_found, more_truths = people(np.random.default_rng(0), 80, 30)
+    low, high = interval(more_found, more_truths, draws(80))
+    assert high - low < 0.6 * (once[1] - once[0])
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    """People with a bias each; the concordance over all people that there could be is known."""
+    bias, n_people, n_steps, n_worlds = 0.7, 30, 20, 120
+    known = 2 / (1 + (1 + bias**2 + 0.5**2))
+    rng = np.random.default_rng(7)
+    by_person = by_step = 0
+    for _ in range(n_worlds):
+        found, truths = people(rng, n_people, n_steps, bias)
+        low, high = interval(found, truths, draws(n_people))
+        by_person += low <= known <= high
+        # the wrong way: as if steps were drawn, of which there are as many per person
+        spread = (high - low) / 2 / np.sqrt(n_steps)
+        by_step += abs((low + high) / 2 - known) <= spread
+    assert 0.87 <= by_person / n_worlds <= 0.995
+    assert by_step / n_worlds < 0.6
+
+
+def test_gain_is_over_the_best_single_one_of_each_draw() -> None:
+    rng = np.random.default_rng(0)
+    together = rng.uniform(0.5, 1, 1 + N_DRAWS)
+    alone = {"visual": rng.uniform(0, 1, 1 + N_DRAWS), "audio": rng.uniform(0, 1, 1 + N_DRAWS)}
+    direct = [t - max(v, a) for t, v, a in zip(together, alone["visual"], alone["audio"], strict=True)]
+    found = gain(together, alone)
+    assert found.value == pytest.approx(direct[0])
+    assert (found.low, found.high) == pytest.approx(
+        (np.quantile(direct[1:], 0.025), np.quantile(direct[1:], 0.975))
+    )
+    # a best one that is chosen once for all draws would look better against
+    assert found.low < estimate(together - alone["visual"]).low
