@@ -24,12 +24,12 @@ _SPREAD = 0.85
 SHORTEST_S, LONGEST_S = 8.0, 32.0
 """Shortest and longest period of what is felt, and of what hides it."""
 
-FACE_NOISE = (0.80, 0.95)
-VOICE_NOISE = (0.95, 0.80)
+FACE_NOISE = (0.60, 0.75)
+VOICE_NOISE = (0.75, 0.60)
 """How much a channel's own course hides valence and arousal: standard deviations relative to theirs.
 
-A channel alone can know a course at best with the correlation 1 / sqrt(1 + s^2), that is 0.78 or 0.72;
-both together know it with 0.85, since their noises are independent.
+A channel alone can know a course at best with the correlation 1 / sqrt(1 + s^2), that is 0.86 or 0.80;
+both together know it with 0.90, since their noises are independent.
 """
 
 RISE_S, DECAY_S = 0.7, 1.0

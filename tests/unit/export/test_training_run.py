@@ -95,7 +95,7 @@ def moments(monkeypatch: pytest.MonkeyPatch) -> Moments:
         return moved
 
     def loaded(*_: Any) -> list[Any]:
-        return [tiny_session(person, 7, absent={"audio": {2}}) for person in PEOPLE]
+        return [tiny_session(person, 11, absent={"audio": {2}}) for person in PEOPLE]
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step_once)
     monkeypatch.setattr(Path, "replace", replace_once)
@@ -149,7 +149,7 @@ def test_a_run_that_is_stopped_again_and_again_comes_to_the_same(tmp_path: Path,
     n_stops = 0
     while True:
         try:
-            go(tmp_path / "stopped", moments, int(rng.integers(3, 30)))
+            go(tmp_path / "stopped", moments, int(rng.integers(3, 20)))
             break
         except Stopped:
             n_stops += 1
