@@ -6,10 +6,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edge_mer.engine.base import Array, Engine
 from edge_mer.types.model import ModelSpec, TensorSpec
+
+
+def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A stage's outputs in their order; a stage of one output gives a bare tensor."""
+    return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 class TorchEngine(Engine):
@@ -37,7 +42,7 @@ class TorchEngine(Engine):
     def _run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         with torch.inference_mode():
             found = self._module(*(torch.from_numpy(np.array(feed[spec.name])) for spec in self.input_specs))
-        tensors = found if isinstance(found, tuple) else (found,)
+        tensors = as_tuple(found)
         return {spec.name: one.numpy() for spec, one in zip(self.output_specs, tensors, strict=True)}
 
 

@@ -15,6 +15,7 @@ from edge_mer.preprocess.visual import FaceClipMaker
 from edge_mer.runtime.golden import Arrays
 from edge_mer.runtime.proof import Features, Presence, RunFusion
 from edge_mer.types.model import Encoder, FaceClip, LogMel, ModelSpec, Signal, to_ns
+from edge_mer_export.engines import as_tuple
 from edge_mer_export.models.zoo import ZooModel
 
 _BATCH = 8
@@ -153,7 +154,7 @@ def torch_fusion(model: ZooModel) -> RunFusion:
         if model.spec.fusion.has_present_input:
             tensors.append(torch.from_numpy(present[np.newaxis].copy()))
         with torch.inference_mode():
-            found = fusion(*tensors)
+            found = as_tuple(fusion(*tensors))
         return {o.name: one[0, -1].numpy() for o, one in zip(model.spec.outputs, found, strict=True)}
 
     return run

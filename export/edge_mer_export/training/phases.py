@@ -17,6 +17,7 @@ from edge_mer.errors import DataError
 from edge_mer.postprocess.decode import expected
 from edge_mer.runtime.proof import concordance
 from edge_mer.types.model import Encoder, Output
+from edge_mer_export.engines import as_tuple
 from edge_mer_export.models.zoo import ZooModel
 from edge_mer_export.training.augment import augmented
 from edge_mer_export.training.losses import loss_of
@@ -182,8 +183,7 @@ class FusionTask:
         """The outputs of each window's last step: one (N, *value_shape) per output."""
         shown = [one * present[:, m, :, None] for m, one in enumerate(features)]
         inputs = [*shown, present] if self._spec.fusion.has_present_input else shown
-        found = self.network(*inputs)
-        return [one[:, -1] for one in (found if isinstance(found, tuple) else (found,))]
+        return [one[:, -1] for one in as_tuple(self.network(*inputs))]
 
 
 def _demand_some(n: int, name: str) -> None:
