@@ -32,7 +32,7 @@ def calibrate(
             help="A session to measure fidelity on; may be repeated. Default: other simulated people."
         ),
     ] = [],  # noqa: B006
-    windows: Annotated[int, typer.Option(min=1, help="Windows to calibrate on.")] = 32,
+    windows: Annotated[int, typer.Option(min=1, help="Windows to calibrate on.")] = 64,
     precision: Annotated[
         list[str], typer.Option(help="A candidate to add; may be repeated. Default: int8-cpu and int8-trt.")
     ] = [],  # noqa: B006
@@ -45,8 +45,8 @@ def calibrate(
     opened = open_bundle(bundle)
     model = opened.manifest.model
     plan = CalibrationPlan(
-        data=data or default_sources(model, windows, first_person=700, n_people=6),
-        check=check or default_sources(model, 16, first_person=800, n_people=2),
+        data=data or default_sources(model, windows, first_person=700, n_people=16),
+        check=check or default_sources(model, 32, first_person=800, n_people=8),
         n_windows=windows,
         precisions=[_precision(name) for name in precision or SCHEMES],
     )

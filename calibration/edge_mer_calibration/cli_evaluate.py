@@ -71,25 +71,26 @@ def _recordings(data: Path, model: ModelSpec) -> list[Recording]:
 
 def _show(found: Evaluation) -> None:
     names = list(found.rows[0].ccc)
-    rows = [
-        [row.precision, " + ".join(row.modalities), *(written(row.ccc[name]) for name in names)]
-        for row in found.rows
-    ]
     for precision, gains in found.gain.items():
-        rows.append(
-            [precision, "fusion minus best single", *(written(gains[name], sign=True) for name in names)]
-        )
-    out.print(table(["precision", "what is there", *(f"CCC {name}" for name in names)], rows))
+        rows = [
+            [" + ".join(row.modalities), *(written(row.ccc[name]) for name in names)]
+            for row in found.rows
+            if row.precision == precision
+        ]
+        if gains:
+            rows.append(["fusion minus best single", *(written(gains[name], sign=True) for name in names)])
+        out.print(table([precision, *(f"CCC {name}" for name in names)], rows))
+        out.print()
     out.print(
-        f"\n{found.n_people} people, {found.rows[0].n_steps} steps; "
+        f"{found.n_people} people, {found.rows[0].n_steps} steps; "
         "in brackets 95 % intervals, by drawing whole people again."
     )
 
 
 def written(one: Estimate, *, sign: bool = False) -> str:
-    """A number with its interval, e.g. "0.81 [0.77, 0.84]"."""
-    form = "+.3f" if sign else ".3f"
-    return f"{one.value:{form}} [{one.low:{form}}, {one.high:{form}}]"
+    """A number with its interval, e.g. "0.812 [0.77, 0.84]"."""
+    plus = "+" if sign else ""
+    return f"{one.value:{plus}.3f} [{one.low:{plus}.2f}, {one.high:{plus}.2f}]"
 
 
 def _write(found: Evaluation, file: Path) -> None:

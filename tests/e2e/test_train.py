@@ -29,7 +29,7 @@ pytestmark = pytest.mark.workbench
 LEFT = ("model.safetensors", "metrics.json", "history.csv")
 PHASE = "epochs = {}\nbatch_size = 4\nlearning_rate = 1e-3\ndropout = 0.1\n"
 SIMULATED = '[data.simulated]\nfirst_person = 300\nn_train = 2\nn_valid = 1\nn_steps = 3\nkeys = "fps=15"\n'
-PATIENCE_S = 120
+PATIENCE_S = 600
 
 
 def a_recipe(path: Path, data: str = SIMULATED, n_epochs: int = 2) -> Path:
