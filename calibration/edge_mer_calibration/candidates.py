@@ -105,7 +105,7 @@ def _candidate(
     # Golden errors are of the graph as it is written: a device's INT8 kernels are held against that.
     options = OrtOptions(threads=available_threads())
     as_written = open_engines(model, stages, dataclasses.replace(options, fuse_qdq=False))
-    sessions = golden_sessions(bundle.manifest.golden, bundle.read_arrays)
+    sessions = golden_sessions(bundle.manifest, bundle.read_arrays)
     errors = golden_errors(PipelineSetup(model, as_written, None), bundle.manifest.golden, sessions)
     n_bytes = sum(len(data) for data in shipped.values())
     notes = []

@@ -107,7 +107,7 @@ def _row(bundle: Bundle, manifest: Manifest, precision: str, truth: dict[str, An
 def _times(bundle: Bundle, precision: str) -> tuple[float, float]:
     """Median times of all encoders, and of the fusion, on golden data."""
     setup = open_setup(bundle, precision, None)
-    session = golden_sessions(bundle.manifest.golden, bundle.read_arrays)[0]
+    session = golden_sessions(bundle.manifest, bundle.read_arrays)[0]
     clock = MonotonicClock()
     step_ms = 0.0
     for encoder in setup.model.encoders:

@@ -24,7 +24,7 @@ def verify(
     opened = open_bundle(bundle)
     n_files = opened.check_files()
     out.print(f"{n_files} files are as they were made: {opened.manifest.bundle_id}")
-    sessions = golden_sessions(opened.manifest.golden, opened.read_arrays)
+    sessions = golden_sessions(opened.manifest, opened.read_arrays)
     proofs = {}
     others = [name for name in opened.manifest.candidates if name not in CPU_PRECISIONS]
     for name in precision or [name for name in opened.manifest.candidates if name in CPU_PRECISIONS]:

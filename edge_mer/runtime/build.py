@@ -93,7 +93,7 @@ def build(bundle: Bundle, clock: Clock, target: str = "cpu") -> Iterator[Trial]:
     Raises:
         ParityError: No candidate passed.
     """
-    sessions = golden_sessions(bundle.manifest.golden, bundle.read_arrays)
+    sessions = golden_sessions(bundle.manifest, bundle.read_arrays)
     timed: list[Trial] = []
     for choice in choices(bundle):
         setup = open_setup(bundle, choice.precision, None, choice.options)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edge_mer.bundle.manifest import Candidate, Golden, Manifest, OutputError
 from edge_mer.clock import ManualClock
 from edge_mer.engine.base import Engine
-from edge_mer.errors import ParityError
+from edge_mer.errors import BundleError, ParityError
 from edge_mer.postprocess.decode import expected as expected_value
 from edge_mer.runtime.golden import Arrays, PlaybackDetector, session_chunks, session_specs
 from edge_mer.runtime.pipeline import Pipeline, PipelineSetup, StepTrace
@@ -405,6 +405,24 @@ def golden_errors(setup: PipelineSetup, golden: Golden, sessions: list[Arrays]) 
     return _output_errors(model, golden, sessions, [_streamed(model, play(setup, one)) for one in sessions])
 
 
-def golden_sessions(golden: Golden, read: Callable[[str], Arrays]) -> list[Arrays]:
-    """The arrays of every golden session."""
-    return [read(name) for name in golden.sessions]
+def golden_sessions(manifest: Manifest, read: Callable[[str], Arrays]) -> list[Arrays]:
+    """The arrays of every golden session.
+
+    Raises:
+        BundleError: An array is missing, as in bundles that another version of edge-mer made.
+    """
+    model = manifest.model
+    needed = {f"{kind}.{stage}" for kind in ("present", "input", "feature") for stage in model.stages[:-1]}
+    needed |= {f"output.{output.name}" for output in model.outputs}
+    sessions = []
+    for name in manifest.golden.sessions:
+        session = read(name)
+        if missing := sorted(needed - session.keys()):
+            raise BundleError(
+                f"{name} cannot prove anything here",
+                expected="the arrays that this version of edge-mer compares",
+                found=f"nothing called {', '.join(missing)}",
+                hint="run edge-mer export again",
+            )
+        sessions.append(session)
+    return sessions

@@ -153,7 +153,7 @@ class Pain:
     Attributes:
         onset_s: Start of each stimulus.
         intensity: Its plateau, one of `INTENSITIES`.
-        skin_gain: How strongly the sweat glands answer it, 0.2 to 1.3.
+        skin_gain: How strongly the sweat glands answer it, 0.6 to 1.3.
     """
 
     def __init__(self, rng: np.random.Generator, until_s: float) -> None:
@@ -163,8 +163,8 @@ class Pain:
         self.onset_s = self._episodes.start_s
         self._end_s = self._episodes.end_s
         self.intensity = np.array(INTENSITIES)[(which * len(INTENSITIES)).astype(np.intp)]
-        self.skin_gain = 0.2 + 1.1 * skin
-        self._face_gain = 0.1 + 1.1 * shown
+        self.skin_gain = 0.6 + 0.7 * skin
+        self._face_gain = 1.1 * shown
         self._face_delay_s = 0.2 + 0.4 * delay
         hold_s = self._end_s - self.onset_s - RISE_S - DECAY_S
         areas = self.intensity * (RISE_S / 2 + hold_s + DECAY_S / 2)
@@ -177,7 +177,7 @@ class Pain:
         return pain
 
     def face(self, t_s: Times) -> NDArray[np.float64]:
-        """What the face shows of it, a little later and more or less of it each time: 0 to 1.2."""
+        """What the face shows of it, a little later and more or less of it each time: 0 to 1.1."""
         here = self._episodes.latest(t_s)
         level = self._level(t_s - self._face_delay_s[here], here)
         shown: NDArray[np.float64] = self._face_gain[here] * self.intensity[here] * level

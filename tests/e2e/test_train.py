@@ -3,6 +3,7 @@
 # ruff: noqa: E402  what the workbench needs is asked for first
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -88,6 +89,13 @@ class Started:
             threading.Event().wait(0.01)
         raise AssertionError(self._lines)
 
+    def ensure_ended(self) -> None:
+        """Whatever a failed test left."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(PATIENCE_S)
+        self._listener.join(PATIENCE_S)
+
     def end(self, number: signal.Signals, *, group: bool) -> tuple[int, str]:
         """Send a signal; returns code and standard error when all who could write to it are gone."""
         if group:
@@ -100,9 +108,22 @@ class Started:
         return code, "".join(self._lines)
 
 
+@pytest.fixture
+def start() -> Iterator[Callable[..., Started]]:
+    """Starts trainings; none outlives the test."""
+    with contextlib.ExitStack() as at_end:
+
+        def one(*arguments: str) -> Started:
+            started = Started(*arguments)
+            at_end.callback(started.ensure_ended)
+            return started
+
+        yield one
+
+
 @pytest.mark.usefixtures("_in_this_process")
 def test_a_run_that_was_interrupted_and_killed_comes_to_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start: Callable[..., Started], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe, run = a_recipe(tmp_path / "tiny.toml"), tmp_path / "run"
     again = (str(recipe), "--out", str(run), "--resume")
@@ -111,7 +132,7 @@ def test_a_run_that_was_interrupted_and_killed_comes_to_the_same(
         return {path.name: path.stat().st_mtime_ns for path in (run / "data").glob("*.npz")}
 
     # Ctrl-C while sessions are played: all processes of the group hear it
-    started = Started(*again[:3])
+    started = start(*again[:3])
     started.until(lambda: len(kept()) >= 1)
     code, said = started.end(signal.SIGINT, group=True)
     assert code == 130
@@ -120,14 +141,14 @@ def test_a_run_that_was_interrupted_and_killed_comes_to_the_same(
     first = kept()
 
     # a kill while the others are played: what was played stays, and no worker lives on
-    started = Started(*again)
+    started = start(*again)
     started.until(lambda: len(kept()) >= min(2, len(first) + 1))
     code, said = started.end(signal.SIGKILL, group=False)
     assert code == -signal.SIGKILL
     assert first.items() <= kept().items()
 
     # a kill within the first epoch of the second phase
-    started = Started(*again)
+    started = start(*again)
     started.until_said("training audio")
     code, said = started.end(signal.SIGKILL, group=False)
     assert code == -signal.SIGKILL

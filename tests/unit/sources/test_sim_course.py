@@ -131,8 +131,8 @@ def test_the_face_shows_pain_later_and_not_always_in_full() -> None:
                 0.02 * (np.argmax(shown[part] > gain * intensity / 2) - np.argmax(felt[part] > intensity / 2))
             )
             gains.append(gain)
-    assert 0.1 <= min(gains) < 0.25
-    assert 1.05 < max(gains) <= 1.2
+    assert 0.0 <= min(gains) < 0.15
+    assert 0.95 < max(gains) <= 1.1
     assert 0.17 < min(delays_s) < 0.3
     assert 0.5 < max(delays_s) < 0.63
 
