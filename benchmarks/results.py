@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("jmt-tiny", "pain-tiny")
-N_PEOPLE = 24
+N_PEOPLE = 40
 N_STEPS = 75
 
 HEAD = f"""\

@@ -181,15 +181,20 @@ class Mute:
 
 def test_a_source_and_a_sink_of_ones_own_are_used(shared_bundle: Path) -> None:
     sink = FakeSink()
-    with edge_mer.open_session(shared_bundle, sources=[Mute()], sinks=[sink], fast=True) as session:
+    missing = {"audio": "abstain"}
+    with edge_mer.open_session(
+        shared_bundle, sources=[Mute()], sinks=[sink], missing=missing, fast=True
+    ) as session:
         assert [prediction.reasons for prediction in session] == [("audio_missing",)] * N
     assert len(sink.written) == N
 
 
 def test_a_policy_replaces_the_declared_one(shared_bundle: Path) -> None:
-    missing = {"audio": "mask"}
-    with edge_mer.open_session(shared_bundle, sources=[Mute()], missing=missing, fast=True) as session:
+    with edge_mer.open_session(shared_bundle, sources=[Mute()], fast=True) as session:
         assert {prediction.status for prediction in session} == {"degraded"}
+    missing = {"audio": "abstain"}
+    with edge_mer.open_session(shared_bundle, sources=[Mute()], missing=missing, fast=True) as session:
+        assert {prediction.status for prediction in session} == {"withheld"}
 
 
 @pytest.mark.parametrize(

@@ -232,8 +232,9 @@ def test_the_table_and_the_file_have_the_same_numbers(
     assert main(["evaluate", "x", "--people", "3", "--steps", "5", "--json", str(out)]) == 0
     assert [one.person for one in judged] == [str(FIRST_PERSON + k) for k in range(3)]
     shown = capsys.readouterr().out
-    assert re.search(r"fp32 +visual \+ audio +0\.500 \[0\.250, 0\.625\]", shown)
-    assert re.search(r"fusion minus best single +-0\.100 \[-0\.200, \+0\.300\]", shown)
+    assert re.search(r"fp32 +CCC valence", shown)
+    assert re.search(r"visual \+ audio +0\.500 \[0\.25, 0\.62\]", shown)
+    assert re.search(r"fusion minus best single +-0\.100 \[-0\.20, \+0\.30\]", shown)
     assert "3 people, 12 steps" in shown
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["rows"][1]["modalities"] == ["visual"]
@@ -325,7 +326,7 @@ def test_a_manifest_is_refused_with_everything_wrong(
 
 
 def test_numbers_are_written_with_their_interval() -> None:
-    assert written(Estimate(0.8125, 0.5, 1.0)) == "0.812 [0.500, 1.000]"
+    assert written(Estimate(0.8125, 0.5, 1.0)) == "0.812 [0.50, 1.00]"
     assert written(Estimate(0.05, -0.1, 0.2), sign=True) == "+0.050 [-0.100, +0.200]"
 
 
