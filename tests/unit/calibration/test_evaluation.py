@@ -327,7 +327,7 @@ def test_a_manifest_is_refused_with_everything_wrong(
 
 def test_numbers_are_written_with_their_interval() -> None:
     assert written(Estimate(0.8125, 0.5, 1.0)) == "0.812 [0.50, 1.00]"
-    assert written(Estimate(0.05, -0.1, 0.2), sign=True) == "+0.050 [-0.100, +0.200]"
+    assert written(Estimate(0.05, -0.1, 0.2), sign=True) == "+0.050 [-0.10, +0.20]"
 
 
 # --- the page ---------------------------------------------------------------------------------------
