@@ -43,6 +43,7 @@ def open_session(
     sinks: Sequence[str | Sink] = (),
     precision: str | None = None,
     missing: Policies | None = None,
+    hop: int | None = None,
     face_detector: str | PathLike[str] | None = None,
     fast: bool = False,
     max_queue: int = MAX_QUEUE,
@@ -60,6 +61,7 @@ def open_session(
         sinks: URIs such as "jsonl:out.jsonl", or objects that follow `edge_mer.Sink`.
         precision: The candidate to run instead of the chosen one, e.g. "fp32".
         missing: Modality -> policy that replaces the declared one, e.g. {"audio": "mask"}.
+        hop: Steps between two predictions instead of those that the model declares.
         face_detector: YuNet's ONNX file; without it OpenCV's cascades find faces.
         fast: Play recordings as fast as they go, not at their own pace.
         max_queue: Predictions that may wait for the loop; 1 or more.
@@ -81,6 +83,7 @@ def open_session(
         sinks,
         precision=precision,
         missing=missing,
+        hop=hop,
         face_detector=None if face_detector is None else Path(face_detector),
     )
     callbacks = [on_prediction] if callable(on_prediction) else list(on_prediction)
@@ -94,6 +97,7 @@ def open_session_async(
     sinks: Sequence[str | Sink] = (),
     precision: str | None = None,
     missing: Policies | None = None,
+    hop: int | None = None,
     face_detector: str | PathLike[str] | None = None,
     fast: bool = False,
     max_queue: int = MAX_QUEUE,
@@ -113,6 +117,7 @@ def open_session_async(
             sinks=sinks,
             precision=precision,
             missing=missing,
+            hop=hop,
             face_detector=face_detector,
             fast=fast,
             max_queue=max_queue,

@@ -18,8 +18,9 @@ from edge_mer.bundle.write import check_free, write_bundle
 from edge_mer.engine.base import Engine
 from edge_mer.engine.onnxruntime import OrtOptions, available_threads
 from edge_mer.errors import UsageError
+from edge_mer.runtime.offline import blank_features, encode, engine_fusion, last_rows, padded
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
-from edge_mer.runtime.proof import engine_fusion, golden_errors, golden_sessions, output_error
+from edge_mer.runtime.proof import golden_errors, golden_sessions, output_error
 from edge_mer.runtime.setup import open_engines
 from edge_mer.types.model import ModelSpec
 from edge_mer_calibration.quantize import METHOD, SCHEMES, finish_stage, quantize_stage
@@ -152,14 +153,7 @@ def fidelity(
 def _replay(model: ModelSpec, engines: dict[str, Engine], traces: list[StepTrace]) -> list[dict[str, Floats]]:
     """What the quantized stages give where FP32 gave something, per step."""
     n_steps, run_fusion = model.fusion.n_steps, engine_fusion(model, engines[model.fusion.stage])
-    features: dict[str, Floats] = {}
-    for encoder in model.encoders:
-        rows = np.zeros((n_steps - 1 + len(traces), *encoder.output.concrete(batch=1)[1:]), np.float32)
-        for index, trace in enumerate(traces):
-            if encoder.stage in trace.inputs:
-                feed = {encoder.input.name: trace.inputs[encoder.stage]}
-                rows[n_steps - 1 + index] = engines[encoder.stage].run(feed)[encoder.output.name][0]
-        features[encoder.stage] = rows
+    features, blanks = encode(model, engines, traces), blank_features(model, engines)
     results: list[dict[str, Floats]] = []
     for index, trace in enumerate(traces):
         if trace.n_used == 0:
@@ -167,10 +161,12 @@ def _replay(model: ModelSpec, engines: dict[str, Engine], traces: list[StepTrace
             continue
         present = trace.present[:, n_steps - trace.n_used :]
         window = {
-            stage: rows[index + n_steps - trace.n_used : index + n_steps] * present[row][:, np.newaxis]
+            stage: last_rows(rows, index, trace.n_used) * present[row][:, np.newaxis]
             for row, (stage, rows) in enumerate(features.items())
         }
-        results.append(run_fusion(window, present))
+        if blanks is not None:
+            window = {stage: padded(rows, blanks[stage], n_steps) for stage, rows in window.items()}
+        results.append(run_fusion(window, present, trace.n_used - 1))
     return results
 
 

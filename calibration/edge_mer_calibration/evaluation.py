@@ -17,7 +17,15 @@ from edge_mer.labels.manifest import Recording
 from edge_mer.postprocess.decode import expected
 from edge_mer.preprocess.face import FaceDetector
 from edge_mer.runtime.labelled import LabelledSession, collect_labelled
-from edge_mer.runtime.proof import Features, Presence, engine_fusion, offline_outputs
+from edge_mer.runtime.offline import (
+    Features,
+    Presence,
+    blank_features,
+    encode,
+    engine_fusion,
+    offline_outputs,
+    presence,
+)
 from edge_mer.runtime.setup import CPU_PRECISIONS, open_setup
 from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.types.model import ModelSpec
@@ -27,7 +35,6 @@ FIRST_PERSON = 50_000
 """Simulated people from here on are for judging only: no recipe learns from them."""
 
 MEAN = "mean"
-_BATCH = 16
 Say = Callable[[str], None]
 
 
@@ -136,13 +143,14 @@ def _precisions(bundle: Bundle, asked: Sequence[str]) -> list[str]:
 def _judge(
     model: ModelSpec, engines: Any, precision: str, sessions: list[LabelledSession]
 ) -> tuple[list[Row], dict[str, Estimate]]:
-    encoded = [_encode(model, engines, session) for session in sessions]
+    encoded = [_Encoded(encode(model, engines, one.traces), presence(model, one.traces)) for one in sessions]
+    blanks = blank_features(model, engines)
     people = sorted({session.person for session in sessions})
     weights = draws(len(people))
     rows: list[Row] = []
     per_draw: dict[tuple[str, ...], dict[str, NDArray[np.float64]]] = {}
     for subset in _subsets(model):
-        found = [_estimates(model, engines, one, subset) for one in encoded]
+        found = [_estimates(model, engines, one, subset, blanks) for one in encoded]
         ccc: dict[str, NDArray[np.float64]] = {}
         n_steps = 0
         for output in model.outputs:
@@ -177,30 +185,19 @@ class _Encoded:
     present: Presence
 
 
-def _encode(model: ModelSpec, engines: dict[str, Engine], session: LabelledSession) -> _Encoded:
-    features: Features = {}
-    present: Presence = {}
-    for encoder in model.encoders:
-        stage, name = encoder.stage, encoder.input.name
-        there = np.array([stage in trace.inputs for trace in session.traces], np.bool_)
-        rows = np.zeros((len(there), *encoder.output.concrete(batch=1)[1:]), np.float32)
-        indices = np.flatnonzero(there)
-        for first in range(0, len(indices), _BATCH):
-            part = indices[first : first + _BATCH]
-            steps = np.concatenate([session.traces[i].inputs[stage] for i in part])
-            rows[part] = engines[stage].run({name: steps})[encoder.output.name]
-        features[stage], present[stage] = rows, there
-    return _Encoded(features, present)
-
-
 def _estimates(
-    model: ModelSpec, engines: dict[str, Engine], one: _Encoded, subset: tuple[str, ...]
+    model: ModelSpec,
+    engines: dict[str, Engine],
+    one: _Encoded,
+    subset: tuple[str, ...],
+    blanks: Features | None,
 ) -> dict[str, NDArray[np.float64]]:
     """Output -> (steps,) estimates with only a subset of the modalities there; NaN where withheld."""
     kept = {e.stage: np.bool_(e.modality in subset) for e in model.encoders}
     present = {stage: there & kept[stage] for stage, there in one.present.items()}
     features = {stage: rows * present[stage][:, np.newaxis] for stage, rows in one.features.items()}
-    raw = offline_outputs(model, features, present, engine_fusion(model, engines[model.fusion.stage]))
+    run_fusion = engine_fusion(model, engines[model.fusion.stage])
+    raw = offline_outputs(model, features, present, run_fusion, blanks)
     return {output.name: expected(output, raw[output.name]) for output in model.outputs}
 
 

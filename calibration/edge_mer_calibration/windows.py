@@ -15,7 +15,7 @@ from edge_mer.runtime.collect import collect
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
 from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.sources.registry import open_source
-from edge_mer.types.model import ModelSpec
+from edge_mer.types.model import Encoder, ModelSpec, Words
 
 Feed = dict[str, NDArray[Any]]
 
@@ -37,7 +37,7 @@ class WindowSet:
     @property
     def n_windows(self) -> int:
         """How many there are."""
-        return len(next(iter(self.feeds.values())))
+        return max(len(feeds) for feeds in self.feeds.values())
 
 
 def default_sources(model: ModelSpec, n_windows: int, first_person: int, n_people: int) -> list[str]:
@@ -68,13 +68,26 @@ def choose_windows(model: ModelSpec, sessions: list[list[StepTrace]], n_windows:
         )
     chosen = [whole[int(i)] for i in np.linspace(0, len(whole) - 1, n_windows).round()]
     feeds: dict[str, list[Feed]] = {
-        encoder.stage: [{encoder.input.name: t.inputs[encoder.stage]} for t in chosen]
-        for encoder in model.encoders
+        encoder.stage: _encoder_feeds(encoder, chosen, sessions, n_windows) for encoder in model.encoders
     }
     feeds[model.fusion.stage] = [_fusion_feed(model, trace) for trace in chosen]
     return WindowSet(
         {stage: _checked(stage, feeds[stage]) for stage in model.stages}, _sha256(feeds), n_incomplete
     )
+
+
+def _encoder_feeds(
+    encoder: Encoder, chosen: list[StepTrace], sessions: list[list[StepTrace]], n_windows: int
+) -> list[Feed]:
+    """The step tensors of the chosen windows; of words, utterances from all of the sessions."""
+    name, stage = encoder.input.name, encoder.stage
+    if not isinstance(encoder.preprocess, Words):
+        return [{name: trace.inputs[stage]} for trace in chosen]
+    spoken = [one for session in sessions for trace in session for one in trace.spoken.get(stage, ())]
+    if not spoken:
+        raise DataError(f"nothing is said in the calibration sessions, and {stage} reads words")
+    picked = np.linspace(0, len(spoken) - 1, min(n_windows, len(spoken))).round()
+    return [{name: spoken[int(i)].utterance.ids} for i in picked]
 
 
 def _is_whole(model: ModelSpec, trace: StepTrace) -> bool:

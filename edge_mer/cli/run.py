@@ -37,6 +37,10 @@ def run(
     missing: Annotated[
         list[str], typer.Option(help="What stands in for a modality that is not there, e.g. audio=mask.")
     ] = [],  # noqa: B006
+    hop: Annotated[
+        int | None,
+        typer.Option(min=1, help="Predict every so many steps instead of as often as the model declares."),
+    ] = None,
     face_detector: Annotated[
         Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
     ] = None,
@@ -44,7 +48,7 @@ def run(
     """Run a bundle on sources and write predictions."""
     policies = parse_missing(missing)
     opened = open_all(
-        bundle, source, sink, precision=precision, missing=policies, face_detector=face_detector
+        bundle, source, sink, precision=precision, missing=policies, face_detector=face_detector, hop=hop
     )
     if not opened.was_built:
         err.print("No engine was built for this bundle here: running fp32. Next: edge-mer build-engine.")
@@ -67,6 +71,6 @@ def _summarise(report: SessionReport, choice: Choice) -> None:
     counted = report.counters
     if counted.n_dropped_tail or counted.n_late or counted.n_gaps:
         tail, late, gaps = counted.n_dropped_tail, counted.n_late, counted.n_gaps
-        err.print(f"Dropped: {tail} unfinished step, {late} late frames or samples. Gaps: {gaps}.")
+        err.print(f"Dropped: {tail} unfinished step, {late} late frames, samples or words. Gaps: {gaps}.")
     if report.n_by_status["withheld"] == report.n_predictions:
         err.print("Warning: every prediction was withheld; the reasons say why.")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from edge_mer.types.model import AffectOutput, Output, PainOutput
+from edge_mer.types.model import AffectOutput, EmotionOutput, Output, PainOutput
 from edge_mer.types.predictions import Affect, Pain
 
 Raw = Mapping[str, NDArray[np.floating[Any]]]
@@ -23,6 +23,7 @@ class Estimates:
 
     affect: Affect | None
     pain: Pain | None
+    emotion: dict[str, float] | None = None
 
 
 def decode(outputs: tuple[Output, ...], raw: Raw) -> Estimates | None:
@@ -39,27 +40,35 @@ def decode(outputs: tuple[Output, ...], raw: Raw) -> Estimates | None:
         return None
     affect = {o.name: float(expected(o, raw[o.name])) for o in outputs if isinstance(o, AffectOutput)}
     pains = [_pain(output, raw[output.name]) for output in outputs if isinstance(output, PainOutput)]
+    emotions = [
+        dict(zip(o.labels, softmax(np.asarray(raw[o.name], np.float64)).tolist(), strict=True))
+        for o in outputs
+        if isinstance(o, EmotionOutput)
+    ]
     return Estimates(
         affect=Affect(affect.get("valence"), affect.get("arousal")) if affect else None,
         pain=pains[0] if pains else None,
+        emotion=emotions[0] if emotions else None,
     )
 
 
 def expected(output: Output, raw: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """The one number that an output comes to: the clipped value, or the mean level.
+    """What an output comes to: the clipped value, the mean level, or each class' probability.
 
     Args:
         output: What the model declares.
         raw: (…, *value_shape).
 
     Returns:
-        (…).
+        (…), of classes (…, class).
     """
     values = np.asarray(raw, np.float64)
     if isinstance(output, AffectOutput):
         return np.clip(values, output.low, output.high)
-    mean: NDArray[np.float64] = softmax(values, axis=-1) @ np.arange(len(output.levels), dtype=np.float64)
-    return mean
+    probabilities: NDArray[np.float64] = softmax(values, axis=-1)
+    if isinstance(output, EmotionOutput):
+        return probabilities
+    return np.asarray(probabilities @ np.arange(len(output.levels), dtype=np.float64))
 
 
 def _pain(output: PainOutput, raw: NDArray[np.floating[Any]]) -> Pain:

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mer.types.model import FaceClip
+from edge_mer.types.model import Clip
 
 MAX_SAMPLES_PER_SIDE = 8
 
@@ -24,24 +24,30 @@ def samples_per_side(transform: NDArray[np.float64]) -> int:
     return min(MAX_SAMPLES_PER_SIDE, max(1, math.ceil(scale - 1e-6)))
 
 
-def crop(frame: NDArray[np.uint8], transform: NDArray[np.float64], size_px: int) -> NDArray[np.float32]:
-    """Cut an aligned, antialiased square out of a frame.
+def crop(
+    frame: NDArray[np.uint8], transform: NDArray[np.float64], size_px: int | tuple[int, int]
+) -> NDArray[np.float32]:
+    """Cut an aligned, antialiased rectangle out of a frame.
 
     Args:
         frame: (height, width, 3) uint8.
         transform: (2, 3): crop pixel (x, y, 1) -> frame pixel (x, y).
-        size_px: Side of the crop.
+        size_px: Height and width of the crop, or the side of a square one.
 
     Returns:
-        (size_px, size_px, 3) float32 in 0..255, not rounded.
+        (height, width, 3) float32 in 0..255, not rounded.
     """
     n = samples_per_side(transform)
-    centres = np.arange(size_px, dtype=np.float64)
-    xs = transform[0, 0] * centres + transform[0, 2] + transform[0, 1] * centres[:, np.newaxis]
-    ys = transform[1, 0] * centres + transform[1, 2] + transform[1, 1] * centres[:, np.newaxis]
+    height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
+    across_px, down_px = (
+        np.arange(width, dtype=np.float64),
+        np.arange(height, dtype=np.float64)[:, np.newaxis],
+    )
+    xs = transform[0, 0] * across_px + transform[0, 2] + transform[0, 1] * down_px
+    ys = transform[1, 0] * across_px + transform[1, 2] + transform[1, 1] * down_px
     reach = np.abs(transform[:, :2]).sum(axis=1) / 2
     used, x0, y0 = _used_part(frame, xs, ys, reach)
-    total = np.zeros((size_px * size_px, 3), np.float32)
+    total = np.zeros((height * width, 3), np.float32)
     if used.size:
         # Sample by sample: arrays of one crop's size stay in the processor's cache.
         for down in (np.arange(n) + 0.5) / n - 0.5:
@@ -49,7 +55,7 @@ def crop(frame: NDArray[np.uint8], transform: NDArray[np.float64], size_px: int)
                 dx, dy = transform[:, :2] @ (across, down)
                 total += _bilinear(used, xs + (dx - x0), ys + (dy - y0))
     total /= n * n
-    return total.reshape(size_px, size_px, 3)
+    return total.reshape(height, width, 3)
 
 
 def _used_part(
@@ -98,13 +104,13 @@ def _mix(
     return mixed
 
 
-def normalise_into(pixels: NDArray[np.float32] | None, spec: FaceClip, out: NDArray[np.float32]) -> None:
+def normalise_into(pixels: NDArray[np.float32] | None, spec: Clip, out: NDArray[np.float32]) -> None:
     """Write one normalised frame of a clip into `out`.
 
     Args:
-        pixels: (size, size, 3) float32 in 0..255, or None for a missing frame (black).
+        pixels: (height, width, 3) float32 in 0..255, or None for a missing frame (black).
         spec: What the model declares.
-        out: (3, size, size) float32.
+        out: (3, height, width) float32.
     """
     for channel, (mean, std) in enumerate(zip(spec.mean, spec.std, strict=True)):
         if pixels is None:

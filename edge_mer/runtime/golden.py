@@ -5,6 +5,9 @@ A session's arrays, by name (n frames or samples, s steps):
     <modality>.t_ns        int64 (n,) capture times of frames, or (1,) of the first sample
     <modality>.data        uint8 (n, height, width, 3) or float32 (n, channels)
     <modality>.rate_hz     float64 (1,) of a sampled stream
+    text.t_ns              int64 (n,) when each utterance had been said
+    text.data              str (words, 3) of all of them: word, start and end in ns
+    text.n_words           int64 (n,) words of each
     face.crc32             int64 (n,) of each frame's bytes
     face.box_px            float64 (n, 4); NaN where no face was found
     face.eyes_px           float64 (n, 2, 2); NaN where no eyes were found
@@ -33,6 +36,17 @@ from edge_mer.types.signals import UNITS, Chunk, Modality, StreamSpec
 Arrays = dict[str, NDArray[Any]]
 
 _SAMPLES_PER_CHUNK = 1024
+
+TEXT_STREAM = StreamSpec(
+    name="golden/text",
+    modality="text",
+    axes=("word", "field"),
+    shape=(None, 3),
+    dtype="str",
+    rate_hz=None,
+    unit=UNITS["text"],
+    channels=("word", "start_ns", "end_ns"),
+)
 
 
 class RecordingDetector:
@@ -97,6 +111,10 @@ def session_arrays(chunks: Iterable[Chunk], specs: Iterable[StreamSpec]) -> Arra
         if modality == "visual":
             arrays["visual.t_ns"] = np.array([chunk.t_ns for chunk in held], np.int64)
             arrays["visual.data"] = np.stack([chunk.data for chunk in held])
+        elif modality == "text":
+            arrays["text.t_ns"] = np.array([chunk.t_ns for chunk in held], np.int64)
+            arrays["text.data"] = np.concatenate([chunk.data for chunk in held])
+            arrays["text.n_words"] = np.array([len(chunk.data) for chunk in held], np.int64)
         else:
             arrays[f"{modality}.t_ns"] = np.array([held[0].t_ns], np.int64)
             arrays[f"{modality}.data"] = np.concatenate([chunk.data for chunk in held])
@@ -110,6 +128,9 @@ def session_specs(arrays: Arrays) -> tuple[StreamSpec, ...]:
     for modality in _modalities(arrays):
         data = arrays[f"{modality}.data"]
         is_visual = modality == "visual"
+        if modality == "text":
+            specs.append(TEXT_STREAM)
+            continue
         specs.append(
             StreamSpec(
                 name=f"golden/{modality}",
@@ -136,6 +157,12 @@ def _stream_chunks(modality: Modality, arrays: Arrays) -> Iterator[Chunk]:
     if modality == "visual":
         for seq in range(len(data)):
             yield Chunk("golden/visual", "visual", seq, int(t_ns[seq]), data[seq])
+        return
+    if modality == "text":
+        stops = np.cumsum(arrays["text.n_words"]).tolist()
+        for seq, stop in enumerate(stops):
+            first = stops[seq - 1] if seq else 0
+            yield Chunk(TEXT_STREAM.name, "text", seq, int(t_ns[seq]), data[first:stop])
         return
     rate_hz = float(arrays[f"{modality}.rate_hz"].item())
     for seq, first in enumerate(range(0, len(data), _SAMPLES_PER_CHUNK)):

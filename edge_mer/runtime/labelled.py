@@ -29,7 +29,7 @@ from edge_mer.sources.registry import open_source
 from edge_mer.sources.signal import SignalSource
 from edge_mer.sources.sim import SimSource
 from edge_mer.sources.sim_settings import SimSettings
-from edge_mer.types.model import ModelSpec, PainOutput, to_ns
+from edge_mer.types.model import AffectOutput, ModelSpec, Output, to_ns
 
 MAX_PACKET_JUMP_S = 10
 """Where the times of a file's packets jump by more, or go back, it is played to measure it."""
@@ -69,13 +69,14 @@ class Extent:
 
 
 def ranges_of(model: ModelSpec) -> dict[str, Range]:
-    """Output name -> smallest and largest label: of levels of pain, the numbers of the first and last."""
-    return {
-        output.name: (0.0, len(output.levels) - 1.0)
-        if isinstance(output, PainOutput)
-        else (output.low, output.high)
-        for output in model.outputs
-    }
+    """Output name -> smallest and largest label: of levels and classes, the numbers of the first and last."""
+    return {output.name: _range_of(output) for output in model.outputs}
+
+
+def _range_of(output: Output) -> Range:
+    if isinstance(output, AffectOutput):
+        return output.low, output.high
+    return 0.0, output.value_shape[0] - 1.0
 
 
 def check(recordings: Iterable[Recording], ranges: Mapping[str, Range]) -> list[Problem]:

@@ -55,6 +55,7 @@ def open_all(
     precision: str | None = None,
     missing: Policies | None = None,
     face_detector: Path | None = None,
+    hop: int | None = None,
 ) -> Opened:
     """Find sources and sinks, choose an engine and open it; nothing is read or written yet.
 
@@ -65,9 +66,10 @@ def open_all(
         precision: The candidate to run instead of the one that `build-engine` chose here.
         missing: Modality -> policy, replacing the declared ones.
         face_detector: YuNet's ONNX file; without it OpenCV's cascades find faces.
+        hop: Steps between two predictions instead of the declared ones.
 
     Raises:
-        UsageError: An unknown source, sink, precision or policy, or a sink that would overwrite.
+        UsageError: An unknown source, sink, precision, policy or hop, or a sink that would overwrite.
         BundleError: The bundle is broken or altered.
         MissingError: An engine or a file that is needed is not there.
     """
@@ -83,7 +85,7 @@ def open_all(
     choice, was_built = choose(opened, precision)
     model = opened.manifest.model
     detector = open_face_detector(face_detector) if looks_at_faces(model) else None
-    setup = open_setup(opened, choice.precision, detector, choice.options, policies)
+    setup = open_setup(opened, choice.precision, detector, choice.options, policies, hop)
     return Opened(opened, setup, found_sources, found_sinks, choice, was_built)
 
 

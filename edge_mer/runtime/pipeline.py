@@ -20,20 +20,51 @@ from edge_mer.postprocess.decode import decode
 from edge_mer.postprocess.gate import Evidence, judge
 from edge_mer.preprocess.audio import SoundConditioner, log_mel
 from edge_mer.preprocess.face import FaceDetector
+from edge_mer.preprocess.scene import SceneClipMaker
 from edge_mer.preprocess.signal import SignalConditioner, write_signal
+from edge_mer.preprocess.vggish_audio import vggish_log_mel
 from edge_mer.preprocess.visual import FaceClipMaker
+from edge_mer.preprocess.words import Utterance, WordTokenizer, write_words
+from edge_mer.runtime.blank import as_clip, blank_feature
 from edge_mer.runtime.streams import check_fits, chosen_streams
 from edge_mer.sync.features import FeatureRing, Slot
 from edge_mer.sync.frames import Frame
 from edge_mer.sync.samples import Continuity, Piece
 from edge_mer.sync.windower import Step, StepWindower
-from edge_mer.types.model import Encoder, FaceClip, LogMel, MissingPolicy, ModelSpec, Signal
+from edge_mer.sync.words import Said
+from edge_mer.types.model import (
+    Clip,
+    Encoder,
+    FaceClip,
+    LogMel,
+    MissingPolicy,
+    ModelSpec,
+    SampledSpec,
+    SceneClip,
+    Signal,
+    VggishLogMel,
+    Words,
+)
 from edge_mer.types.predictions import Latency, ModalityStatus, Prediction, SyncQuality
 from edge_mer.types.signals import Chunk, Modality, StreamSpec
 
 Array = NDArray[np.generic]
-Raw = dict[str, NDArray[np.float32]]
+Samples = NDArray[np.float32]
+Raw = dict[str, Samples]
 NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """An utterance that was encoded, with its words' times.
+
+    Attributes:
+        utterance: Its tokens.
+        times_ns: (word, 2) int64, start and end.
+    """
+
+    utterance: Utterance
+    times_ns: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -42,13 +73,15 @@ class StepTrace:
 
     Attributes:
         index: The step.
-        inputs: Stage -> its step tensor (batch = 1); only stages that ran.
+        inputs: Stage -> its step tensor (batch = 1), of words the step's feature (1, feature); only
+            stages whose modality was there.
         features: Stage -> the fusion's window of its features, (1, L, feature).
         present: (modality, L) bool.
         n_used: Steps that the fusion looked at; 0 when it did not run.
         raw: Output name -> raw numbers for this step, of the output's `value_shape`; empty when the
             fusion did not run.
         is_real: Every modality was there in this step.
+        spoken: Stage -> utterances encoded since the last step.
     """
 
     index: int
@@ -58,6 +91,7 @@ class StepTrace:
     n_used: int
     raw: Raw
     is_real: bool
+    spoken: dict[str, list[Spoken]] = field(default_factory=dict)
 
 
 @dataclass
@@ -67,7 +101,7 @@ class Counters:
     Attributes:
         n_steps: Steps worked on.
         n_dropped_tail: Steps that the end of the session cut short.
-        n_late: Data that came after its step was taken.
+        n_late: Frames, samples and words that came after its step was taken.
         n_gaps: Breaks in sampled streams.
     """
 
@@ -100,10 +134,19 @@ class _Found:
 
 @dataclass
 class _Timing:
-    start_ns: int
+    """The work of a hop; `before_ns` of it was done before its last step began."""
+
+    start_ns: int = 0
     preprocess_ns: int = 0
     infer_ns: int = 0
+    before_ns: int = 0
     capture_ns: int | None = None
+
+    def start_step(self, now_ns: int, early_ns: int, capture_ns: int | None) -> None:
+        """A step begins; `early_ns` went into encoding what it needs before."""
+        self.infer_ns += early_ns
+        self.before_ns = self.preprocess_ns + self.infer_ns
+        self.start_ns, self.capture_ns = now_ns, capture_ns
 
 
 @dataclass(frozen=True)
@@ -118,6 +161,8 @@ class PipelineSetup:
         precision: For the records.
         bundle_id: For the records.
         missing: Policies that replace the declared ones.
+        assets: Path in the bundle -> content of files that preprocessing reads.
+        hop: Steps between two predictions; None takes the declared hop.
     """
 
     model: ModelSpec
@@ -127,6 +172,21 @@ class PipelineSetup:
     precision: str = "fp32"
     bundle_id: str = ""
     missing: Mapping[Modality, MissingPolicy] = field(default_factory=dict)
+    assets: Mapping[str, bytes] = field(default_factory=dict)
+    hop: int | None = None
+
+    def __post_init__(self) -> None:
+        for encoder in self.model.encoders:
+            if self.hop is not None and (self.hop < 1 or self.hop % encoder.repeat):
+                raise UsageError(
+                    f"model {self.model.name} cannot predict every {self.hop} steps",
+                    expected=f"a multiple of {encoder.repeat}: so many share a feature of {encoder.modality}",
+                )
+
+    @property
+    def hop_steps(self) -> int:
+        """Steps between two predictions."""
+        return self.hop or self.model.fusion.hop
 
 
 class Pipeline:
@@ -171,30 +231,40 @@ class Pipeline:
             for encoder, spec in zip(setup.model.encoders, setup.model.fusion.inputs, strict=False)
         }
         self._sampled: dict[str, _Sampled] = {}
-        self._clips: dict[str, FaceClipMaker] = {}
+        self._clips: dict[str, FaceClipMaker | SceneClipMaker] = {}
+        self._tokenizers: dict[str, WordTokenizer] = {}
+        self._spoken: dict[str, list[Spoken]] = {}
+        self._repeated: dict[str, _Found] = {}
+        self._blanks: dict[str, Samples] = {}
+        self._early_infer_ns = 0
+        self._timing = _Timing()
+        self._switched = False
         self._unaligned: list[bool] = [False] * setup.model.fusion.n_steps
         self._stream_names: dict[str, Encoder] = {}
         for encoder in setup.model.encoders:
             self._set_up(encoder, streams.get(encoder.modality))
 
     def _set_up(self, encoder: Encoder, stream: StreamSpec | None) -> None:
-        if encoder.repeat != 1:
-            raise UsageError(
-                f"model {self._model.name}: encoder {encoder.stage} repeats a feature", expected="repeat 1"
-            )
         spec = encoder.preprocess
-        if isinstance(spec, FaceClip):
-            if self._setup.detector is None:
-                raise UsageError(f"model {self._model.name} looks at faces, and no face detector was given")
-            self._clips[encoder.stage] = FaceClipMaker(spec, self._setup.detector)
+        if isinstance(spec, Clip):
+            self._clips[encoder.stage] = self._clip_maker(spec)
         if stream is None:
             return
         check_fits(encoder, stream)
         self._stream_names[stream.name] = encoder
-        if not isinstance(spec, FaceClip) and stream.rate_hz is not None:
+        if isinstance(spec, Words):
+            self._tokenizers[encoder.stage] = WordTokenizer(spec, self._setup.assets[spec.tokenizer])
+        elif not isinstance(spec, Clip) and stream.rate_hz is not None:
             self._sampled[encoder.stage] = _Sampled(
                 _conditioner(spec, round(stream.rate_hz)), Continuity(stream.rate_hz)
             )
+
+    def _clip_maker(self, spec: Clip) -> FaceClipMaker | SceneClipMaker:
+        if isinstance(spec, SceneClip):
+            return SceneClipMaker(spec)
+        if not isinstance(spec, FaceClip) or self._setup.detector is None:
+            raise UsageError(f"model {self._model.name} looks at faces, and no face detector was given")
+        return FaceClipMaker(spec, self._setup.detector)
 
     # -- what comes in -------------------------------------------------------------------------
 
@@ -205,9 +275,11 @@ class Pipeline:
             return []
         if self._start_ns is not None:
             self._capture_ns = self._clock.now_ns() - self._start_ns - chunk.t_ns
-        if isinstance(encoder.preprocess, FaceClip):
+        if isinstance(encoder.preprocess, Clip):
             self._windower.push_frame(encoder.modality, chunk.t_ns, chunk.data.astype(np.uint8, copy=False))
             self._end_ns = max(self._end_ns, chunk.t_ns)
+        elif isinstance(encoder.preprocess, Words):
+            self._push_words(encoder, chunk)
         else:
             self._push_samples(encoder, chunk)
         return self._run_ready()
@@ -220,6 +292,22 @@ class Pipeline:
             ring.anchor(chunk.t_ns)
         ring.append(sampled.conditioner.push(chunk.data))
         self._end_ns = max(self._end_ns, ring.watermark_ns)
+
+    def _push_words(self, encoder: Encoder, chunk: Chunk) -> None:
+        """Encode an utterance as a whole, and note each word's vector at its time."""
+        engine, track = self._setup.engines[encoder.stage], self._windower.track(encoder.modality)
+        began_ns = self._clock.now_ns()
+        words = [str(word) for word in chunk.data[:, 0]]
+        for utterance in self._tokenizers[encoder.stage].utterances(words):
+            found = engine.run({encoder.input.name: utterance.ids})[encoder.output.name][0]
+            rows = chunk.data[utterance.first : utterance.first + utterance.n_words]
+            times_ns = rows[:, 1:3].astype(np.int64)
+            for (start_ns, end_ns), vector in zip(
+                times_ns.tolist(), utterance.word_vectors(found), strict=True
+            ):
+                track.push(start_ns, end_ns, vector)
+            self._spoken.setdefault(encoder.stage, []).append(Spoken(utterance, times_ns))
+        self._early_infer_ns += self._clock.now_ns() - began_ns
 
     def finish(self) -> list[Prediction]:
         """The session is over: the predictions of the last whole steps. A partial tail is counted."""
@@ -236,56 +324,98 @@ class Pipeline:
     def _run_ready(self) -> list[Prediction]:
         predictions = []
         while (step := self._windower.take()) is not None:
-            predictions.append(self._run_step(step))
+            prediction = self._run_step(step)
             self.counters.n_steps += 1
+            if prediction is not None:
+                predictions.append(prediction)
         self.counters.n_late = self._windower.n_late
         return predictions
 
-    def _run_step(self, step: Step) -> Prediction:
-        timing = _Timing(start_ns=self._clock.now_ns(), capture_ns=self._capture_ns)
+    def _run_step(self, step: Step) -> Prediction | None:
+        """Encode a step; at the end of a hop, fuse and predict."""
+        timing = self._timing
+        timing.start_step(self._clock.now_ns(), self._early_infer_ns, self._capture_ns)
+        self._early_infer_ns = 0
         found = {encoder.stage: self._encode(encoder, step, timing) for encoder in self._model.encoders}
         self._unaligned = [*self._unaligned[1:], any(one.unaligned for one in found.values())]
+        self._switched |= any(one.switched for one in found.values())
+        prediction, n_used, raw = None, 0, Raw()
+        if (step.index + 1) % self._setup.hop_steps == 0:
+            prediction, n_used, raw = self._fuse_step(step, found, timing)
+            self._timing, self._switched = _Timing(), False
+        if self._on_step is not None:
+            self._on_step(self._trace(step, found, n_used, raw))
+        return prediction
+
+    def _fuse_step(
+        self, step: Step, found: dict[str, _Found], timing: _Timing
+    ) -> tuple[Prediction, int, Raw]:
         withheld = self._why_withheld(found)
         n_used = 0 if withheld else self._n_usable()
         if not withheld and n_used == 0:
             withheld = ("warming_up",) if self.counters.n_steps + 1 < self._n_steps else ("window_has_gaps",)
         raw = {} if withheld else self._fuse(n_used, timing)
-        prediction = self._predict(step, found, raw, withheld, timing)
-        if self._on_step is not None:
-            self._on_step(self._trace(step, found, n_used, raw))
-        return prediction
+        return self._predict(step, found, raw, withheld, timing), n_used, raw
 
     def _encode(self, encoder: Encoder, step: Step, timing: _Timing) -> _Found:
-        engine = self._setup.engines[encoder.stage]
-        buffer = engine.inputs[encoder.input.name]
-        began_ns = self._clock.now_ns()
-        found = self._preprocess(encoder, step, buffer[0])
-        timing.preprocess_ns += self._clock.now_ns() - began_ns
         ring = self._rings[encoder.stage]
+        if step.index % encoder.repeat:
+            found = self._repeated[encoder.stage]
+        else:
+            found = self._encode_anew(encoder, step, timing)
+            self._repeated[encoder.stage] = found
         if found.switched:
             ring.clear()
-        if found.slot == "present":
-            found.feature = self._infer(engine, encoder, timing)
-        else:
-            self._stand_in(encoder, found, engine, timing)
         ring.push(found.feature, found.slot)
         return found
 
-    def _preprocess(self, encoder: Encoder, step: Step, out: Array) -> _Found:
-        spec = encoder.preprocess
-        if isinstance(spec, FaceClip):
-            found = self._preprocess_clip(encoder, step.frames[encoder.modality], out.view(np.float32))
+    def _encode_anew(self, encoder: Encoder, step: Step, timing: _Timing) -> _Found:
+        if isinstance(encoder.preprocess, Words):
+            found = self._say(encoder, encoder.preprocess, step.words[encoder.modality])
         else:
-            found = _preprocess_samples(spec, step.samples[encoder.modality], out.view(np.float32))
+            found = self._encode_sensed(encoder, step, timing)
+        if found.slot != "present":
+            self._stand_in(encoder, found, timing)
+        return found
+
+    def _say(self, encoder: Encoder, spec: Words, said: Said) -> _Found:
+        """The feature of what is being said; silence is no gap, but a session without a transcript is."""
+        is_there = encoder in self._stream_names.values()
+        found = _Found(
+            slot="present" if is_there else "absent",
+            feature=None,
+            coverage=float(is_there),
+            newest_ns=said.newest_ns,
+        )
+        if is_there:
+            found.feature = np.zeros(encoder.feature, np.float32)
+            write_words(said.vector, spec, found.feature)
+        return found
+
+    def _encode_sensed(self, encoder: Encoder, step: Step, timing: _Timing) -> _Found:
+        engine = self._setup.engines[encoder.stage]
+        began_ns = self._clock.now_ns()
+        found = self._preprocess(encoder, step, engine.inputs[encoder.input.name][0].view(np.float32))
+        timing.preprocess_ns += self._clock.now_ns() - began_ns
+        if found.slot == "present":
+            found.feature = self._infer(engine, encoder, timing)
+        return found
+
+    def _preprocess(self, encoder: Encoder, step: Step, out: Samples) -> _Found:
+        spec = encoder.preprocess
+        if isinstance(spec, Clip):
+            found = self._preprocess_clip(encoder, spec, step.frames[encoder.modality], out)
+        else:
+            found = _preprocess_samples(encoder, step.samples[encoder.modality], out)
         found.skew_ns = step.skew_ns.get(encoder.modality, 0)
         found.slot = "present" if found.coverage >= encoder.min_coverage else "absent"
         return found
 
     def _preprocess_clip(
-        self, encoder: Encoder, frames: list[Frame | None], out: NDArray[np.float32]
+        self, encoder: Encoder, spec: Clip, frames: list[Frame | None], out: Samples
     ) -> _Found:
         timed = [None if frame is None else (frame.t_ns, frame.pixels) for frame in frames]
-        report = self._clips[encoder.stage].make(timed, out)
+        report = self._clips[encoder.stage].make(timed, as_clip(out, spec))
         return _Found(
             slot="absent",
             feature=None,
@@ -301,26 +431,25 @@ class Pipeline:
         timing.infer_ns += self._clock.now_ns() - began_ns
         return np.asarray(feature, np.float32)
 
-    def _stand_in(self, encoder: Encoder, found: _Found, engine: Engine, timing: _Timing) -> None:
+    def _stand_in(self, encoder: Encoder, found: _Found, timing: _Timing) -> None:
         """What the missing-modality policy puts in the place of an absent step."""
         policy = self._policy(encoder)
         if policy == "zero_feature":
             found.slot = "filled"
         elif policy == "blank_input":
-            self._write_blank(encoder, engine)
-            found.slot, found.feature = "filled", self._infer(engine, encoder, timing)
+            began_ns = self._clock.now_ns()
+            found.slot, found.feature = "filled", self._blank_feature(encoder)
+            timing.infer_ns += self._clock.now_ns() - began_ns
         elif policy == "hold" and encoder.hold_max_age is not None:
             held = self._rings[encoder.stage].held(int(encoder.hold_max_age / self._model.step))
             if held is not None:
                 found.slot, found.feature = "filled", held
 
-    def _write_blank(self, encoder: Encoder, engine: Engine) -> None:
-        out = engine.inputs[encoder.input.name][0].view(np.float32)
-        spec = encoder.preprocess
-        if isinstance(spec, FaceClip):
-            self._clips[encoder.stage].make([None] * spec.n_frames, out)
-        else:
-            _write_samples(np.zeros(int(encoder.span * spec.rate_hz), np.float32), spec, out)
+    def _blank_feature(self, encoder: Encoder) -> Samples:
+        """What an encoder makes of nothing; encoded once a session."""
+        if encoder.stage not in self._blanks:
+            self._blanks[encoder.stage] = blank_feature(encoder, self._setup.engines[encoder.stage])
+        return self._blanks[encoder.stage]
 
     def _policy(self, encoder: Encoder) -> MissingPolicy:
         """Never measured means abstain."""
@@ -347,7 +476,7 @@ class Pipeline:
             if any(slot not in ("present", "filled") for slot in slots):
                 break
             n += 1
-        return n if n == self._n_steps or self._model.fusion.warm_up == "shorten" else 0
+        return n if n == self._n_steps or self._model.fusion.warm_up in ("shorten", "pad") else 0
 
     def _present(self) -> NDArray[np.bool_]:
         return np.array([ring.present for ring in self._rings.values()], np.bool_)
@@ -355,14 +484,31 @@ class Pipeline:
     def _fuse(self, n_used: int, timing: _Timing) -> Raw:
         began_ns = self._clock.now_ns()
         feed: dict[str, Array] = {}
-        for spec, ring in zip(self._model.fusion.inputs, self._rings.values(), strict=False):
-            feed[spec.name] = ring.buffer[:, self._n_steps - n_used :]
+        for encoder, spec in zip(self._model.encoders, self._model.fusion.inputs, strict=False):
+            rows = self._rings[encoder.stage].buffer[:, self._n_steps - n_used :]
+            feed[spec.name] = self._padded(encoder, rows) if self._is_padded else rows
         if self._model.fusion.has_present_input:
             feed[self._model.fusion.inputs[-1].name] = self._present()[np.newaxis]
         outputs = self._fusion.run(feed)
         timing.infer_ns += self._clock.now_ns() - began_ns
         names = zip(self._model.outputs, self._model.fusion.outputs, strict=True)
-        return {output.name: np.array(outputs[spec.name][0, -1], np.float32) for output, spec in names}
+        last = n_used - 1 if self._is_padded else -1
+        return {
+            output.name: np.array(spec.step_of(outputs[spec.name][0], last), np.float32)
+            for output, spec in names
+        }
+
+    @property
+    def _is_padded(self) -> bool:
+        return self._model.fusion.warm_up == "pad"
+
+    def _padded(self, encoder: Encoder, rows: Samples) -> Samples:
+        """A window with the features of nothing behind the steps that are there; (1, n, D) -> (1, L, D)."""
+        n_lacking = self._n_steps - rows.shape[1]
+        if n_lacking == 0:
+            return rows
+        blank = np.broadcast_to(self._blank_feature(encoder), (1, n_lacking, encoder.feature))
+        return np.concatenate([rows, blank], axis=1)
 
     def _why_degraded(self, found: dict[str, _Found]) -> tuple[str, ...]:
         reasons: list[str] = []
@@ -370,7 +516,7 @@ class Pipeline:
             reasons.append("warming_up")
         for encoder in self._model.encoders:
             slots = self._rings[encoder.stage].slots
-            if found[encoder.stage].switched or "cleared" in slots:
+            if isinstance(encoder.preprocess, FaceClip) and (self._switched or "cleared" in slots):
                 reasons.append("face_switched")
             if slots[-1] in ("absent", "filled"):
                 reasons.append(f"{encoder.modality}_missing")
@@ -395,10 +541,10 @@ class Pipeline:
         status, reasons = judge(
             Evidence(withheld, self._why_degraded(found), estimates is not None or bool(withheld))
         )
-        if status == "withheld" and any(one.switched for one in found.values()):
+        if status == "withheld" and self._switched:
             reasons = (*reasons, "face_switched")
         return Prediction(
-            window_index=step.index,
+            window_index=step.index // self._setup.hop_steps,
             t_start_ns=self._model.step_start_ns(max(0, step.index + 1 - self._n_steps)),
             t_end_ns=step.t_end_ns,
             utc=(self._utc_start + timedelta(microseconds=step.t_end_ns // 1000)).isoformat(),
@@ -407,6 +553,7 @@ class Pipeline:
             reasons=reasons,
             affect=None if estimates is None else estimates.affect,
             pain=None if estimates is None else estimates.pain,
+            emotion=None if estimates is None else estimates.emotion,
             modalities={e.modality: _modality_status(found[e.stage], step) for e in self._model.encoders},
             sync=_sync_quality(found),
             latency_ms=self._latency(step, timing, self._clock.now_ns() - began_ns),
@@ -417,7 +564,7 @@ class Pipeline:
 
     def _latency(self, step: Step, timing: _Timing, postprocess_ns: int) -> Latency:
         wait_ns = None if self._start_ns is None else timing.start_ns - self._start_ns - step.t_end_ns
-        work_ns = timing.preprocess_ns + timing.infer_ns + postprocess_ns
+        work_ns = timing.preprocess_ns + timing.infer_ns - timing.before_ns + postprocess_ns
         return Latency(
             capture=None if timing.capture_ns is None else timing.capture_ns / NS_PER_MS,
             wait=None if wait_ns is None else wait_ns / NS_PER_MS,
@@ -428,34 +575,42 @@ class Pipeline:
         )
 
     def _trace(self, step: Step, found: dict[str, _Found], n_used: int, raw: Raw) -> StepTrace:
-        ran = [e for e in self._model.encoders if found[e.stage].slot == "present"]
+        there = [e for e in self._model.encoders if found[e.stage].slot == "present"]
+        spoken, self._spoken = self._spoken, {}
         return StepTrace(
             index=step.index,
-            inputs={
-                e.stage: np.array(self._setup.engines[e.stage].inputs[e.input.name], np.float32) for e in ran
-            },
+            inputs={e.stage: self._step_tensor(e, found[e.stage]) for e in there},
             features={stage: ring.buffer.copy() for stage, ring in self._rings.items()},
             present=self._present(),
             n_used=n_used if raw else 0,
             raw=dict(raw),
-            is_real=len(ran) == len(self._model.encoders),
+            is_real=len(there) == len(self._model.encoders),
+            spoken=spoken,
         )
 
+    def _step_tensor(self, encoder: Encoder, found: _Found) -> Samples:
+        if isinstance(encoder.preprocess, Words):
+            return np.array([found.feature], np.float32)
+        return np.array(self._setup.engines[encoder.stage].inputs[encoder.input.name], np.float32)
 
-def _conditioner(spec: LogMel | Signal, rate_hz: int) -> SoundConditioner | SignalConditioner:
-    return SoundConditioner(rate_hz, spec.rate_hz) if isinstance(spec, LogMel) else SignalConditioner()
+
+def _conditioner(spec: SampledSpec, rate_hz: int) -> SoundConditioner | SignalConditioner:
+    return SignalConditioner() if isinstance(spec, Signal) else SoundConditioner(rate_hz, spec.rate_hz)
 
 
-def _preprocess_samples(spec: LogMel | Signal, piece: Piece, out: NDArray[np.float32]) -> _Found:
+def _preprocess_samples(encoder: Encoder, piece: Piece, out: Samples) -> _Found:
     if piece.coverage > 0:
-        _write_samples(piece.samples, spec, out)
+        _write_samples(encoder, piece.samples, out)
     return _Found(slot="absent", feature=None, coverage=piece.coverage, newest_ns=piece.newest_ns)
 
 
-def _write_samples(samples: NDArray[np.float32], spec: LogMel | Signal, out: NDArray[np.float32]) -> None:
+def _write_samples(encoder: Encoder, samples: Samples, out: Samples) -> None:
+    spec = encoder.preprocess
     if isinstance(spec, LogMel):
         log_mel(samples, spec, out)
-    else:
+    elif isinstance(spec, VggishLogMel):
+        vggish_log_mel(samples, spec, out)
+    elif isinstance(spec, Signal):
         write_signal(samples, spec, out)
 
 

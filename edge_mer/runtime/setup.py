@@ -10,8 +10,11 @@ from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
 from edge_mer.errors import UsageError
 from edge_mer.preprocess.face import FaceDetector
 from edge_mer.runtime.pipeline import PipelineSetup
-from edge_mer.types.model import FaceClip, MissingPolicy, ModelSpec
+from edge_mer.types.model import FaceClip, MissingPolicy, ModelSpec, Words
 from edge_mer.types.signals import Modality
+
+_USUAL_TOKENS = 32
+"""Of an utterance; the size of buffers that are only timed."""
 
 
 def looks_at_faces(model: ModelSpec) -> bool:
@@ -28,12 +31,12 @@ def open_engines(model: ModelSpec, stages: Mapping[str, bytes], options: OrtOpti
         options: Threads and graph level, the same for all.
     """
     engines: dict[str, Engine] = {}
+    sizes = {"batch": 1, "steps": model.fusion.n_steps, "token": _USUAL_TOKENS}
     for encoder in model.encoders:
         engines[encoder.stage] = OrtEngine(
-            encoder.stage, stages[encoder.stage], (encoder.input,), (encoder.output,), {"batch": 1}, options
+            encoder.stage, stages[encoder.stage], (encoder.input,), (encoder.output,), sizes, options
         )
     fusion = model.fusion
-    sizes = {"batch": 1, "steps": fusion.n_steps}
     engines[fusion.stage] = OrtEngine(
         fusion.stage, stages[fusion.stage], fusion.inputs, fusion.outputs, sizes, options
     )
@@ -51,12 +54,13 @@ def open_setup(
     detector: FaceDetector | None,
     options: OrtOptions | None = None,
     missing: Mapping[Modality, MissingPolicy] | None = None,
+    hop: int | None = None,
 ) -> PipelineSetup:
     """Everything a pipeline needs, from a bundle whose files are hashed on the way.
 
     Raises:
         BundleError: The bundle is broken or altered.
-        UsageError: A policy that the model cannot follow.
+        UsageError: A policy or a hop that the model cannot follow.
     """
     if precision in bundle.manifest.candidates and precision not in CPU_PRECISIONS:
         raise UsageError(
@@ -73,7 +77,15 @@ def open_setup(
         precision=precision,
         bundle_id=bundle.manifest.bundle_id,
         missing=missing or {},
+        assets=assets_of(bundle),
+        hop=hop,
     )
+
+
+def assets_of(bundle: Bundle) -> dict[str, bytes]:
+    """The files that preprocessing reads, by their paths in the bundle."""
+    specs = (encoder.preprocess for encoder in bundle.manifest.model.encoders)
+    return {spec.tokenizer: bundle.read(spec.tokenizer) for spec in specs if isinstance(spec, Words)}
 
 
 def _check_policies(model: ModelSpec, missing: Mapping[Modality, MissingPolicy]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edge_mer.errors import SpecMismatchError, UsageError
-from edge_mer.types.model import Encoder, FaceClip, LogMel, ModelSpec, Signal
+from edge_mer.types.model import Clip, Encoder, LogMel, ModelSpec, Signal, VggishLogMel, Words
 from edge_mer.types.signals import Modality, StreamSpec
 
 
@@ -38,7 +38,7 @@ def check_fits(encoder: Encoder, stream: StreamSpec) -> None:
     """Refuse a stream that would have to be converted in a way the model does not declare."""
     spec = encoder.preprocess
     _check_unit(encoder, stream)
-    if isinstance(spec, LogMel):
+    if isinstance(spec, (LogMel, VggishLogMel)):
         rate_hz = stream.rate_hz
         if rate_hz is None or rate_hz != round(rate_hz) or not 1_000 <= rate_hz <= 384_000:
             expected = f"a whole rate from 1000 to 384000 Hz, to be resampled to {spec.rate_hz} Hz"
@@ -53,8 +53,10 @@ def check_fits(encoder: Encoder, stream: StreamSpec) -> None:
 def _check_unit(encoder: Encoder, stream: StreamSpec) -> None:
     spec = encoder.preprocess
     unit, dtype = "1", "float32"
-    if isinstance(spec, FaceClip):
+    if isinstance(spec, Clip):
         unit, dtype = "rgb24", "uint8"
+    elif isinstance(spec, Words):
+        unit, dtype = "word", "str"
     elif isinstance(spec, Signal):
         unit = spec.unit
     if (stream.unit, stream.dtype) != (unit, dtype):

@@ -9,6 +9,7 @@ SOURCES = {
     "file": "edge_mer.sources.file:FileSource",
     "signal": "edge_mer.sources.signal:SignalSource",
     "sim": "edge_mer.sources.sim:SimSource",
+    "transcript": "edge_mer.sources.transcript:TranscriptSource",
 }
 
 

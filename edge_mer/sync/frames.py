@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mer.types.model import Encoder, FaceClip, to_ns
+from edge_mer.types.model import Clip, Encoder, to_ns
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class FrameSelector:
         spec: Its clip.
     """
 
-    def __init__(self, encoder: Encoder, spec: FaceClip) -> None:
+    def __init__(self, encoder: Encoder, spec: Clip) -> None:
         self._encoder = encoder
         self._spec = spec
         # One more, since nominal and capture times are rounded to a nanosecond each.

@@ -63,11 +63,13 @@ class SampleRing:
     Args:
         encoder: Declares span and offset of a step's piece.
         rate_hz: Samples per second.
+        grid: Pieces begin at multiples of so many samples, the nearest ones.
     """
 
-    def __init__(self, encoder: Encoder, rate_hz: int) -> None:
+    def __init__(self, encoder: Encoder, rate_hz: int, grid: int = 1) -> None:
         self._encoder = encoder
         self._rate_hz = rate_hz
+        self._grid = grid
         self._segments: deque[tuple[int, Samples]] = deque()
         self._next = 0
         self._keep_from = 0
@@ -97,10 +99,14 @@ class SampleRing:
         return self._filled_to * NS_PER_S // self._rate_hz
 
     def _bounds(self, step: int) -> tuple[int, int]:
-        end = self._encoder.period * (step + 1) + self._encoder.offset
-        n = int(self._encoder.span * self._rate_hz)
-        stop = int(end * self._rate_hz)
-        return stop - n, stop
+        encoder = self._encoder
+        end = encoder.period * (step // encoder.repeat + 1) + encoder.offset
+        n = int(encoder.span * self._rate_hz)
+        if self._grid == 1:
+            stop = int(end * self._rate_hz)
+            return stop - n, stop
+        start = round((end - encoder.span) * self._rate_hz / self._grid) * self._grid
+        return start, start + n
 
     def is_complete(self, step: int) -> bool:
         """True once samples up to the end of the step's piece are there."""

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from edge_mer.clock import NS_PER_S
 from edge_mer.sync.frames import Frame, FrameSelector
 from edge_mer.sync.samples import Piece, SampleRing
-from edge_mer.types.model import FaceClip, ModelSpec, to_ns
+from edge_mer.sync.words import Said, WordTrack
+from edge_mer.types.model import Clip, ModelSpec, VggishLogMel, Words, to_ns
 from edge_mer.types.signals import Modality
 
 MAX_WAIT_NS = 2 * NS_PER_S
@@ -19,7 +20,7 @@ MAX_WAIT_NS = 2 * NS_PER_S
 
 @dataclass(frozen=True)
 class Step:
-    """The raw data of one step: frames (None where missing) or samples, per modality.
+    """The data of one step: frames (None where missing), samples or what was being said, per modality.
 
     `skew_ns` is how far each modality's capture times lie from the grid, on average.
     """
@@ -29,6 +30,7 @@ class Step:
     t_end_ns: int
     frames: dict[Modality, list[Frame | None]]
     samples: dict[Modality, Piece]
+    words: dict[Modality, Said]
     skew_ns: dict[Modality, int]
 
 
@@ -46,12 +48,16 @@ class StepWindower:
         self._next = 0
         self._selectors: dict[Modality, FrameSelector] = {}
         self._rings: dict[Modality, SampleRing] = {}
+        self._tracks: dict[Modality, WordTrack] = {}
         for encoder in model.encoders:
             spec = encoder.preprocess
-            if isinstance(spec, FaceClip):
+            if isinstance(spec, Clip):
                 self._selectors[encoder.modality] = FrameSelector(encoder, spec)
+            elif isinstance(spec, Words):
+                self._tracks[encoder.modality] = WordTrack(encoder)
             else:
-                self._rings[encoder.modality] = SampleRing(encoder, spec.rate_hz)
+                grid = spec.hop_samples if isinstance(spec, VggishLogMel) else 1
+                self._rings[encoder.modality] = SampleRing(encoder, spec.rate_hz, grid)
 
     def push_frame(self, modality: Modality, t_ns: int, pixels: NDArray[np.uint8]) -> None:
         """Take one frame, captured at `t_ns`."""
@@ -60,6 +66,10 @@ class StepWindower:
     def ring(self, modality: Modality) -> SampleRing:
         """Where the samples of `modality` go."""
         return self._rings[modality]
+
+    def track(self, modality: Modality) -> WordTrack:
+        """Where the words of `modality` go."""
+        return self._tracks[modality]
 
     def close(self, modality: Modality) -> None:
         """Nothing more comes for `modality`."""
@@ -78,6 +88,7 @@ class StepWindower:
             t_end_ns=self._model.step_end_ns(step),
             frames=frames,
             samples={modality: ring.take(step) for modality, ring in self._rings.items()},
+            words={modality: track.take(step) for modality, track in self._tracks.items()},
             skew_ns={m: self._selectors[m].skew_ns(step, chosen) for m, chosen in frames.items()},
         )
 
@@ -87,22 +98,17 @@ class StepWindower:
 
     @property
     def n_late(self) -> int:
-        """Frames and samples that came after their step was taken."""
-        return sum(part.n_late for part in self._parts.values())
-
-    def _is_ready(self, step: int) -> bool:
-        return bool(self._parts) and self._has_come(step)
+        """Frames, samples and words that came after their step was taken."""
+        return sum(part.n_late for part in (*self._sensors.values(), *self._tracks.values()))
 
     @property
-    def _parts(self) -> dict[Modality, FrameSelector | SampleRing]:
+    def _sensors(self) -> dict[Modality, FrameSelector | SampleRing]:
         return {**self._selectors, **self._rings}
 
-    def _has_come(self, step: int) -> bool:
-        parts = self._parts
-        if any(not part.is_complete(step) for m, part in parts.items() if m in self._open):
-            return self._is_overdue(step)
-        return any(part.is_complete(step) for part in parts.values())
-
-    def _is_overdue(self, step: int) -> bool:
-        due_ns = self._model.step_end_ns(step) + to_ns(self._model.latency) + MAX_WAIT_NS
-        return any((part.watermark_ns or 0) >= due_ns for part in self._parts.values())
+    def _is_ready(self, step: int) -> bool:
+        complete = {modality: sensor.is_complete(step) for modality, sensor in self._sensors.items()}
+        session_ns = max((sensor.watermark_ns or 0 for sensor in self._sensors.values()), default=0)
+        complete |= {m: track.is_complete(step, session_ns) for m, track in self._tracks.items()}
+        if any(not complete[modality] for modality in complete.keys() & self._open):
+            return session_ns >= self._model.step_end_ns(step) + to_ns(self._model.latency) + MAX_WAIT_NS
+        return any(complete.values())

@@ -69,6 +69,10 @@ class TensorSpec(Declared):
         """The shape with its free axes set, e.g. `concrete(batch=1)`."""
         return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in self.shape)
 
+    def step_of(self, row: Any, step: int) -> Any:
+        """The numbers of one step in a row of a batch; a tensor without steps holds one step's only."""
+        return row[step] if "steps" in self.axes else row
+
 
 class FaceAlignment(Declared):
     """How a face must lie in its crop.
@@ -85,33 +89,69 @@ class FaceAlignment(Declared):
     eyes_max_age_s: float = Field(default=1.0, ge=0)
 
 
-class FaceClip(Declared):
-    """A clip of aligned faces: (channel, frame, height, width), channels R, G, B.
+class Clip(Declared):
+    """Some frames of a camera: (channel, frame, height, width), channels R, G, B.
 
     A pixel becomes (value / 255 - mean) / std. A missing frame is zero before that normalisation.
     Sampling is bilinear; where the crop shrinks the picture, each pixel is the mean of a grid of
     bilinear samples (see `edge_mer.preprocess.image`).
 
     Attributes:
-        size_px: Side of the square crop.
         n_frames: Frames in a clip.
         frame_interval: Time between two frames of the clip.
         last_frame_before_end: Time from the clip's last frame to the end of its span.
         frame_tolerance: A frame farther than this from its nominal time counts as missing.
         mean: Per channel, after division by 255.
         std: Per channel, after division by 255.
-        alignment: How the face lies in the crop.
     """
 
-    kind: Literal["face_clip"] = "face_clip"
-    size_px: int = Field(gt=0, le=1024)
     n_frames: int = Field(gt=0, le=1024)
     frame_interval: Seconds
     last_frame_before_end: Seconds
     frame_tolerance: Seconds
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    @property
+    def shape_px(self) -> tuple[int, int]:
+        """Height and width."""
+        raise NotImplementedError
+
+
+class FaceClip(Clip):
+    """A clip of aligned faces.
+
+    Attributes:
+        size_px: Side of the square crop.
+        alignment: How the face lies in the crop.
+    """
+
+    kind: Literal["face_clip"] = "face_clip"
+    size_px: int = Field(gt=0, le=1024)
     alignment: FaceAlignment = FaceAlignment()
+
+    @property
+    def shape_px(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.size_px, self.size_px
+
+
+class SceneClip(Clip):
+    """A clip of the whole picture, shrunk to fit and centred; what it leaves free is black.
+
+    Attributes:
+        height_px: Of the clip's frames.
+        width_px: Of the clip's frames.
+    """
+
+    kind: Literal["scene_clip"] = "scene_clip"
+    height_px: int = Field(gt=0, le=1024)
+    width_px: int = Field(gt=0, le=1024)
+
+    @property
+    def shape_px(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height_px, self.width_px
 
 
 class LogMel(Declared):
@@ -159,6 +199,41 @@ class LogMel(Declared):
         return self
 
 
+class VggishLogMel(Declared):
+    """A log-mel spectrogram as VGGish takes it: (column, mel), natural logarithm, not normalised.
+
+    Periodic Hann window, no padding, magnitudes, HTK mel bands whose triangles are linear in mel,
+    log(mel + offset). Columns lie on one grid of `hop_samples` from the stream's start.
+
+    Attributes:
+        rate_hz: Samples per second; another rate is resampled, several channels are averaged.
+        n_fft: FFT size in samples.
+        win_samples: Window length in samples.
+        hop_samples: Samples between two columns.
+        n_mels: Mel bands.
+        f_min_hz: Lowest frequency of the lowest band.
+        f_max_hz: Highest frequency of the highest band.
+        offset: Added before the logarithm.
+        width: Columns.
+    """
+
+    kind: Literal["vggish_log_mel"] = "vggish_log_mel"
+    rate_hz: int = Field(default=16_000, gt=0, le=192_000)
+    n_fft: int = Field(default=512, gt=0, le=65_536)
+    win_samples: int = Field(default=400, gt=0, le=65_536)
+    hop_samples: int = Field(default=160, gt=0)
+    n_mels: int = Field(default=64, gt=0, le=1024)
+    f_min_hz: float = Field(default=125.0, ge=0)
+    f_max_hz: float = Field(default=7_500.0, gt=0)
+    offset: float = Field(default=0.01, gt=0)
+    width: int = Field(default=96, gt=0, le=65_536)
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of a piece."""
+        return (self.width - 1) * self.hop_samples + self.win_samples
+
+
 class Signal(Declared):
     """A piece of a biosignal: (channel = 1, sample), (value - mean) / std, nothing filtered.
 
@@ -176,7 +251,34 @@ class Signal(Declared):
     std: float = Field(default=1.0, gt=0)
 
 
-PreprocessSpec = Annotated[FaceClip | LogMel | Signal, Field(discriminator="kind")]
+class Words(Declared):
+    """Vectors of spoken words at the times at which they were spoken.
+
+    Each utterance is encoded once, as a whole. A word's vector is the mean of its tokens' vectors; it
+    stands in every step whose start lies in (word's start, word's end], zeros stand in the others, and
+    (vector - mean) / std is taken of both. Of two words at one time the earlier one counts.
+
+    Attributes:
+        tokenizer: Path in the bundle of the tokenizer in the format of the `tokenizers` library.
+        max_tokens: Longest utterance in tokens, with the two that begin and end it; a longer one is cut
+            between words into several.
+        mean: Subtracted from every number.
+        std: Divides them.
+    """
+
+    kind: Literal["words"] = "words"
+    tokenizer: str
+    max_tokens: int = Field(default=256, ge=4, le=512)
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0)
+
+
+PreprocessSpec = Annotated[
+    FaceClip | SceneClip | LogMel | VggishLogMel | Signal | Words, Field(discriminator="kind")
+]
+
+SampledSpec = LogMel | VggishLogMel | Signal
+"""What turns samples at a fixed rate into a tensor."""
 
 MissingPolicy = Literal["mask", "zero_feature", "blank_input", "hold", "abstain"]
 """What stands in for a modality that is not there: its mask (the model has a `present` input), a
@@ -190,12 +292,14 @@ class Encoder(Declared):
     Attributes:
         stage: Name of the stage (and of its ONNX files).
         modality: The stream it reads.
-        input: The tensor of one step; axis "batch" is free.
-        output: The feature of one step.
+        input: The tensor of one step, or of words the token numbers of one utterance.
+        output: The feature of one step, or of words one vector per token.
         period: Time between two pieces.
         span: How long a piece it sees.
-        offset: Where the piece ends against the step's end; positive looks ahead.
-        repeat: For how many steps one feature serves.
+        offset: Where the piece ends against the step's end; positive looks ahead. Of words: how long
+            after a step's end a word may still come.
+        repeat: For how many steps one feature serves, counted from the first step on; the piece ends
+            against the last of them.
         preprocess: From raw chunks to `input`.
         min_coverage: Share of its span that must be there for the step to count as present.
         missing: What stands in for an absent step; None = never measured, which means abstain.
@@ -215,6 +319,11 @@ class Encoder(Declared):
     missing: MissingPolicy | None = None
     hold_max_age: Seconds | None = None
 
+    @property
+    def feature(self) -> int:
+        """Size of one step's feature."""
+        return int(self.output.shape[-1])
+
 
 class Fusion(Declared):
     """From the features of a window of steps to the outputs.
@@ -224,10 +333,13 @@ class Fusion(Declared):
         n_steps: Steps in a full window (L).
         inputs: One tensor per modality (batch, steps, feature) in the order of the encoders;
             with `has_present_input`, then "present" (batch, modality, steps) of bool.
-        outputs: One tensor per output: (batch, steps), or (batch, steps, level) for levels.
+        outputs: One tensor per output: (batch, steps, …) gives every step's own, (batch, …) the
+            last step's.
         has_present_input: The model takes a mask of what is there.
         warm_up: Before L steps are there: "mask" (run, absent steps masked), "shorten" (run on
-            fewer steps), or "withhold".
+            fewer steps), "pad" (the encoders' features of a blank input stand behind the steps that are
+            there), or "withhold".
+        hop: Steps between two predictions.
     """
 
     stage: str = Field(default="fusion", pattern=r"^[a-z][a-z0-9_]*$")
@@ -235,7 +347,8 @@ class Fusion(Declared):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     has_present_input: bool = False
-    warm_up: Literal["mask", "shorten", "withhold"]
+    warm_up: Literal["mask", "shorten", "pad", "withhold"]
+    hop: int = Field(default=1, ge=1, le=4096)
 
 
 class AffectOutput(Declared):
@@ -283,7 +396,30 @@ class PainOutput(Declared):
         return self
 
 
-Output = Annotated[AffectOutput | PainOutput, Field(discriminator="kind")]
+class EmotionOutput(Declared):
+    """Classes of emotion without an order: one logit per class.
+
+    Attributes:
+        labels: Their names.
+    """
+
+    kind: Literal["emotion"] = "emotion"
+    name: Literal["emotion"] = "emotion"
+    labels: tuple[str, ...] = Field(min_length=2, max_length=64)
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of one step's raw output."""
+        return (len(self.labels),)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> EmotionOutput:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"two emotions share a name: {', '.join(self.labels)}")
+        return self
+
+
+Output = Annotated[AffectOutput | PainOutput | EmotionOutput, Field(discriminator="kind")]
 """What the model estimates."""
 
 
@@ -348,16 +484,24 @@ class ModelSpec(Declared):
         if len({output.name for output in self.outputs}) != len(self.outputs):
             raise ValueError("two outputs share a name")
         for tensor, output in zip(self.fusion.outputs, self.outputs, strict=True):
-            if tensor.shape[2:] != output.value_shape:
+            n_axes = 2 if "steps" in tensor.axes else 1
+            if tensor.shape[n_axes:] != output.value_shape:
                 raise ValueError(
                     f"output {output.name} takes {output.value_shape} numbers per step, "
-                    f"tensor {tensor.name} has {tensor.shape[2:]}"
+                    f"tensor {tensor.name} has {tensor.shape[n_axes:]}"
                 )
         for encoder in self.encoders:
             if encoder.span <= 0:
                 raise ValueError(f"{encoder.stage}: a piece takes time, but its span is {encoder.span} s")
             if encoder.period != self.step * encoder.repeat:
                 raise ValueError(f"{encoder.stage}: period {encoder.period} s is not {encoder.repeat} steps")
+            if encoder.repeat > 1 and isinstance(encoder.preprocess, (Clip, Words)):
+                raise ValueError(f"{encoder.stage}: only samples can serve {encoder.repeat} steps at once")
+            if self.fusion.hop % encoder.repeat:
+                raise ValueError(
+                    f"{encoder.stage}: a feature serves {encoder.repeat} steps, "
+                    f"which a hop of {self.fusion.hop} does not divide into"
+                )
             if encoder.missing == "mask" and not self.fusion.has_present_input:
                 raise ValueError(f"{encoder.stage}: policy 'mask' needs a fusion with a `present` input")
         return self

@@ -83,7 +83,7 @@ class Prediction:
     """The model's output for the last step of a window, stamped with that step's end.
 
     Attributes:
-        window_index: Counts steps from 0.
+        window_index: Counts hops from 0.
         t_start_ns: Start of the window that was looked at.
         t_end_ns: End of the last step.
         utc: ISO 8601 wall time of `t_end_ns`.
@@ -92,6 +92,7 @@ class Prediction:
         reasons: Why the status is not "ok", in plain words joined by underscores.
         affect: Valence and arousal; None when withheld or not estimated by the model.
         pain: Likewise.
+        emotion: Likewise; class -> probability, which add up to 1.
         confidence: Calibrated probability of a class; None until measured.
         modalities: What was there.
         sync: How well the streams lie on each other.
@@ -116,7 +117,7 @@ class Prediction:
     precision: str
     bundle_id: str
     pain: Pain | None = None
-    emotion: None = None
+    emotion: dict[str, float] | None = None
     confidence: float | None = field(default=None)
 
     def to_dict(self) -> dict[str, Any]:

@@ -65,8 +65,10 @@ class Chunk:
         modality: What it carries.
         seq: Counts the stream's chunks from 0; never wraps.
         t_ns: Capture time of the first sample (or of the frame), host monotonic nanoseconds;
-            starts at 0 for files and simulations. Of text, the time at which the first word was out.
-        data: One frame (H, W, 3) uint8 RGB, samples (n, channels) float32, or words (n, fields) str.
+            starts at 0 for files and simulations. Of text, the time at which the last word was out:
+            nobody can deliver it sooner.
+        data: One frame (H, W, 3) uint8 RGB, samples (n, channels) float32, or words (n, fields) str, whose
+            own times are nanoseconds from the session's start.
         time_basis: Who stamped it.
     """
 

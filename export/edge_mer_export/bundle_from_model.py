@@ -20,11 +20,11 @@ from edge_mer.engine.onnxruntime import OrtOptions, available_threads
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.proof import Proof, compare
 from edge_mer.runtime.setup import open_engines
-from edge_mer.types.model import Encoder, ModelSpec, TensorSpec
-from edge_mer_export.checkpoint import CheckpointReport, load_checkpoint
+from edge_mer.types.model import Encoder, ModelSpec
+from edge_mer_export.checkpoint import import_model
 from edge_mer_export.golden import GoldenSession, describe, make_sessions
 from edge_mer_export.meaningful import make_meaningful
-from edge_mer_export.models.zoo import ZooModel, build, shipped_weights
+from edge_mer_export.models.zoo import Found, System, ZooModel, shipped_weights
 from edge_mer_export.onnx_stage import Arrays, check_values, export_stage, n_weights
 
 Say = Callable[[str], None]
@@ -56,47 +56,66 @@ class ExportReport:
     proof: Proof
 
 
-def load_weights(
-    name: str, checkpoint: Path | None, seed: int, say: Say, *, random: bool = False
-) -> tuple[ZooModel, Lineage]:
+@dataclass(frozen=True)
+class Checkpoint:
+    """Which weights a model takes.
+
+    Attributes:
+        files: "part=path" or paths (see `import_model`); without any: those that come with the package.
+        settings: "name=value" of what shapes cannot tell.
+        random: Take random weights made meaningful, whatever there is.
+    """
+
+    files: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    random: bool = False
+
+
+def load_weights(system: System, checkpoint: Checkpoint, seed: int, say: Say) -> tuple[ZooModel, Lineage]:
     """A model with weights.
 
     Args:
-        name: In the zoo.
-        checkpoint: The user's weights; None takes those that come with the package, if any.
+        system: In the zoo, or the user's own.
+        checkpoint: Which weights.
         seed: Of random weights.
         say: Told what is being done.
-        random: Take random weights made meaningful, whatever there is.
 
     Raises:
-        UsageError: No such model.
+        UsageError: No such part or setting.
         DataError: The checkpoint cannot be used.
     """
     torch.manual_seed(seed)
-    model = build(name)
-    if checkpoint is None and not random and (shipped := shipped_weights(name)) is not None:
-        own, lineage = load_weights(name, shipped, seed, say)
+    if checkpoint.files:
+        return _trained(system, checkpoint, say)
+    shipped = None if checkpoint.random else shipped_weights(system.name)
+    if shipped is not None:
+        own, lineage = _trained(system, Checkpoint((str(shipped),)), say)
         weights = f"{lineage.weights}, which come with edge-mer: trained on simulated people only"
         return _measured(own), lineage.model_copy(update={"weights": weights})
-    versions = (
-        f"edge-mer export {edge_mer.__version__}, torch {torch.__version__}, onnx {onnx.__version__}",
-    )
-    if checkpoint is not None:
-        say(f"reading {checkpoint}")
-        report: CheckpointReport = load_checkpoint(model, checkpoint)
-        lineage = Lineage(
-            made_by=versions,
-            weights=", ".join(file.name for file in report.files),
-            checkpoint_sha256=report.sha256,
-            n_params=report.n_params,
-            n_params_pruned=report.n_params_dead,
-        )
-        return model, lineage
     say("making random weights meaningful on simulated people")
+    model = system.build(Found({}, system.read_settings(checkpoint.settings))).eval()
     make_meaningful(model)
     n_params = sum(_n_params(module) for module in model.stages.values())
     weights = f"random, seed {seed}, batch norms and heads fitted to simulated people: means nothing"
-    return model, Lineage(made_by=versions, weights=weights, n_params=n_params, n_params_pruned=0)
+    return model, Lineage(made_by=_versions(), weights=weights, n_params=n_params, n_params_pruned=0)
+
+
+def _trained(system: System, checkpoint: Checkpoint, say: Say) -> tuple[ZooModel, Lineage]:
+    say(f"reading {', '.join(checkpoint.files)}")
+    imported = import_model(system, checkpoint.files, checkpoint.settings)
+    report = imported.report
+    lineage = Lineage(
+        made_by=_versions(),
+        weights=", ".join(file.name for file in report.files),
+        checkpoint_sha256=report.sha256,
+        n_params=report.n_params,
+        n_params_pruned=report.n_params_dead,
+    )
+    return imported.model, lineage
+
+
+def _versions() -> tuple[str, ...]:
+    return (f"edge-mer export {edge_mer.__version__}, torch {torch.__version__}, onnx {onnx.__version__}",)
 
 
 def _measured(model: ZooModel) -> ZooModel:
@@ -121,16 +140,17 @@ def export_bundle(model: ZooModel, lineage: Lineage, out: Path, say: Say, *, rep
     reports: dict[str, StageReport] = {}
     for stage, module in model.stages.items():
         say(f"exporting stage {stage}")
-        data, error = _export_one(spec, stage, module, sessions)
+        data, error = _export_one(model, stage, sessions)
         files[f"stages/{stage}.fp32.onnx"] = data
         reports[stage] = StageReport(_n_params(module), n_weights(data), len(data), error)
     say("proving streaming against offline and against PyTorch")
-    proof = _prove(spec, files, sessions, golden)
+    proof = _prove(model, files, sessions, golden)
     proof.demand(f"model {spec.name}")
     stages = {stage: f"stages/{stage}.fp32.onnx" for stage in spec.stages}
     candidate = Candidate(
         stages=stages, n_bytes=sum(len(files[p]) for p in stages.values()), golden=proof.outputs
     )
+    files |= dict(model.assets)
     files |= {name: pack_arrays(one.arrays) for name, one in zip(golden.sessions, sessions, strict=True)}
 
     def manifest(table: dict[str, FileEntry]) -> Manifest:
@@ -142,22 +162,13 @@ def export_bundle(model: ZooModel, lineage: Lineage, out: Path, say: Say, *, rep
     return ExportReport(write_bundle(out, files, manifest, replace=replace), reports, proof)
 
 
-def _export_one(
-    spec: ModelSpec, stage: str, module: nn.Module, sessions: list[GoldenSession]
-) -> tuple[bytes, float]:
-    inputs, outputs = _tensors(spec, stage)
-    data = export_stage(stage, module, inputs, outputs, spec.fusion.n_steps)
+def _export_one(model: ZooModel, stage: str, sessions: list[GoldenSession]) -> tuple[bytes, float]:
+    spec, one = model.spec, model.stage(stage)
+    data = export_stage(stage, one.module, one.inputs, one.outputs, spec.fusion.n_steps)
     feeds = (
         _fusion_feeds(spec, sessions) if stage == spec.fusion.stage else _encoder_feeds(spec, stage, sessions)
     )
-    return data, check_values(stage, data, module, inputs, outputs, feeds, spec.tolerances.parity)
-
-
-def _tensors(spec: ModelSpec, stage: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    for encoder in spec.encoders:
-        if encoder.stage == stage:
-            return (encoder.input,), (encoder.output,)
-    return spec.fusion.inputs, spec.fusion.outputs
+    return data, check_values(stage, data, one.module, one.inputs, one.outputs, feeds, spec.tolerances.parity)
 
 
 def _encoder(spec: ModelSpec, stage: str) -> Encoder:
@@ -197,10 +208,12 @@ def _window(spec: ModelSpec, session: GoldenSession, first: int, size: int) -> A
     return feed
 
 
-def _prove(spec: ModelSpec, files: dict[str, bytes], sessions: list[GoldenSession], golden: Golden) -> Proof:
+def _prove(model: ZooModel, files: dict[str, bytes], sessions: list[GoldenSession], golden: Golden) -> Proof:
+    spec = model.spec
     stages = {stage: files[f"stages/{stage}.fp32.onnx"] for stage in spec.stages}
     engines = open_engines(spec, stages, OrtOptions(threads=available_threads()))
-    return compare(PipelineSetup(spec, engines, None), golden, [one.arrays for one in sessions], None)
+    setup = PipelineSetup(spec, engines, None, assets=model.assets)
+    return compare(setup, golden, [one.arrays for one in sessions], None)
 
 
 def _n_params(module: nn.Module) -> int:

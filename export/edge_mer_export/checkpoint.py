@@ -1,48 +1,21 @@
-"""Import of trained weights.
-
-Two forms are read: one .safetensors file with this project's own keys, and the folder in which the
-published code leaves one pickle per part. A pickle is read with PyTorch's restricted unpickler, which
-builds tensors and plain containers and runs nothing; it is refused if it needs more.
-"""
+"""Import of trained weights: every key finds its place in a stage, or is named."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import pickle
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from edge_mer.errors import DataError
-from edge_mer_export.models.zoo import ZooModel
-
-MAX_FILE_BYTES = 2 << 30
-"""Largest checkpoint file, packed or unpacked; the paper's largest is 0.2 GiB."""
-
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-_WRAPPERS = ("net", "state_dict", "model_state_dict")
-_RESAVE = (
-    "where it was trained, re-save it as a plain state_dict: "
-    "torch.save({key: value.cpu() for key, value in model.state_dict().items()}, path)"
-)
-_make_scalar: Any = np.float64(0).__reduce__()[0]
-# training scripts save their best score, a NumPy scalar, beside the weights
-_NUMPY_SCALARS: list[Any] = [
-    (_make_scalar, "numpy._core.multiarray.scalar"),  # NumPy 2's name of it
-    (_make_scalar, "numpy.core.multiarray.scalar"),  # NumPy 1's
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-]
+from edge_mer.errors import DataError, UsageError
+from edge_mer_export.models.zoo import Found, Part, Route, States, System, ZooModel, dead_pattern
+from edge_mer_export.recognise import recognise
+from edge_mer_export.weight_files import WeightFile, read_bytes, read_weights, shape_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +42,7 @@ class CheckpointReport:
     """What an import read.
 
     Attributes:
-        files: The files, in the order of the model's stages.
+        files: The files, in the order in which they were given.
     """
 
     files: tuple[CheckpointFile, ...]
@@ -95,65 +68,298 @@ class CheckpointReport:
         return {file.name: file.sha256 for file in self.files}
 
 
-def load_checkpoint(model: ZooModel, path: Path) -> CheckpointReport:
-    """Load trained weights into `model`; either all of them or, after an error, none.
+@dataclass(frozen=True)
+class Imported:
+    """A model with its weights.
+
+    Attributes:
+        model: In evaluation mode; of an import of one stage, only that stage has weights.
+        report: What was read.
+    """
+
+    model: ZooModel
+    report: CheckpointReport
+
+
+def import_model(
+    system: System, given: Iterable[str | Path], settings: Sequence[str] = (), only: str | None = None
+) -> Imported:
+    """Read trained weights, find the variant that they belong to, and build it.
 
     Args:
-        model: Takes the weights.
-        path: A .safetensors file with keys "<stage>.<key>", or the folder of the published code's
-            own files (for JMT `fusion_w.pt`, `vision_r2d1.pt`, `audio_resnet18.pt`).
+        system: What the weights are of.
+        given: "part=path" for each file, or a path alone: a .safetensors file with keys
+            "<stage>.<key>", the folder of the published code's own files, or a file whose keys tell
+            which part it is.
+        settings: "name=value" of what shapes cannot tell.
+        only: The one stage that is wanted; None wants all.
 
     Raises:
-        DataError: A file is absent, too large, unreadable or unsafe, or does not fit; the message
-            then lists every key that is missing, unexpected, mis-shaped or not finite.
+        UsageError: No such part, setting or stage.
+        DataError: A file is absent, too large, unreadable or unsafe, or does not fit; the message then
+            lists every key that is missing, unexpected, misshapen or not finite.
     """
-    state: dict[str, Tensor] = {}
-    problems: list[str] = []
-    files = []
-    for part in _parts(model, path):
-        state |= part.fitting(problems)
-        files.append(part.report())
-    if problems:
-        listed = "".join(f"\n  {problem}" for problem in problems)
-        raise DataError(
-            f"checkpoint {path} does not fit model {model.spec.name}; problems: {len(problems)}{listed}",
-            hint="check that the checkpoint was trained with this architecture and these sizes",
-        )
-    model.load_state_dict(state)
-    return CheckpointReport(tuple(files))
+    values = system.read_settings(settings)
+    files = [file for one in given for file in _files(system, str(one))]
+    _check_parts(system, files)
+    matching = _Matching(files)
+    states = system.adapt(matching.states)
+    shapes = {stage: {key: _shape(value) for key, value in state.items()} for stage, state in states.items()}
+    found = Found(
+        shapes, values, {file.part.name: read_bytes(file.path) for file in files if file.part.is_asset}
+    )
+    model, wanted = _build(system, found, only)
+    matching.demand(system, [stage for stage in wanted if not states.get(stage)])
+    for stage, module in wanted.items():
+        matching.fit(stage, states[stage], module, model.dead.get(stage, ()))
+    matching.refuse_misfits(system)
+    return Imported(model.eval(), CheckpointReport(matching.reports()))
+
+
+def _build(system: System, found: Found, only: str | None) -> tuple[ZooModel, dict[str, nn.Module]]:
+    """The variant, and the stages of it that are to take weights."""
+    if only is None:
+        model = system.build(found)
+        return model, model.stages
+    with torch.device("meta"):  # the other stages, without weights, take neither time nor memory
+        model = system.build(found)
+    module = model.stage(only).module
+    n_held = sum(held.numel() for held in (*module.parameters(), *module.buffers()))
+    if sum(value.numel() for value in module.state_dict().values()) != n_held:
+        raise ValueError(f"{system.name}.{only} has a buffer that no checkpoint fills")
+    return model, {only: module.to_empty(device="cpu")}
+
+
+# -- files and what they are ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One file's content against what the model expects of it."""
+class _File:
+    """A file as a part of the system; `weights` is None for an asset."""
 
-    name: str
-    prefix: str
-    sha256: str
-    found: dict[str, Any]
-    expected: dict[str, Tensor]
-    dropped: dict[str, dict[str, Any]]
+    part: Part
+    path: Path
+    weights: WeightFile | None
 
-    def report(self) -> CheckpointFile:
-        n_dead = sum(_n_params(values) for values in self.dropped.values())
-        n_live = _n_params(self.found)
-        return CheckpointFile(self.name, self.sha256, n_live + n_dead, n_dead, tuple(self.dropped))
 
-    def fitting(self, problems: list[str]) -> dict[str, Tensor]:
-        """The tensors that fit, as float32 by the model's keys; adds to `problems` what does not."""
-        state = {}
-        for key, want in self.expected.items():
+def _files(system: System, given: str) -> list[_File]:
+    """The file or the files that one word of a user names."""
+    name, equals, text = given.partition("=")
+    if equals and not _exists(Path(given)):
+        return [_open(system.part(name), Path(text))]
+    path = Path(given)
+    if not _exists(path):
+        raise DataError(f"cannot read weights from {path}", expected=_layout(system), found="no such file")
+    return _files_of_folder(system, path) if path.is_dir() else [_by_content(system, path)]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DataError(f"cannot read {path}", found=str(error)) from error
+
+
+def _open(part: Part, path: Path) -> _File:
+    if not _exists(path) or path.is_dir():
+        found = "a folder" if _exists(path) else "no such file"
+        raise DataError(
+            f"cannot read {path}", expected=f"a file for part {part.name}: {part.about}", found=found
+        )
+    return _File(part, path, None if part.is_asset else read_weights(path))
+
+
+def _layout(system: System) -> str:
+    """What a checkpoint of a system may be, in words."""
+    own = "a .safetensors file"
+    if not system.parts:
+        return own
+    named = [f"{part.name}={part.file or 'FILE'}" for part in system.parts]
+    return f"{own}, a folder with the published files, or {', '.join(named)}"
+
+
+def _files_of_folder(system: System, folder: Path) -> list[_File]:
+    """Every part whose published name lies in a folder."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    files = []
+    for part in system.parts:
+        matching = [name for name in names if part.file and fnmatchcase(name, part.file)]
+        if len(matching) > 1:
+            raise UsageError(
+                f"folder {folder} has {len(matching)} files for part {part.name}: {', '.join(matching)}",
+                expected=f"one, or --checkpoint {part.name}=FILE",
+            )
+        files += [_open(part, folder / name) for name in matching]
+    if not files:
+        raise DataError(
+            f"folder {folder} has no file of model {system.name}",
+            expected=_layout(system),
+            found=", ".join(names) or "no file at all",
+        )
+    return files
+
+
+def _by_content(system: System, path: Path) -> _File:
+    """A file given without the name of its part: one of edge-mer's own, or as its keys tell."""
+    weights = read_weights(path)
+    own = Part("weights", "", "", routes=tuple(Route(f"{stage}.", stage) for stage in system.stages))
+    if path.suffix == ".safetensors" and (not system.parts or any(map(own.route, weights.values))):
+        return _File(own, path, weights)
+    kind = recognise(weights.values)
+    for part in system.parts:
+        if kind is not None and kind.name in part.kinds:
+            return _File(part, path, weights)
+    raise DataError(
+        f"{path} is no checkpoint of model {system.name}",
+        expected=_layout(system),
+        found="keys of nothing known" if kind is None else kind.what,
+        hint=None if kind is None else f"edge-mer export {kind.use.replace('FILE', str(path))}",
+    )
+
+
+def _check_parts(system: System, files: list[_File]) -> None:
+    """Each part once, and each file what its name says."""
+    names = [file.part.name for file in files]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"part {twice} of model {system.name} was given twice", expected="each part once")
+    for file in files:
+        if file.weights is None or not file.part.kinds:
+            continue
+        kind = recognise(file.weights.values)
+        if kind is not None and kind.name not in file.part.kinds:
+            raise DataError(
+                f"{file.path} is not part {file.part.name} of model {system.name}",
+                expected=file.part.about,
+                found=kind.what,
+                hint=f"edge-mer export {kind.use.replace('FILE', str(file.path))}",
+            )
+
+
+# -- keys and where they belong ------------------------------------------------------------------------
+
+
+@dataclass
+class _Tally:
+    """What became of one file's numbers."""
+
+    file: WeightFile
+    n_dead: int = 0
+    dropped: dict[str, None] = field(default_factory=dict)
+
+    def drop(self, key: str, pattern: str) -> None:
+        self.n_dead += self.file.n_params[key]
+        self.dropped[pattern] = None
+
+
+class _Matching:
+    """Sorts the keys of all files into stages, and notes what does not fit."""
+
+    def __init__(self, files: list[_File]) -> None:
+        self.states: States = defaultdict(dict)
+        self.problems: list[str] = []
+        self._files = files
+        self._origin: dict[tuple[str, str], tuple[_Tally, str]] = {}
+        self._tallies = [self._sort(file.part, file.weights) for file in files if file.weights is not None]
+
+    def _sort(self, part: Part, weights: WeightFile) -> _Tally:
+        tally = _Tally(weights)
+        for key, value in weights.values.items():
+            route = part.route(key)
+            if route is None:
+                self._surplus(weights.name, key, value)
+            elif route.stage is None:
+                tally.drop(key, f"{route.prefix}*")
+            else:
+                self._place(route.stage, route.to + key.removeprefix(route.prefix), value, tally, key)
+        return tally
+
+    def _place(self, stage: str, key: str, value: Any, tally: _Tally, file_key: str) -> None:
+        if (stage, key) in self._origin:
+            other, other_key = self._origin[stage, key]
+            text = f"{other_key} of {other.file.name} stands for the same weights"
+            self.problems.append(f"{tally.file.name}: {file_key}: {text}")
+        self._origin[stage, key] = (tally, file_key)
+        self.states[stage][key] = value
+
+    def _surplus(self, name: str, key: str, value: Any) -> None:
+        self.problems.append(f"{name}: {key!r}: expected no such key, found {shape_of(value)}")
+
+    def demand(self, system: System, lacking: list[str]) -> None:
+        """Refuse stages for which there is nothing at all."""
+        if not lacking:
+            return
+        missing = [part for part in system.parts if {route.stage for route in part.routes} & set(lacking)]
+        raise DataError(
+            f"model {system.name} lacks weights of {' and '.join(lacking)}",
+            expected=_layout(system),
+            found=", ".join(str(file.path) for file in self._files) or "no file",
+            hint=" or ".join(f"--checkpoint {part.name}={part.file or 'FILE'}" for part in missing) or None,
+        )
+
+    def fit(self, stage: str, state: dict[str, Any], module: nn.Module, dead: tuple[str, ...]) -> None:
+        """Load what fits into `module`; note what is missing, one too many or of another shape."""
+        loaded: dict[str, Tensor] = {}
+        own = module.state_dict()
+        for key, want in own.items():
             # an absent count of training batches keeps the model's own: no output depends on it
-            default = want if key.endswith("num_batches_tracked") else None
-            value: Any = self.found.get(key, default)
+            default = torch.zeros_like(want) if key.endswith("num_batches_tracked") else None
+            value: Any = state.get(key, default)
             problem = _problem(value, want)
             if problem is None:
-                state[self.prefix + key] = value.to(want.dtype)
+                loaded[key] = value.to(want.dtype)
             else:
-                problems.append(f"{self.name}: {key}: expected {_shape(want)}, found {problem}")
-        for key in sorted(self.found.keys() - self.expected.keys()):
-            problems.append(f"{self.name}: {key!r}: expected no such key, found {_shape(self.found[key])}")
-        return state
+                name, file_key = self._named(stage, key)
+                self.problems.append(f"{name}: {file_key}: expected {shape_of(want)}, found {problem}")
+        for key in sorted(state.keys() - own.keys()):
+            self._drop(stage, key, state[key], dead)
+        if not self.problems:
+            module.load_state_dict(loaded)
+
+    def _drop(self, stage: str, key: str, value: Any, dead: tuple[str, ...]) -> None:
+        tally, file_key = self._origin.get((stage, key), (None, key))
+        pattern = dead_pattern(key, dead)
+        if pattern is None or tally is None:
+            self._surplus(self._named(stage, key)[0], file_key, value)
+        else:
+            tally.drop(file_key, file_key.removesuffix(key) + pattern)
+
+    def _named(self, stage: str, key: str) -> tuple[str, str]:
+        """File and key as the user knows them; of a missing key, as its neighbours are named."""
+        if (stage, key) in self._origin:
+            tally, file_key = self._origin[stage, key]
+            return tally.file.name, file_key
+        for (other_stage, other), (tally, file_key) in self._origin.items():
+            if other_stage == stage and file_key.endswith(other):
+                return tally.file.name, file_key.removesuffix(other) + key
+        return stage, key
+
+    def refuse_misfits(self, system: System) -> None:
+        """Name everything that did not fit."""
+        if self.problems:
+            paths = ", ".join(str(file.path) for file in self._files)
+            count = f"problems: {len(self.problems)}"
+            listed = "".join(f"\n  {problem}" for problem in self.problems)
+            raise DataError(
+                f"checkpoint {paths} does not fit model {system.name}; {count}{listed}",
+                hint="check that the checkpoint was trained with this architecture and these sizes",
+            )
+
+    def reports(self) -> tuple[CheckpointFile, ...]:
+        """What was read of each file."""
+        return tuple(
+            CheckpointFile(
+                one.file.name,
+                one.file.sha256,
+                sum(one.file.n_params.values()),
+                one.n_dead,
+                tuple(one.dropped),
+            )
+            for one in self._tallies
+        )
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(value.shape) if isinstance(value, Tensor) else ()
 
 
 def _problem(value: Any, want: Tensor) -> str | None:
@@ -161,129 +367,11 @@ def _problem(value: Any, want: Tensor) -> str | None:
     if value is None:
         return "nothing"
     if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
-        return _shape(value)
+        return shape_of(value)
     if value.shape != want.shape or value.is_floating_point() != want.is_floating_point():
-        return _shape(value)
+        return shape_of(value)
     value = value.to(want.dtype)
     if all(torch.isfinite(extreme) for extreme in torch.aminmax(value)):  # a NaN would be both
         return None
     n_bad = value.numel() - int(torch.isfinite(value).sum())
     return f"{n_bad} of {value.numel()} numbers NaN, infinite or beyond float32"
-
-
-def _shape(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return f"a {type(value).__name__}"
-    text = f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-    return text if value.layout is torch.strided else f"{text}, {value.layout}"
-
-
-def _n_params(values: Mapping[str, Any]) -> int:
-    """Trainable numbers: BatchNorm's running statistics are none."""
-    return sum(
-        value.numel()
-        for key, value in values.items()
-        if isinstance(value, Tensor) and not key.endswith(_BUFFERS)
-    )
-
-
-def _parts(model: ZooModel, path: Path) -> list[_Part]:
-    try:
-        return _read_folder(model, path) if path.is_dir() else [_read_own(model, path)]
-    except OSError as error:
-        raise DataError(f"cannot read {path}", found=str(error)) from error
-
-
-def _read_own(model: ZooModel, path: Path) -> _Part:
-    if path.suffix != ".safetensors" or not path.is_file():
-        expected = "a .safetensors file"
-        if model.reference:
-            expected += f", or a folder with {', '.join(file.name for file in model.reference.values())}"
-        found = f"a file named {path.name}" if path.exists() else "no such file"
-        raise DataError(f"cannot read weights from {path}", expected=expected, found=found)
-    data = _read(path)
-    try:
-        found_tensors: dict[str, Any] = safetensors.torch.load(data)
-    except Exception as error:  # a broken file raises SafetensorError, or what its Python side stumbles over
-        raise DataError(f"{path} is not a whole safetensors file", found=str(error)) from error
-    return _Part(path.name, "", hashlib.sha256(data).hexdigest(), found_tensors, model.state_dict(), {})
-
-
-def _read_folder(model: ZooModel, folder: Path) -> list[_Part]:
-    """One part per stage, from the published code's own files."""
-    if not model.reference:
-        raise DataError(
-            f"model {model.spec.name} has no published checkpoint layout",
-            expected="a .safetensors file",
-            found=f"the folder {folder}",
-        )
-    if absent := [file.name for file in model.reference.values() if not (folder / file.name).is_file()]:
-        raise DataError(
-            f"checkpoint folder {folder} is incomplete",
-            expected=", ".join(file.name for file in model.reference.values()),
-            found=f"no {', '.join(absent)}",
-        )
-    parts = []
-    for stage, file in model.reference.items():
-        data = _read(folder / file.name)
-        values = _state_dict(_unpickle(data, folder / file.name), folder / file.name)
-        dropped = {
-            pattern: {key: values.pop(key) for key in list(values) if fnmatchcase(key, pattern)}
-            for pattern in file.dead_keys
-        }
-        dropped = {pattern: dead for pattern, dead in dropped.items() if dead}
-        expected = model.stages[stage].state_dict()
-        digest = hashlib.sha256(data).hexdigest()
-        parts.append(_Part(file.name, f"{stage}.", digest, values, expected, dropped))
-    return parts
-
-
-def _read(path: Path) -> bytes:
-    n_bytes = path.stat().st_size
-    _check_size(path, n_bytes)
-    with path.open("rb") as file:
-        return file.read(n_bytes)
-
-
-def _check_size(path: Path, n_bytes: int) -> None:
-    if n_bytes > MAX_FILE_BYTES:
-        raise DataError(
-            f"{path} is too large for a checkpoint",
-            expected=f"at most {MAX_FILE_BYTES} bytes, unpacked",
-            found=f"{n_bytes} bytes",
-        )
-
-
-def _unpickle(data: bytes, path: Path) -> Any:
-    """What a torch.save file holds, without running any of it."""
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                _check_size(path, sum(entry.file_size for entry in archive.infolist()))
-        except (zipfile.BadZipFile, ValueError, OverflowError) as error:
-            raise DataError(f"{path} is not a whole torch.save file", found=str(error)) from error
-    try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise DataError(
-            f"{path} holds more than tensors and was refused; nothing in it was executed", hint=_RESAVE
-        ) from error
-    except Exception as error:  # a broken file makes torch.load raise almost anything
-        raise DataError(
-            f"{path} is not a whole torch.save file", found=type(error).__name__, hint="copy it again"
-        ) from error
-
-
-def _state_dict(loaded: Any, path: Path) -> dict[str, Any]:
-    """The state_dict in what was loaded, without the `module.` of DataParallel."""
-    if isinstance(loaded, dict):
-        loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
-    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise DataError(
-            f"{path} holds no state_dict", expected="tensors by name", found=_shape(loaded), hint=_RESAVE
-        )
-    stripped = {key.removeprefix("module."): value for key, value in loaded.items()}
-    if len(stripped) != len(loaded):
-        raise DataError(f"{path} holds some keys both with and without `module.`", hint=_RESAVE)
-    return stripped

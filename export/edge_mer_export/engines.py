@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_mer.engine.base import Array, Engine
-from edge_mer.types.model import ModelSpec, TensorSpec
+from edge_mer.types.model import ModelSpec, TensorSpec, Words
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -63,7 +63,18 @@ class ZeroEngine(Engine):
 def torch_engines(spec: ModelSpec, stages: Mapping[str, nn.Module]) -> dict[str, Engine]:
     """One PyTorch engine per stage."""
     return {
-        stage: TorchEngine(stage, stages[stage], inputs, outputs, {"batch": 1, "steps": spec.fusion.n_steps})
+        stage: TorchEngine(stage, stages[stage], inputs, outputs, _sizes(spec))
+        for stage, inputs, outputs in _tensors(spec)
+    }
+
+
+def word_engines(spec: ModelSpec, stages: Mapping[str, nn.Module]) -> dict[str, Engine]:
+    """Engines that encode words, whose vectors are the step tensors, and nothing else."""
+    of_words = {encoder.stage for encoder in spec.encoders if isinstance(encoder.preprocess, Words)}
+    return {
+        stage: TorchEngine(stage, stages[stage], inputs, outputs, _sizes(spec))
+        if stage in of_words
+        else ZeroEngine(stage, inputs, outputs, _sizes(spec))
         for stage, inputs, outputs in _tensors(spec)
     }
 
@@ -71,9 +82,12 @@ def torch_engines(spec: ModelSpec, stages: Mapping[str, nn.Module]) -> dict[str,
 def zero_engines(spec: ModelSpec) -> dict[str, Engine]:
     """One engine per stage that computes nothing."""
     return {
-        stage: ZeroEngine(stage, inputs, outputs, {"batch": 1, "steps": spec.fusion.n_steps})
-        for stage, inputs, outputs in _tensors(spec)
+        stage: ZeroEngine(stage, inputs, outputs, _sizes(spec)) for stage, inputs, outputs in _tensors(spec)
     }
+
+
+def _sizes(spec: ModelSpec) -> dict[str, int]:
+    return {"batch": 1, "steps": spec.fusion.n_steps, "token": 1}
 
 
 def _tensors(spec: ModelSpec) -> list[tuple[str, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]:

@@ -9,16 +9,25 @@ import numpy as np
 from edge_mer.bundle.manifest import Golden
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.golden import Arrays, RecordingDetector, session_arrays
-from edge_mer.runtime.proof import Features, offline_outputs
+from edge_mer.runtime.offline import Features, offline_outputs
 from edge_mer.runtime.session import merged
 from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.sources.registry import open_source
-from edge_mer.types.model import FaceClip, ModelSpec
+from edge_mer.types.model import Clip, ModelSpec, Words
 from edge_mer_export.models.zoo import ZooModel
-from edge_mer_export.reference import CutSession, cut_session, encode, frame_indices, torch_fusion
+from edge_mer_export.reference import (
+    CutSession,
+    cut_session,
+    encode,
+    frame_indices,
+    torch_blanks,
+    torch_fusion,
+)
 
-EXTRA_STEPS = 4
+EXTRA_HOPS = 4
 PEOPLE = (900, 901)
+_SPARE_SAMPLES = 160
+"""A piece may begin at the nearest multiple of so many samples."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,8 @@ class GoldenSession:
 
 def make_sessions(model: ZooModel) -> list[GoldenSession]:
     """One session per simulated person, a few steps longer than the window and what leads into it."""
-    n_steps = model.spec.fusion.n_steps + n_lead_in(model.spec) + EXTRA_STEPS
+    fusion = model.spec.fusion
+    n_steps = fusion.n_steps + n_lead_in(model.spec) + EXTRA_HOPS * fusion.hop
     return [_make_session(model, person, n_steps) for person in PEOPLE]
 
 
@@ -39,9 +49,9 @@ def _make_session(model: ZooModel, person: int, n_steps: int) -> GoldenSession:
     spec = model.spec
     raw = _record(simulated(spec, seed=11, person=person, n_steps=n_steps))
     detector = RecordingDetector(open_face_detector())
-    cut = cut_session(spec, raw, n_steps, detector)
+    cut = cut_session(model, raw, n_steps, detector)
     features: Features = {e.stage: encode(model, e.stage, cut) for e in spec.encoders}
-    outputs = offline_outputs(spec, features, cut.present, torch_fusion(model))
+    outputs = offline_outputs(spec, features, cut.present, torch_fusion(model), torch_blanks(model))
     arrays = _only_used(spec, raw, n_steps) | detector.arrays()
     for stage, there in cut.present.items():
         arrays |= {f"present.{stage}": there, f"input.{stage}": cut.tensors[stage][there][[0, -1]]}
@@ -65,7 +75,9 @@ def _only_used(spec: ModelSpec, raw: Arrays, n_steps: int) -> Arrays:
     kept: Arrays = {}
     for encoder in spec.encoders:
         modality, clip = encoder.modality, encoder.preprocess
-        if isinstance(clip, FaceClip):
+        if isinstance(clip, Words):
+            kept |= {key: value for key, value in raw.items() if key.startswith("text.")}
+        elif isinstance(clip, Clip):
             chosen = (frame_indices(encoder, clip, raw, step) for step in range(n_steps))
             used = sorted({index for clip_of in chosen for index in clip_of if index is not None})
             kept |= {
@@ -73,7 +85,8 @@ def _only_used(spec: ModelSpec, raw: Arrays, n_steps: int) -> Arrays:
                 f"{modality}.data": raw[f"{modality}.data"][used],
             }
         else:
-            end = (encoder.period * n_steps + encoder.offset) * clip.rate_hz
+            n_pieces = -(-n_steps // encoder.repeat)
+            end = (encoder.period * n_pieces + encoder.offset) * clip.rate_hz + _SPARE_SAMPLES
             kept |= {key: value for key, value in raw.items() if key.startswith(f"{modality}.")}
             kept[f"{modality}.data"] = raw[f"{modality}.data"][: int(end)]
     return kept

@@ -17,13 +17,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.collect import collect
+from edge_mer.runtime.offline import Features, all_present, offline_outputs
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
-from edge_mer.runtime.proof import Features, all_present, offline_outputs
 from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.sources.registry import open_source
-from edge_mer_export.engines import zero_engines
+from edge_mer.types.model import ModelSpec
+from edge_mer_export.engines import word_engines
 from edge_mer_export.models.zoo import ZooModel
-from edge_mer_export.reference import encode_steps, torch_fusion
+from edge_mer_export.reference import encode_steps, torch_blanks, torch_fusion
 
 OUTPUT_DEVIATION = 0.3
 _BATCH = 8
@@ -33,7 +34,8 @@ Floats = NDArray[np.float32]
 
 def sessions(model: ZooModel, n_people: int, n_steps: int, first_person: int) -> list[list[StepTrace]]:
     """Step tensors of simulated people who sit there for `n_steps` steps each."""
-    setup = PipelineSetup(model.spec, zero_engines(model.spec), open_face_detector())
+    engines = word_engines(model.spec, model.stages)
+    setup = PipelineSetup(model.spec, engines, open_face_detector(), assets=model.assets)
     n_steps += n_lead_in(model.spec)
     uris = [simulated(model.spec, seed=7, person=first_person + i, n_steps=n_steps) for i in range(n_people)]
     return [[t for t in collect(setup, [open_source(uri)]) if t.is_real] for uri in uris]
@@ -46,27 +48,46 @@ def make_meaningful(model: ZooModel, *, n_people: int = 3) -> None:
         model: With random weights.
         n_people: Simulated people to look at.
     """
-    seen = sessions(model, n_people, model.spec.fusion.n_steps + 2, first_person=500)
+    fusion = model.spec.fusion
+    seen = sessions(model, n_people, fusion.n_steps + 2 * fusion.hop, first_person=500)
     for encoder in model.spec.encoders:
         steps = np.concatenate([np.concatenate([t.inputs[encoder.stage] for t in one]) for one in seen])
-        _calibrate_batchnorm(model.stages[encoder.stage], steps)
-    _scale_heads(model, seen)
+        _calibrate_batchnorm(model.stages[encoder.stage], [steps])
+    features = [_encode_all(model, one) for one in seen]
+    _calibrate_batchnorm(model.stages[fusion.stage], _windows(model.spec, features))
+    _scale_heads(model, features)
 
 
-def _calibrate_batchnorm(module: nn.Module, steps: Floats) -> None:
-    """Running statistics = averages over the batches of `steps`, (n, …) in a mixed order."""
+def _calibrate_batchnorm(module: nn.Module, inputs: list[Floats]) -> None:
+    """Running statistics = averages over the batches of `inputs`, (n, …) each, in a mixed order."""
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    if not norms:
+        return
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over batches
-    order = np.random.default_rng(0).permutation(len(steps))[: _BATCH * _MAX_BATCHES]
+    order = np.random.default_rng(0).permutation(len(inputs[0]))[: _BATCH * _MAX_BATCHES]
     module.train()
     with torch.no_grad():
         for first in range(0, len(order), _BATCH):
             batch = order[first : first + _BATCH]
             if len(batch) > 1:
-                module(torch.from_numpy(steps[batch]))
+                module(*(torch.from_numpy(one[batch]) for one in inputs))
     module.eval()
+
+
+def _windows(spec: ModelSpec, features: list[Features]) -> list[Floats]:
+    """Every whole window of each modality's features, (n, L, feature)."""
+    size = spec.fusion.n_steps
+    return [
+        np.concatenate(
+            [
+                np.lib.stride_tricks.sliding_window_view(one[e.stage], size, axis=0).swapaxes(1, 2)
+                for one in features
+            ]
+        ).astype(np.float32)
+        for e in spec.encoders
+    ]
 
 
 def _encode_all(model: ZooModel, traces: list[StepTrace]) -> Features:
@@ -77,11 +98,11 @@ def _encode_all(model: ZooModel, traces: list[StepTrace]) -> Features:
     }
 
 
-def _scale_heads(model: ZooModel, seen: list[list[StepTrace]]) -> None:
+def _scale_heads(model: ZooModel, features: list[Features]) -> None:
     fusion = model.stages[model.spec.fusion.stage]
     run = torch_fusion(model)
-    features = [_encode_all(model, one) for one in seen]
-    outputs = [offline_outputs(model.spec, one, all_present(one), run) for one in features]
+    blanks = torch_blanks(model)
+    outputs = [offline_outputs(model.spec, one, all_present(one), run, blanks) for one in features]
     with torch.no_grad():
         for output in model.spec.outputs:
             values = np.concatenate([one[output.name] for one in outputs])

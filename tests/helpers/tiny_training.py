@@ -48,7 +48,7 @@ def tiny_zoo(spec: ModelSpec | None = None) -> ZooModel:
     sizes = {encoder.stage: int(np.prod(encoder.input.concrete(batch=1))) for encoder in spec.encoders}
     stages: dict[str, nn.Module] = {stage: Flat(size) for stage, size in sizes.items()}
     stages[spec.fusion.stage] = TinyFusion(2 if len(spec.outputs) == 2 else len(LEVELS))
-    return ZooModel(spec, stages, {}, {}).eval()
+    return ZooModel(spec, stages, {}).eval()
 
 
 def tiny_pain_model() -> ModelSpec:

@@ -16,7 +16,7 @@ from edge_mer_export.models import r2plus1d, resnet_audio
 from edge_mer_export.models.jmt import JointMultimodalTransformer
 from edge_mer_export.models.r2plus1d import R2Plus1D
 from edge_mer_export.models.resnet_audio import ResNetAudio
-from edge_mer_export.models.zoo import ReferenceFile, ZooModel
+from edge_mer_export.models.zoo import Found, Part, Route, System, ZooModel
 
 FRAME = Fraction(1, 30)
 """Between two frames of the nominal 30 fps camera that the grids are made of."""
@@ -29,11 +29,31 @@ LICENCE = (
     "The architecture comes without weights; weights keep the terms of whoever trained or supplied them."
 )
 
-REFERENCE = {
-    "visual": ReferenceFile("vision_r2d1.pt", r2plus1d.DEAD_KEYS),
-    "audio": ReferenceFile("audio_resnet18.pt", resnet_audio.DEAD_KEYS),
-    "fusion": ReferenceFile("fusion_w.pt", fusion_net.DEAD_KEYS),
-}
+PARTS = (
+    Part(
+        "fusion",
+        "fusion_w.pt",
+        "the fusion of face and voice",
+        kinds=("jmt-fusion",),
+        routes=(Route("", "fusion"),),
+    ),
+    Part(
+        "visual",
+        "vision_r2d1.pt",
+        "R(2+1)D-18 on the face",
+        kinds=("r2plus1d",),
+        routes=(Route("r2plus1d.", "visual", "r2plus1d."), Route("", "visual", "r2plus1d.")),
+    ),
+    Part(
+        "audio",
+        "audio_resnet18.pt",
+        "ResNet18 on the voice",
+        kinds=("resnet-audio",),
+        routes=(Route("resnet.", "audio", "resnet."), Route("", "audio", "resnet.")),
+    ),
+)
+
+STAGES = ("visual", "audio", "fusion")
 
 LAST_LAYERS = {"valence": "vregressor.3", "arousal": "aregressor.3"}
 
@@ -142,7 +162,7 @@ def _log_mel(width: int) -> LogMel:
     )
 
 
-def jmt() -> ZooModel:
+def jmt(found: Found) -> ZooModel:
     """The paper's model: R(2+1)D-18 and ResNet18, 16 steps of 32 frames."""
     step, feature = 32 * FRAME, 512
     clip = FaceClip(
@@ -169,10 +189,15 @@ def jmt() -> ZooModel:
         licence=LICENCE,
     )
     stages = {"visual": R2Plus1D(), "audio": ResNetAudio(), "fusion": JmtFusionStage()}
-    return ZooModel(spec, stages, REFERENCE, LAST_LAYERS).eval()
+    dead = {
+        "visual": r2plus1d.DEAD_KEYS,
+        "audio": resnet_audio.DEAD_KEYS,
+        "fusion": fusion_net.DEAD_KEYS,
+    }
+    return ZooModel(spec, stages, LAST_LAYERS, dead)
 
 
-def jmt_tiny() -> ZooModel:
+def jmt_tiny(found: Found) -> ZooModel:
     """A model of about a million parameters for small processors, with a `present` input."""
     step, n_steps, feature = 8 * FRAME, 8, 80
     clip = FaceClip(
@@ -204,4 +229,8 @@ def jmt_tiny() -> ZooModel:
         "audio": ResNetAudio((16, 32, 64, feature), blocks),
         "fusion": JmtFusionStage(feature, feature, head_width=64, present_input=True),
     }
-    return ZooModel(spec, stages, {}, LAST_LAYERS).eval()
+    return ZooModel(spec, stages, LAST_LAYERS)
+
+
+JMT = System("jmt", STAGES, jmt, PARTS)
+JMT_TINY = System("jmt-tiny", STAGES, jmt_tiny)

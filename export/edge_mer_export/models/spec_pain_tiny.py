@@ -14,7 +14,7 @@ from edge_mer_export.models.eda_cnn import EdaCnn
 from edge_mer_export.models.jmt import JointFeatures
 from edge_mer_export.models.r2plus1d import R2Plus1D
 from edge_mer_export.models.spec_jmt import FRAME, KINETICS_MEAN, KINETICS_STD, feature_spec, visual_encoder
-from edge_mer_export.models.zoo import ZooModel
+from edge_mer_export.models.zoo import Found, System, ZooModel
 
 LEVELS = ("none", "mild", "moderate", "strong", "severe")
 EDA_HZ = 512
@@ -52,7 +52,7 @@ class PainFusionStage(JointFeatures):
         return logits
 
 
-def pain_tiny() -> ZooModel:
+def pain_tiny(found: Found) -> ZooModel:
     """Five levels of pain, every half second; the EDA is heard for 2 s longer, since skin is slow."""
     step, n_steps, feature = 15 * FRAME, 8, 64
     clip = FaceClip(
@@ -99,7 +99,7 @@ def pain_tiny() -> ZooModel:
         "eda": EdaCnn(n_samples, 16, (16, 24, 32), feature),
         "fusion": PainFusionStage(feature, 64, len(LEVELS)),
     }
-    return ZooModel(spec, stages, {}, {"pain": "head.3"}).eval()
+    return ZooModel(spec, stages, {"pain": "head.3"})
 
 
 def _fusion(n_steps: int, feature: int) -> Fusion:
@@ -118,3 +118,6 @@ def _fusion(n_steps: int, feature: int) -> Fusion:
         has_present_input=True,
         warm_up="mask",
     )
+
+
+PAIN_TINY = System("pain-tiny", ("visual", "eda", "fusion"), pain_tiny)

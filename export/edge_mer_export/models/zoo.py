@@ -1,10 +1,17 @@
-"""Models by name. A new model costs one file and one line here."""
+"""Models by name, and what the code they were published with leaves on disk.
+
+A new model costs one file and one line here.
+
+Words with one meaning: a *system* is a published model with all its variants; a *part* is a file that
+holds weights of it; a *stage* is a graph of a bundle, one per modality and the fusion.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,26 +19,31 @@ from typing import Any
 from torch import Tensor, nn
 
 from edge_mer.errors import UsageError
-from edge_mer.types.model import ModelSpec
+from edge_mer.types.model import ModelSpec, TensorSpec
 
 MODELS = {
-    "jmt": "edge_mer_export.models.spec_jmt:jmt",
-    "jmt-tiny": "edge_mer_export.models.spec_jmt:jmt_tiny",
-    "pain-tiny": "edge_mer_export.models.spec_pain_tiny:pain_tiny",
+    "jmt": "edge_mer_export.models.spec_jmt:JMT",
+    "jmt-tiny": "edge_mer_export.models.spec_jmt:JMT_TINY",
+    "pain-tiny": "edge_mer_export.models.spec_pain_tiny:PAIN_TINY",
 }
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Key -> shape of a state_dict."""
 
 
 @dataclass(frozen=True)
-class ReferenceFile:
-    """The file in which the published code keeps one stage's weights.
+class LooseStage:
+    """A stage that is exported on its own only: no bundle runs it.
 
     Attributes:
-        name: File name within the checkpoint's folder.
-        dead_keys: Patterns of keys that reach no output.
+        module: It in PyTorch.
+        inputs: In their order.
+        outputs: In their order.
     """
 
-    name: str
-    dead_keys: tuple[str, ...]
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
 
 @dataclass(frozen=True)
@@ -42,14 +54,18 @@ class ZooModel:
         spec: What the model declares about itself.
         stages: One module per stage, by name in the order of `spec.stages`. It takes its stage's
             declared inputs in their order and returns the declared outputs.
-        reference: Where the published code keeps each stage's weights; empty if it knows no such model.
         last_layers: Output -> name of the fusion's linear layer that it comes out of.
+        dead: Stage -> patterns of keys of a checkpoint that reach no output.
+        loose: Stages beside the bundle's.
+        assets: Path in the bundle -> bytes of a file that preprocessing reads.
     """
 
     spec: ModelSpec
     stages: dict[str, nn.Module]
-    reference: Mapping[str, ReferenceFile]
     last_layers: Mapping[str, str]
+    dead: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    loose: Mapping[str, LooseStage] = field(default_factory=dict)
+    assets: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if tuple(self.stages) != self.spec.stages:
@@ -67,15 +83,174 @@ class ZooModel:
         """Take weights and buffers by "<stage>.<key>"; a missing or unexpected key is refused."""
         nn.ModuleDict(self.stages).load_state_dict(dict[str, Any](state))
 
+    def stage(self, name: str) -> LooseStage:
+        """A stage with its tensors.
+
+        Raises:
+            UsageError: The model has no such stage.
+        """
+        if name in self.loose:
+            return self.loose[name]
+        if name == self.spec.fusion.stage:
+            return LooseStage(self.stages[name], self.spec.fusion.inputs, self.spec.fusion.outputs)
+        for encoder in self.spec.encoders:
+            if encoder.stage == name:
+                return LooseStage(self.stages[name], (encoder.input,), (encoder.output,))
+        known = dict.fromkeys((*self.spec.stages, *self.loose))
+        raise UsageError(f"model {self.spec.name} has no stage {name!r}", expected=" or ".join(known))
+
     def train(self, mode: bool = True) -> ZooModel:
         """Put every stage into training mode, or out of it; returns this model."""
-        for module in self.stages.values():
+        for module in (*self.stages.values(), *(one.module for one in self.loose.values())):
             module.train(mode)
         return self
 
     def eval(self) -> ZooModel:
         """Put every stage into evaluation mode; returns this model."""
         return self.train(False)
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where the keys of a part belong.
+
+    Attributes:
+        prefix: How a key begins in the file; of several routes that fit, the first one counts.
+        stage: The stage that takes it; None: it reaches no output.
+        to: What stands in the prefix' place in the stage's state_dict.
+    """
+
+    prefix: str
+    stage: str | None
+    to: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file in which the published code keeps weights.
+
+    Attributes:
+        name: In `--checkpoint name=path`.
+        file: Its name, or a pattern of it, in the published code's folder; "" if it has none.
+        about: What it holds, in one line.
+        kinds: What its keys must look like (names in `edge_mer_export.recognise`).
+        routes: Where its keys belong; a key that no route takes is one too many.
+        is_asset: It is no file of weights, but travels in the bundle as it is.
+    """
+
+    name: str
+    file: str
+    about: str
+    kinds: tuple[str, ...] = ()
+    routes: tuple[Route, ...] = ()
+    is_asset: bool = False
+
+    def route(self, key: str) -> Route | None:
+        """The route that takes `key`."""
+        return next((route for route in self.routes if key.startswith(route.prefix)), None)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the shapes of a checkpoint cannot tell.
+
+    Attributes:
+        name: In `--set name=value`.
+        about: What it means, in one line.
+        default: The published value, as a user would write it; None if there is none.
+        read: From text to value; raises ValueError.
+        expected: What may be written.
+    """
+
+    name: str
+    about: str
+    default: str | None
+    read: Callable[[str], Any]
+    expected: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a model is built from.
+
+    Attributes:
+        shapes: Stage -> shapes of the weights at hand; a stage without weights takes published sizes.
+        settings: By name; every setting of the system is there.
+        assets: Part -> bytes.
+    """
+
+    shapes: Mapping[str, Shapes]
+    settings: Mapping[str, Any]
+    assets: Mapping[str, bytes] = field(default_factory=dict)
+
+    def of(self, stage: str) -> Shapes:
+        """Shapes of one stage's weights; empty if there are none."""
+        return self.shapes.get(stage, {})
+
+
+States = dict[str, dict[str, Tensor]]
+"""Stage -> key -> tensor."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A published model with all its variants, or one of edge-mer's own.
+
+    Attributes:
+        name: In the zoo.
+        stages: Names of its stages.
+        build: The variant that weights of these shapes belong to, untrained.
+        parts: The files that its code leaves.
+        settings: What shapes cannot tell.
+        adapt: Last changes to the tensors of a checkpoint before they are compared with the model's.
+    """
+
+    name: str
+    stages: tuple[str, ...]
+    build: Callable[[Found], ZooModel]
+    parts: tuple[Part, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    adapt: Callable[[States], States] = lambda states: states
+
+    def part(self, name: str) -> Part:
+        """A part by its name.
+
+        Raises:
+            UsageError: There is no such part.
+        """
+        for part in self.parts:
+            if part.name == name:
+                return part
+        known = ", ".join(part.name for part in self.parts) or "none: it takes one .safetensors file"
+        raise UsageError(f"model {self.name} has no part {name!r}", expected=f"one of {known}")
+
+    def default(self) -> ZooModel:
+        """The published variant with untrained weights, in evaluation mode."""
+        return self.build(Found({}, self.read_settings(()))).eval()
+
+    def read_settings(self, given: Sequence[str]) -> dict[str, Any]:
+        """Every setting's value: as given in "name=value", else its default, else None.
+
+        Raises:
+            UsageError: No such setting, or a value that it cannot have.
+        """
+        texts = {setting.name: setting.default for setting in self.settings}
+        for one in given:
+            name, equals, text = one.partition("=")
+            if not equals or name not in texts:
+                known = ", ".join(f"{s.name}={s.expected}" for s in self.settings) or "no setting"
+                raise UsageError(f"model {self.name}: cannot use --set {one}", expected=known)
+            texts[name] = text
+        return {setting.name: self._value(setting, texts[setting.name]) for setting in self.settings}
+
+    def _value(self, setting: Setting, text: str | None) -> Any:
+        if text is None:
+            return None
+        try:
+            return setting.read(text)
+        except ValueError as error:
+            what = f"model {self.name}: cannot use --set {setting.name}={text}"
+            raise UsageError(what, expected=setting.expected) from error
 
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -87,8 +262,13 @@ def shipped_weights(name: str) -> Path | None:
     return file if file.is_file() else None
 
 
-def build(name: str) -> ZooModel:
-    """The model `name` with untrained weights, in evaluation mode.
+def dead_pattern(key: str, patterns: tuple[str, ...]) -> str | None:
+    """The pattern that says that `key` reaches no output; None if none does."""
+    return next((pattern for pattern in patterns if fnmatchcase(key, pattern)), None)
+
+
+def system(name: str) -> System:
+    """A system by its name.
 
     Raises:
         UsageError: The zoo has no such model.
@@ -97,6 +277,15 @@ def build(name: str) -> ZooModel:
         near = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"did you mean {near[0]}" if near else None
         raise UsageError(f"unknown model {name!r}", expected=f"one of {', '.join(sorted(MODELS))}", hint=hint)
-    module_name, _, function = MODELS[name].partition(":")
-    model: ZooModel = getattr(import_module(module_name), function)()
-    return model
+    module_name, _, constant = MODELS[name].partition(":")
+    found: System = getattr(import_module(module_name), constant)
+    return found
+
+
+def build(name: str) -> ZooModel:
+    """The model `name` in its published sizes with untrained weights, in evaluation mode.
+
+    Raises:
+        UsageError: The zoo has no such model.
+    """
+    return system(name).default()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edge_mer.types.model import FaceClip, LogMel, PreprocessSpec
+from edge_mer.types.model import Clip, LogMel, PreprocessSpec
 
 _LIGHT = 0.15
 _CONTRAST = 0.2
@@ -35,7 +35,7 @@ def augmented(steps: Tensor, spec: PreprocessSpec, generator: torch.Generator) -
         shape = (len(steps), *sizes, *[1] * (steps.dim() - 1 - len(sizes)))
         return torch.rand(shape, generator=generator) * (high - low) + low
 
-    if isinstance(spec, FaceClip):
+    if isinstance(spec, Clip):
         mirrored = torch.where(between(0, 1) < 0.5, steps.flip(-1), steps)
         light = between(-_LIGHT, _LIGHT) + between(-_COLOUR, _COLOUR, steps.shape[1])
         return mirrored * between(1 - _CONTRAST, 1 + _CONTRAST) + light / min(spec.std)

@@ -25,7 +25,7 @@ from edge_mer.labels.manifest import Recording
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.labelled import collect_labelled
 from edge_mer.runtime.pipeline import PipelineSetup
-from edge_mer.types.model import Encoder, FaceClip, ModelSpec
+from edge_mer.types.model import Clip, Encoder, ModelSpec
 from edge_mer_export.engines import zero_engines
 
 Progress = Callable[[int, int], None]
@@ -161,7 +161,7 @@ def _keep(spec: ModelSpec, recording: Recording, file: Path) -> None:
 
 def _kept_type(encoder: Encoder) -> type[np.floating[Any]]:
     """Pixels had 8 bits; half precision keeps them and halves what a run needs."""
-    return np.float16 if isinstance(encoder.preprocess, FaceClip) else np.float32
+    return np.float16 if isinstance(encoder.preprocess, Clip) else np.float32
 
 
 def _read(spec: ModelSpec, file: Path) -> Session:

@@ -21,11 +21,12 @@ safetensors_torch = pytest.importorskip(
 
 from torch import Tensor
 
-from edge_mer.errors import DataError
-from edge_mer_export import checkpoint
-from edge_mer_export.checkpoint import load_checkpoint
-from edge_mer_export.models.spec_jmt import REFERENCE
-from edge_mer_export.models.zoo import ZooModel, build
+from edge_mer.errors import DataError, UsageError
+from edge_mer_export import weight_files
+from edge_mer_export.checkpoint import CheckpointReport, import_model
+from edge_mer_export.models import jmt, r2plus1d, resnet_audio
+from edge_mer_export.models.spec_jmt import JMT
+from edge_mer_export.models.zoo import Found, System, ZooModel, build, system
 
 pytestmark = pytest.mark.workbench
 
@@ -33,10 +34,20 @@ FILES = {"visual": "vision_r2d1.pt", "audio": "audio_resnet18.pt", "fusion": "fu
 DEAD = "mm_transformer.final_encoder.layers.0.layer_norm1.weight"
 
 
-def small_model() -> ZooModel:
+def small_system() -> System:
     """A model small enough for many files, with the published layout of files."""
-    tiny = build("jmt-tiny")
-    return ZooModel(tiny.spec, tiny.stages, REFERENCE, tiny.last_layers)
+    dead = {"visual": r2plus1d.DEAD_KEYS, "audio": resnet_audio.DEAD_KEYS, "fusion": jmt.DEAD_KEYS}
+
+    def build_tiny(found: Found) -> ZooModel:
+        tiny = build("jmt-tiny")
+        return ZooModel(tiny.spec, tiny.stages, tiny.last_layers, dead)
+
+    return System("jmt-tiny", JMT.stages, build_tiny, JMT.parts)
+
+
+def load(path: Path | str, of: System | None = None) -> tuple[ZooModel, CheckpointReport]:
+    imported = import_model(of or small_system(), [path])
+    return imported.model, imported.report
 
 
 def trained(seed: int = 3) -> dict[str, Tensor]:
@@ -83,9 +94,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_own_file_comes_back(tmp_path: Path) -> None:
-    path, state, model = tmp_path / "weights.safetensors", trained(), build("jmt-tiny")
+    path, state = tmp_path / "weights.safetensors", trained()
     safetensors_torch.save_file(state, path)
-    report = load_checkpoint(model, path)
+    model, report = load(path, system("jmt-tiny"))
     assert_holds(model, state)
     assert report.sha256 == {"weights.safetensors": hashlib.sha256(path.read_bytes()).hexdigest()}
     assert report.n_params == sum(p.numel() for module in model.stages.values() for p in module.parameters())
@@ -93,17 +104,15 @@ def test_own_file_comes_back(tmp_path: Path) -> None:
 
 
 def test_published_folder_comes_back(folder: Path) -> None:
-    model = small_model()
-    report = load_checkpoint(model, folder)
+    model, report = load(folder)
     assert_holds(model, trained())
-    assert list(report.sha256) == list(FILES.values())
+    assert sorted(report.sha256) == sorted(FILES.values())
     assert report.sha256["fusion_w.pt"] == hashlib.sha256((folder / "fusion_w.pt").read_bytes()).hexdigest()
 
 
 def test_data_parallels_prefix_is_stripped(folder: Path) -> None:
     rewrite(folder / "fusion_w.pt", lambda state: {f"module.{key}": value for key, value in state.items()})
-    model = small_model()
-    load_checkpoint(model, folder)
+    model, _ = load(folder)
     assert_holds(model, trained())
 
 
@@ -112,8 +121,7 @@ def test_scores_as_numpy_scalars_may_stand_beside_the_weights(folder: Path, modu
     path = folder / "fusion_w.pt"
     rewrite(path, lambda state: {"net": state, "best_Val_acc": np.float64(0.7), "last": np.float32(0.6)})
     rename_in_pickle(path, b"numpy._core.multiarray", module.encode())
-    model = small_model()
-    load_checkpoint(model, folder)
+    model, _ = load(folder)
     assert_holds(model, trained())
 
 
@@ -129,18 +137,18 @@ def rename_in_pickle(path: Path, old: bytes, new: bytes) -> None:
 def test_old_torch_files_are_read(folder: Path) -> None:
     path = folder / "audio_resnet18.pt"
     torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=False)
-    model = small_model()
-    load_checkpoint(model, folder)
+    model, _ = load(folder)
     assert_holds(model, trained())
 
 
 def test_dead_keys_are_dropped_and_counted(folder: Path) -> None:
     rewrite(folder / "fusion_w.pt", lambda state: state.update({DEAD: torch.ones(12)}))
     rewrite(folder / "audio_resnet18.pt", lambda state: state.update({"resnet.fc.bias": torch.ones(5)}))
-    report = load_checkpoint(small_model(), folder)
-    assert [file.n_params_dead for file in report.files] == [0, 5, 12]
+    _, report = load(folder)
+    dead = {file.name: file.n_params_dead for file in report.files}
+    assert dead == {"fusion_w.pt": 12, "vision_r2d1.pt": 0, "audio_resnet18.pt": 5}
     assert report.n_params_dead == 17
-    assert report.dropped == ("resnet.fc.*", "mm_transformer.final_encoder.*")
+    assert report.dropped == ("mm_transformer.final_encoder.*", "resnet.fc.*")
 
 
 def test_batch_counts_may_be_absent_and_halves_are_widened(folder: Path) -> None:
@@ -149,8 +157,7 @@ def test_batch_counts_may_be_absent_and_halves_are_widened(folder: Path) -> None
         return {key: value.double() if key.endswith("bias") else value for key, value in kept.items()}
 
     rewrite(folder / "audio_resnet18.pt", change)
-    model = small_model()
-    load_checkpoint(model, folder)
+    model, _ = load(folder)
     for key, value in trained().items():
         if not key.endswith("num_batches_tracked"):
             assert torch.equal(model.state_dict()[key], value), key
@@ -159,12 +166,10 @@ def test_batch_counts_may_be_absent_and_halves_are_widened(folder: Path) -> None
 # what is refused
 
 
-def refusal(model: ZooModel, path: Path) -> str:
-    """The refusal's message; the model must be left as it was."""
-    before = {key: value.clone() for key, value in model.state_dict().items()}
+def refusal(path: Path | str, of: System | None = None) -> str:
+    """The refusal's message."""
     with pytest.raises(DataError) as caught:
-        load_checkpoint(model, path)
-    assert_holds(model, before)
+        load(path, of)
     return str(caught.value)
 
 
@@ -182,7 +187,7 @@ def test_every_problem_is_in_one_message(folder: Path) -> None:
 
     rewrite(folder / "fusion_w.pt", change_fusion)
     rewrite(folder / "audio_resnet18.pt", change_audio)
-    text = refusal(small_model(), folder)
+    text = refusal(folder)
     for line in (
         "problems: 7",
         "fusion_w.pt: vregressor.3.bias: expected (1,) float32, found nothing",
@@ -201,7 +206,7 @@ def test_own_file_for_another_model_is_refused(tmp_path: Path) -> None:
     state["fusion.vregressor.0.weight"] = torch.zeros(128, 80)
     state["text.encoder.weight"] = torch.zeros(2)
     safetensors_torch.save_file(state, path)
-    text = refusal(build("jmt-tiny"), path)
+    text = refusal(path, system("jmt-tiny"))
     assert "fusion.vregressor.0.weight: expected (64, 80) float32, found (128, 80) float32" in text
     assert "'text.encoder.weight': expected no such key, found (2,) float32" in text
 
@@ -221,7 +226,7 @@ def test_a_pickle_that_would_run_code_is_refused(folder: Path, new_format: bool)
     mark = folder / "executed"
     state = {**of_stage(trained(), "fusion"), "extra": Bomb(mark)}
     torch.save(state, folder / "fusion_w.pt", _use_new_zipfile_serialization=new_format)
-    text = refusal(small_model(), folder)
+    text = refusal(folder)
     assert "nothing in it was executed" in text
     assert "re-save it as a plain state_dict" in text
     assert not mark.exists()
@@ -229,25 +234,25 @@ def test_a_pickle_that_would_run_code_is_refused(folder: Path, new_format: bool)
 
 def test_a_whole_module_is_refused(folder: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), folder / "fusion_w.pt")
-    assert "nothing in it was executed" in refusal(small_model(), folder)
+    assert "nothing in it was executed" in refusal(folder)
 
 
 @pytest.mark.parametrize("held", [[torch.zeros(2)], {3: torch.zeros(2)}, torch.zeros(2), {"net": {0: 1}}])
 def test_what_is_no_state_dict_is_refused(folder: Path, held: Any) -> None:
     torch.save(held, folder / "fusion_w.pt")
-    assert "holds no state_dict" in refusal(small_model(), folder)
+    assert "holds no state_dict" in refusal(folder)
 
 
 def test_keys_with_and_without_prefix_are_refused(folder: Path) -> None:
     rewrite(folder / "fusion_w.pt", lambda state: state.update({"module.vregressor.3.bias": torch.zeros(1)}))
-    assert "both with and without `module.`" in refusal(small_model(), folder)
+    assert "both with and without `module.`" in refusal(folder)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, 5000])
 def test_a_cut_pickle_is_refused(folder: Path, cut: int) -> None:
     path = folder / "fusion_w.pt"
     path.write_bytes(path.read_bytes()[:cut])
-    assert "fusion_w.pt" in refusal(small_model(), folder)
+    assert "fusion_w.pt" in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +260,7 @@ def test_a_cut_pickle_is_refused(folder: Path, cut: int) -> None:
 )
 def test_a_foreign_file_is_refused(folder: Path, data: bytes) -> None:
     (folder / "fusion_w.pt").write_bytes(data)
-    assert "fusion_w.pt" in refusal(small_model(), folder)
+    assert "fusion_w.pt" in refusal(folder)
 
 
 @pytest.mark.parametrize("cut", [0, 4, 100, 5000])
@@ -263,49 +268,110 @@ def test_a_cut_safetensors_file_is_refused(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "weights.safetensors"
     safetensors_torch.save_file(trained(), path)
     path.write_bytes(path.read_bytes()[:cut])
-    assert "is not a whole safetensors file" in refusal(build("jmt-tiny"), path)
+    assert "is not a whole safetensors file" in refusal(path, system("jmt-tiny"))
 
 
 def test_a_file_over_the_bound_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights.safetensors"
     safetensors_torch.save_file(trained(), path)
-    monkeypatch.setattr(checkpoint, "MAX_FILE_BYTES", path.stat().st_size - 1)
-    assert "is too large for a checkpoint" in refusal(build("jmt-tiny"), path)
+    monkeypatch.setattr(weight_files, "MAX_FILE_BYTES", path.stat().st_size - 1)
+    assert "is too large for a checkpoint" in refusal(path, system("jmt-tiny"))
 
 
 def test_a_zip_bomb_is_refused_unpacked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder / "fusion_w.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(20_000_000))
-    monkeypatch.setattr(checkpoint, "MAX_FILE_BYTES", 10_000_000)
+    monkeypatch.setattr(weight_files, "MAX_FILE_BYTES", 10_000_000)
     assert path.stat().st_size < 100_000
-    assert "is too large for a checkpoint" in refusal(small_model(), folder)
+    assert "is too large for a checkpoint" in refusal(folder)
 
 
-def test_absent_files_are_named(folder: Path) -> None:
+def test_parts_that_are_absent_are_named(folder: Path) -> None:
     (folder / "fusion_w.pt").unlink()
     (folder / "vision_r2d1.pt").unlink()
-    text = refusal(small_model(), folder)
-    assert "is incomplete" in text
-    assert "Found: no vision_r2d1.pt, fusion_w.pt" in text
+    text = refusal(folder)
+    assert "lacks weights of visual and fusion" in text
+    assert "--checkpoint fusion=fusion_w.pt" in text
+    assert "--checkpoint visual=vision_r2d1.pt" in text
 
 
 @pytest.mark.parametrize("name", ["nothing.safetensors", "nothing.pt", "nowhere/weights"])
 def test_a_path_to_nothing_is_refused(tmp_path: Path, name: str) -> None:
-    text = refusal(small_model(), tmp_path / name)
-    assert "a folder with vision_r2d1.pt, audio_resnet18.pt, fusion_w.pt" in text
+    text = refusal(tmp_path / name)
+    assert "a folder with the published files, or fusion=fusion_w.pt" in text
     assert "no such file" in text
 
 
-def test_a_single_pickle_is_refused_with_the_way_to_give_it(folder: Path) -> None:
-    text = refusal(small_model(), folder / "fusion_w.pt")
-    assert "a folder with vision_r2d1.pt, audio_resnet18.pt, fusion_w.pt" in text
+def test_a_file_without_the_name_of_its_part_is_told_by_its_keys(folder: Path) -> None:
+    imported = import_model(small_system(), [folder / name for name in FILES.values()])
+    assert_holds(imported.model, trained())
 
 
-def test_a_model_without_published_layout_takes_no_folder(folder: Path) -> None:
-    assert "has no published checkpoint layout" in refusal(build("jmt-tiny"), folder)
+def test_one_stage_alone_needs_only_its_file(folder: Path) -> None:
+    imported = import_model(small_system(), [f"fusion={folder / 'fusion_w.pt'}"], only="fusion")
+    found = imported.model.stages["fusion"].state_dict()
+    expected = of_stage(trained(), "fusion")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def test_a_file_of_another_part_is_named(folder: Path) -> None:
+    text = refusal(f"fusion={folder / 'audio_resnet18.pt'}")
+    assert "is not part fusion of model jmt-tiny" in text
+    assert "Found: a ResNet18 of spectrograms" in text
+
+
+def test_a_part_given_twice_is_refused(folder: Path) -> None:
+    files = [folder / "fusion_w.pt", f"fusion={folder / 'fusion_w.pt'}"]
+    with pytest.raises(UsageError, match="part fusion of model jmt-tiny was given twice"):
+        import_model(small_system(), files)
+
+
+def test_an_unknown_part_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="has no part 'voice'"):
+        import_model(small_system(), [f"voice={folder / 'audio_resnet18.pt'}"])
+
+
+def test_unknown_settings_are_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="cannot use --set heads=4"):
+        import_model(small_system(), [folder], ["heads=4"])
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    assert "has no file of model jmt-tiny" in refusal(tmp_path)
+
+
+def test_a_model_without_published_files_takes_no_folder(folder: Path) -> None:
+    assert "has no file of model jmt-tiny" in refusal(folder, system("jmt-tiny"))
+
+
+def folded(g: Tensor, v: Tensor) -> Tensor:
+    return g * v / v.flatten(1).norm(dim=1).reshape(-1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")],
+)
+def test_weight_norms_are_folded_and_aliases_dropped(tmp_path: Path, ends: tuple[str, str]) -> None:
+    g, v = torch.rand(3, 1, 1), torch.randn(3, 2, 5)
+    state = {f"a.network.0.conv1.{ends[0]}": g, f"a.network.0.conv1.{ends[1]}": v}
+    state |= {key.replace("conv1", "net.0"): value for key, value in state.items()}
+    torch.save(state, tmp_path / "w.pt")
+    read = weight_files.read_weights(tmp_path / "w.pt")
+    assert list(read.values) == ["a.network.0.conv1.weight"]
+    assert torch.allclose(read.values["a.network.0.conv1.weight"], folded(g, v))
+    assert read.n_params == {"a.network.0.conv1.weight": 3 + 30}
+
+
+def test_an_alias_that_differs_is_refused(tmp_path: Path) -> None:
+    state = {"network.0.conv2.bias": torch.zeros(3), "network.0.net.4.bias": torch.ones(3)}
+    torch.save({f"t.{key}": value for key, value in state.items()}, tmp_path / "w.pt")
+    with pytest.raises(DataError, match=r"net\.4\.bias differs from"):
+        weight_files.read_weights(tmp_path / "w.pt")
 
 
 def test_a_path_that_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
-    text = refusal(small_model(), tmp_path / ("x" * 300) / "weights.safetensors")
+    text = refusal(tmp_path / ("x" * 300) / "weights.safetensors")
     assert "cannot read" in text

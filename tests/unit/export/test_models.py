@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from edge_mer.errors import UsageError
 from edge_mer.types.model import ModelSpec, TensorSpec
-from edge_mer_export.checkpoint import CheckpointReport, load_checkpoint
+from edge_mer_export.checkpoint import CheckpointReport, import_model
 from edge_mer_export.models.batchnorm import fold_batchnorm
 from edge_mer_export.models.jmt import Attention, JointMultimodalTransformer
-from edge_mer_export.models.zoo import ZooModel, build
+from edge_mer_export.models.zoo import ZooModel, build, system
 
 pytestmark = pytest.mark.workbench
 
@@ -165,11 +165,10 @@ def imported(
     }
     for file, (name, prefix) in files.items():
         torch.save(case_weights(parity(name)[0], prefix), folder / file)
-    model = build("jmt")
-    report = load_checkpoint(model, folder)
+    imported = import_model(system("jmt"), [folder])
     for file in files:
         (folder / file).unlink()
-    return model, report
+    return imported.model, imported.report
 
 
 def test_fusion_computes_what_the_published_one_does(parity: Any, imported: Any) -> None:
@@ -221,7 +220,7 @@ def test_audio_encoder_computes_what_the_published_one_does(parity: Any, importe
 
 def test_import_reports_what_it_dropped(parity: Any, imported: Any) -> None:
     _, report = imported
-    visual, audio, fusion = report.files
+    fusion, visual, audio = report.files
     assert (fusion.n_params, fusion.n_params_dead) == (LIVE + DEAD, DEAD)
     assert (visual.n_params, visual.n_params_dead) == (31_505_325, 205_200)
     assert (audio.n_params, audio.n_params_dead) == (11_170_240, 0)
@@ -429,27 +428,6 @@ def test_folding_a_module_without_batchnorm_copies_it() -> None:
 def test_folding_needs_evaluation_mode() -> None:
     with pytest.raises(ValueError, match="evaluation mode"):
         fold_batchnorm(build("jmt-tiny").train().stages["audio"])
-
-
-class ReadTwice(nn.Module):
-    """A convolution whose result is also read before its BatchNorm."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 3, 1)
-        self.norm = nn.BatchNorm2d(3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
-        normed: Tensor = self.norm(y)
-        total: Tensor = normed + y
-        return total
-
-
-@pytest.mark.parametrize("module", [nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)), ReadTwice()])
-def test_batchnorm_that_cannot_be_folded_is_named(module: nn.Module) -> None:
-    with pytest.raises(ValueError, match=r"no convolution of its own right before BatchNorm (1|norm)"):
-        fold_batchnorm(module.eval())
 
 
 # export

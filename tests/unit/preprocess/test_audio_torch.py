@@ -15,7 +15,7 @@ from torch import Tensor
 
 from edge_mer.preprocess.audio import log_mel
 from edge_mer.types.model import LogMel
-from edge_mer_export.models.spec_jmt import jmt_tiny
+from edge_mer_export.models.zoo import build
 from tests.helpers.front_ends import JMT_LOG_MEL
 
 pytestmark = pytest.mark.workbench
@@ -70,5 +70,5 @@ def test_the_published_front_end_agrees_with_pytorch(kind: str) -> None:
 
 
 def test_the_tests_use_the_numbers_that_the_model_zoo_declares() -> None:
-    declared = jmt_tiny().spec.encoders[1].preprocess
+    declared = build("jmt-tiny").spec.encoders[1].preprocess
     assert declared.model_copy(update={"width": JMT_LOG_MEL.width}) == JMT_LOG_MEL

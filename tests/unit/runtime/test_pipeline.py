@@ -679,10 +679,33 @@ def test_a_model_of_faces_needs_a_detector() -> None:
         Pipeline(setup, [VISUAL], ManualClock())
 
 
-def test_a_feature_for_several_steps_is_refused() -> None:
-    model = tiny_model(encoders=(visual_encoder(), audio_encoder(period=2 * STEP, repeat=2)))
-    with pytest.raises(UsageError, match="audio repeats a feature"):
-        opened(VISUAL, AUDIO, model=model)
+def hopping(hop: int, repeat: int = 1) -> ModelSpec:
+    fusion = tiny_model().fusion.model_copy(update={"hop": hop})
+    encoders = (visual_encoder(), audio_encoder(period=repeat * STEP, repeat=repeat))
+    return tiny_model(encoders=encoders, fusion=fusion)
+
+
+def test_a_feature_serves_several_steps_and_is_made_once() -> None:
+    played = play(TinySession(10), hopping(2, repeat=2))
+    traces = played.traces
+    for first, second in zip(traces[::2], traces[1::2], strict=True):
+        now, before = second.features["audio"][0, -1], first.features["audio"][0, -1]
+        np.testing.assert_array_equal(now, before)
+        np.testing.assert_array_equal(first.inputs["audio"], second.inputs["audio"])
+    assert played.runs("audio") == 5
+    assert played.runs("visual") == 10
+
+
+def test_a_hop_of_several_steps_predicts_at_its_end() -> None:
+    often, seldom = play(TinySession(10)), play(TinySession(10), hopping(3))
+    assert [one.window_index for one in seldom.predictions] == [0, 1, 2]
+    assert [one.affect for one in seldom.predictions] == [often.predictions[i].affect for i in (2, 5, 8)]
+    assert [one.t_end_ns for one in seldom.predictions] == [often.predictions[i].t_end_ns for i in (2, 5, 8)]
+
+
+def test_a_hop_that_cuts_a_feature_in_two_is_refused() -> None:
+    with pytest.raises(UsageError, match="cannot predict every 3 steps"):
+        PipelineSetup(hopping(2, repeat=2), {}, None, hop=3)
 
 
 # -- what is counted ------------------------------------------------------------------------------

@@ -176,7 +176,12 @@ def test_two_encoders_cannot_read_one_modality() -> None:
 def test_a_period_is_a_whole_number_of_steps() -> None:
     refused("audio: period", encoders=(visual_encoder(), audio_encoder(period=STEP / 2)))
     refused("is not 4 steps", encoders=(visual_encoder(), audio_encoder(repeat=4)))
-    tiny_model(encoders=(visual_encoder(), audio_encoder(period=4 * STEP, repeat=4)))
+    four = (visual_encoder(), audio_encoder(period=4 * STEP, repeat=4))
+    refused("which a hop of 1 does not divide into", encoders=four)
+    hopping = tiny_model().fusion.model_copy(update={"hop": 8})
+    tiny_model(encoders=four, fusion=hopping)
+    faces = (visual_encoder(period=4 * STEP, repeat=4), audio_encoder())
+    refused("only samples can serve 4 steps", encoders=faces, fusion=hopping)
 
 
 def test_a_mask_needs_a_present_input() -> None:

@@ -1,0 +1,63 @@
+"""The frames of one step become a normalised clip of the whole picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mer.preprocess.image import crop, normalise_into
+from edge_mer.preprocess.visual import ClipReport
+from edge_mer.types.model import SceneClip
+
+
+class SceneClipMaker:
+    """Shrinks or grows each frame until it just fits, and centres it.
+
+    Args:
+        spec: The clip that the model declares.
+    """
+
+    def __init__(self, spec: SceneClip) -> None:
+        self._spec = spec
+
+    def make(
+        self, frames: Sequence[tuple[int, NDArray[np.uint8]] | None], out: NDArray[np.float32]
+    ) -> ClipReport:
+        """Write a clip into `out`.
+
+        Args:
+            frames: (capture time in ns, (height, width, 3) uint8 RGB) or None, oldest first.
+            out: (3, frame, height, width) float32.
+        """
+        for index, frame in enumerate(frames):
+            pixels = None if frame is None else self._fitted(frame[1])
+            normalise_into(pixels, self._spec, out[:, index])
+        times = [frame[0] for frame in frames if frame is not None]
+        return ClipReport(
+            coverage=len(times) / len(frames),
+            newest_ns=max(times, default=None),
+            n_unaligned=0,
+            switched=False,
+        )
+
+    def _fitted(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        height, width = self._spec.shape_px
+        return crop(frame, fit_transform(frame.shape[:2], (height, width)), (height, width))
+
+
+def fit_transform(frame_px: tuple[int, ...], clip_px: tuple[int, int]) -> NDArray[np.float64]:
+    """The similarity from a clip's pixels to a frame's that shows all of the frame, centred.
+
+    Args:
+        frame_px: Height and width.
+        clip_px: Height and width.
+
+    Returns:
+        (2, 3) matrix; pixel centres lie at whole coordinates.
+    """
+    scale = max(frame_px[0] / clip_px[0], frame_px[1] / clip_px[1])
+    x = (frame_px[1] - scale * clip_px[1]) / 2 + (scale - 1) / 2
+    y = (frame_px[0] - scale * clip_px[0]) / 2 + (scale - 1) / 2
+    return np.array([[scale, 0.0, x], [0.0, scale, y]])

@@ -1,0 +1,198 @@
+"""Reads files of weights without running anything in them.
+
+A pickle is read with PyTorch's restricted unpickler, which builds tensors and plain containers; it is
+refused if it needs more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from edge_mer.errors import DataError
+
+MAX_FILE_BYTES = 2 << 30
+"""Largest checkpoint file, packed or unpacked; the published systems' largest is 0.5 GiB."""
+
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_WRAPPERS = ("net", "state_dict", "model_state_dict")
+_RESAVE = (
+    "where it was trained, re-save it as a plain state_dict: "
+    "torch.save({key: value.cpu() for key, value in model.state_dict().items()}, path)"
+)
+_make_scalar: Any = np.float64(0).__reduce__()[0]
+# training scripts save their best score, a NumPy scalar, beside the weights
+_NUMPY_SCALARS: list[Any] = [
+    (_make_scalar, "numpy._core.multiarray.scalar"),  # NumPy 2's name of it
+    (_make_scalar, "numpy.core.multiarray.scalar"),  # NumPy 1's
+    np.dtype,
+    np.dtypes.Float64DType,
+    np.dtypes.Float32DType,
+]
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What a file of weights holds.
+
+    Attributes:
+        name: File name.
+        sha256: Hash of its bytes.
+        values: Key -> tensor (or what else stands there), without what the ways of saving add:
+            `module.` of DataParallel, aliases of a temporal block's convolutions, weight norms.
+        n_params: Key -> trainable numbers that it was made of.
+    """
+
+    name: str
+    sha256: str
+    values: dict[str, Any]
+    n_params: dict[str, int]
+
+
+def read_weights(path: Path) -> WeightFile:
+    """Read a .safetensors file or what `torch.save` wrote.
+
+    Raises:
+        DataError: It is absent, too large, broken, holds more than tensors, or no state_dict.
+    """
+    try:
+        data = read_bytes(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}", found=str(error)) from error
+    loaded = _safetensors(data, path) if path.suffix == ".safetensors" else _unpickle(data, path)
+    values = _state_dict(loaded, path)
+    n_params = {key: _n_params(key, value) for key, value in values.items()}
+    _drop_aliases(values, n_params, path)
+    _fold_weight_norms(values, n_params)
+    return WeightFile(path.name, hashlib.sha256(data).hexdigest(), values, n_params)
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a file that is not larger than a checkpoint may be."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder", expected="a file of weights")
+    n_bytes = path.stat().st_size
+    _check_size(path, n_bytes)
+    with path.open("rb") as file:
+        return file.read(n_bytes)
+
+
+def _check_size(path: Path, n_bytes: int) -> None:
+    if n_bytes > MAX_FILE_BYTES:
+        raise DataError(
+            f"{path} is too large for a checkpoint",
+            expected=f"at most {MAX_FILE_BYTES} bytes, unpacked",
+            found=f"{n_bytes} bytes",
+        )
+
+
+def _safetensors(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = safetensors.torch.load(data)
+    except Exception as error:  # a broken file raises SafetensorError, or what its Python side stumbles over
+        raise DataError(f"{path} is not a whole safetensors file", found=str(error)) from error
+    return found
+
+
+def _unpickle(data: bytes, path: Path) -> Any:
+    """What a torch.save file holds, without running any of it."""
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                _check_size(path, sum(entry.file_size for entry in archive.infolist()))
+        except (zipfile.BadZipFile, ValueError, OverflowError) as error:
+            raise DataError(f"{path} is not a whole torch.save file", found=str(error)) from error
+    try:
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path} holds more than tensors and was refused; nothing in it was executed", hint=_RESAVE
+        ) from error
+    except Exception as error:  # a broken file makes torch.load raise almost anything
+        raise DataError(
+            f"{path} is not a whole torch.save file", found=type(error).__name__, hint="copy it again"
+        ) from error
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, Any]:
+    """The state_dict in what was loaded, without the `module.` of DataParallel."""
+    if isinstance(loaded, dict):
+        loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise DataError(
+            f"{path} holds no state_dict", expected="tensors by name", found=shape_of(loaded), hint=_RESAVE
+        )
+    stripped = {key.removeprefix("module."): value for key, value in loaded.items()}
+    if len(stripped) != len(loaded):
+        raise DataError(f"{path} holds some keys both with and without `module.`", hint=_RESAVE)
+    return stripped
+
+
+def shape_of(value: Any) -> str:
+    """Shape and type of a tensor, or the type of anything else."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    text = f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    return text if value.layout is torch.strided else f"{text}, {value.layout}"
+
+
+def _n_params(key: str, value: Any) -> int:
+    """Trainable numbers: BatchNorm's running statistics are none."""
+    return value.numel() if isinstance(value, Tensor) and not key.endswith(BUFFERS) else 0
+
+
+_ALIAS = re.compile(r"(?P<block>.*\.network\.[0-9]+)\.net\.(?P<place>[04])\.(?P<rest>.+)")
+
+
+def _drop_aliases(values: dict[str, Any], n_params: dict[str, int], path: Path) -> None:
+    """A temporal block holds its two convolutions twice: by name, and in the list of its layers."""
+    for key in list(values):
+        match = _ALIAS.fullmatch(key)
+        if match is None:
+            continue
+        name = f"{match['block']}.conv{1 if match['place'] == '0' else 2}.{match['rest']}"
+        alias, n = values.pop(key), n_params.pop(key)
+        if name not in values:
+            values[name], n_params[name] = alias, n
+        elif not _same(values[name], alias):
+            raise DataError(f"{path}: {key} differs from {name}", expected="the same tensor twice")
+
+
+def _same(a: Any, b: Any) -> bool:
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b)
+
+
+_HALVES = (
+    (".weight_g", ".weight_v"),
+    (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
+)
+
+
+def _fold_weight_norms(values: dict[str, Any], n_params: dict[str, int]) -> None:
+    """A weight is g v / |v|, the norm taken per output channel (Salimans and Kingma 2016, eq. 2)."""
+    for g_end, v_end in _HALVES:
+        for g_key in [key for key in values if key.endswith(g_end)]:
+            stem = g_key.removesuffix(g_end)
+            g, v = values[g_key], values.get(stem + v_end)
+            if not (isinstance(v, Tensor) and isinstance(g, Tensor)) or not _fits(g, v):
+                continue  # the comparison with the model names both keys
+            norm = torch.linalg.vector_norm(v.float(), dim=tuple(range(1, v.ndim)), keepdim=True)
+            values[f"{stem}.weight"] = g.float() * v.float() / norm
+            n_params[f"{stem}.weight"] = n_params.pop(g_key) + n_params.pop(stem + v_end)
+            del values[g_key], values[stem + v_end]
+
+
+def _fits(g: Tensor, v: Tensor) -> bool:
+    return v.ndim > 1 and tuple(g.shape) == (v.shape[0], *(1,) * (v.ndim - 1))
