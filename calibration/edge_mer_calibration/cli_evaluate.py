@@ -70,16 +70,18 @@ def _recordings(data: Path, model: ModelSpec) -> list[Recording]:
 
 
 def _show(found: Evaluation) -> None:
-    names = list(found.rows[0].ccc)
+    first = found.rows[0]
+    names = [*first.ccc, *first.kappa]
+    titles = [*(f"CCC {name}" for name in first.ccc), *(f"kappa {name}" for name in first.kappa)]
     for precision, gains in found.gain.items():
         rows = [
-            [" + ".join(row.modalities), *(written(row.ccc[name]) for name in names)]
+            [" + ".join(row.modalities), *map(written, (*row.ccc.values(), *row.kappa.values()))]
             for row in found.rows
             if row.precision == precision
         ]
         if gains:
             rows.append(["fusion minus best single", *(written(gains[name], sign=True) for name in names)])
-        out.print(table([precision, *(f"CCC {name}" for name in names)], rows))
+        out.print(table([precision, *titles], rows))
         out.print()
     out.print(
         f"{found.n_people} people, {found.rows[0].n_steps} steps; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -28,13 +28,15 @@ from edge_mer.runtime.offline import (
 )
 from edge_mer.runtime.setup import CPU_PRECISIONS, open_setup
 from edge_mer.runtime.simulated import n_lead_in, simulated
-from edge_mer.types.model import ModelSpec
-from edge_mer_calibration.metrics import Estimate, Moments, draws, estimate, gain
+from edge_mer.types.model import EmotionOutput, ModelSpec, Output
+from edge_mer_calibration.metrics import Confusion, Estimate, Floats, Moments, draws, estimate, gain
 
 FIRST_PERSON = 50_000
 """Simulated people from here on are for judging only: no recipe learns from them."""
 
 MEAN = "mean"
+Agreement = dict[str, NDArray[np.float64]]
+"""Output -> one value per draw."""
 Say = Callable[[str], None]
 
 
@@ -45,14 +47,16 @@ class Row:
     Attributes:
         precision: Of the stages.
         modalities: What was there.
-        ccc: Output -> concordance with the labels; of several outputs also their "mean".
+        ccc: Output with an order -> concordance with the labels; of several also their "mean".
         n_steps: Steps with an estimate and a label.
+        kappa: Output of classes -> Cohen's kappa with the labels.
     """
 
     precision: str
     modalities: tuple[str, ...]
     ccc: dict[str, Estimate]
     n_steps: int
+    kappa: dict[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Evaluation:
         bundle_id: Of the bundle.
         n_people: People.
         rows: Per precision and subset of modalities, all of them first.
-        gain: Precision -> output -> concordance of all modalities minus that of the best single one.
+        gain: Precision -> output -> agreement of all modalities minus that of the best single one.
     """
 
     model: str
@@ -148,25 +152,25 @@ def _judge(
     people = sorted({session.person for session in sessions})
     weights = draws(len(people))
     rows: list[Row] = []
-    per_draw: dict[tuple[str, ...], dict[str, NDArray[np.float64]]] = {}
+    per_draw: dict[tuple[str, ...], Agreement] = {}
     for subset in _subsets(model):
         found = [_estimates(model, engines, one, subset, blanks) for one in encoded]
-        ccc: dict[str, NDArray[np.float64]] = {}
+        ccc: Agreement = {}
+        kappas: Agreement = {}
         n_steps = 0
         for output in model.outputs:
-            moments = _moments(output.name, people, sessions, found)
-            ccc[output.name] = moments.concordance(weights)
-            n_steps = moments.n
+            values, n_steps = _agreement(output, _by_person(output.name, people, sessions, found), weights)
+            (kappas if isinstance(output, EmotionOutput) else ccc)[output.name] = values
         if len(ccc) > 1:
             ccc[MEAN] = np.mean(list(ccc.values()), axis=0)
-        per_draw[subset] = ccc
-        rows.append(Row(precision, subset, {name: estimate(one) for name, one in ccc.items()}, n_steps))
-    single = {subset[0]: ccc for subset, ccc in per_draw.items() if len(subset) == 1}
+        per_draw[subset] = {**ccc, **kappas}
+        rows.append(Row(precision, subset, _estimated(ccc), n_steps, _estimated(kappas)))
+    single = {subset[0]: one for subset, one in per_draw.items() if len(subset) == 1}
     together = per_draw[model.modalities]
     if len(model.modalities) == 1 or not single:
         return rows, {}
     return rows, {
-        name: gain(values, {m: ccc[name] for m, ccc in single.items()}) for name, values in together.items()
+        name: gain(values, {m: one[name] for m, one in single.items()}) for name, values in together.items()
     }
 
 
@@ -192,7 +196,10 @@ def _estimates(
     subset: tuple[str, ...],
     blanks: Features | None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Output -> (steps,) estimates with only a subset of the modalities there; NaN where withheld."""
+    """Output -> estimates with only a subset of the modalities there; NaN where withheld.
+
+    (steps,) each, of classes (steps, class) probabilities.
+    """
     kept = {e.stage: np.bool_(e.modality in subset) for e in model.encoders}
     present = {stage: there & kept[stage] for stage, there in one.present.items()}
     features = {stage: rows * present[stage][:, np.newaxis] for stage, rows in one.features.items()}
@@ -201,12 +208,27 @@ def _estimates(
     return {output.name: expected(output, raw[output.name]) for output in model.outputs}
 
 
-def _moments(
+def _agreement(
+    output: Output, pairs: tuple[list[Floats], list[Floats]], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], int]:
+    """CCC, or kappa of classes, per draw; and over how many steps."""
+    if isinstance(output, EmotionOutput):
+        classes = Confusion.of(*pairs)
+        return classes.kappa(weights), classes.n
+    moments = Moments.of(*pairs)
+    return moments.concordance(weights), moments.n
+
+
+def _estimated(per_draw: Agreement) -> dict[str, Estimate]:
+    return {name: estimate(values) for name, values in per_draw.items()}
+
+
+def _by_person(
     name: str,
     people: Sequence[str],
     sessions: Sequence[LabelledSession],
     found: Sequence[dict[str, NDArray[np.float64]]],
-) -> Moments:
+) -> tuple[list[Floats], list[Floats]]:
     """Each person's estimates and labels, over all of their sessions."""
     pairs = [
         [
@@ -216,7 +238,7 @@ def _moments(
         ]
         for person in people
     ]
-    return Moments.of(
+    return (
         [np.concatenate([a for a, _ in one]) for one in pairs],
         [np.concatenate([b for _, b in one]) for one in pairs],
     )

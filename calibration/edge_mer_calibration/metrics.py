@@ -1,4 +1,4 @@
-"""Concordance with labels, and how sure one can be of it with so many people.
+"""Agreement with labels, concordance or kappa, and how sure one can be of it with so many people.
 
 People are the unit: steps of one person are no independent samples, so intervals come from drawing
 whole people again (percentile bootstrap).
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_mer.runtime.agreement import confusion, kappa
 
 Floats = NDArray[np.floating[Any]]
 
@@ -64,6 +66,38 @@ class Moments:
         spread = (aa / n - mean_a**2) + (bb / n - mean_b**2) + (mean_a - mean_b) ** 2
         covariance = ab / n - mean_a * mean_b
         return np.where(spread > 0, 2 * covariance / np.where(spread > 0, spread, 1), 0.0)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often each class was estimated where each was true, from which any kappa follows.
+
+    Attributes:
+        counts: (people, classes, classes); estimates, then truths.
+    """
+
+    counts: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, found: Sequence[Floats], truth: Sequence[Floats]) -> Confusion:
+        """From each person's probabilities (steps, classes) and class numbers (steps,); NaN do not count."""
+        return cls(np.stack([confusion(a, b) for a, b in zip(found, truth, strict=True)]))
+
+    @property
+    def n(self) -> int:
+        """Pairs in all."""
+        return int(self.counts.sum())
+
+    def kappa(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Cohen's kappa (Cohen 1960) over all steps of all people, each person counted so many times.
+
+        Args:
+            weights: (draws, people).
+
+        Returns:
+            (draws,); 0 where there is nothing to tell apart.
+        """
+        return kappa(np.einsum("dp,pij->dij", weights, self.counts))
 
 
 def draws(n_people: int, seed: int = 0) -> NDArray[np.float64]:

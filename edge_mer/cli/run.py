@@ -9,10 +9,14 @@ from typing import Annotated
 
 import typer
 
-from edge_mer.cli.common import err, parse_missing
+from edge_mer.cli.common import err, parse_missing, progress
 from edge_mer.clock import MonotonicClock
+from edge_mer.errors import UsageError
 from edge_mer.runtime.build import Choice
-from edge_mer.runtime.opening import open_all
+from edge_mer.runtime.opening import Opened, open_all
+from edge_mer.runtime.protocols.base import EvaluationProtocol
+from edge_mer.runtime.protocols.playing import run_protocol
+from edge_mer.runtime.protocols.registry import open_protocol
 from edge_mer.runtime.session import SessionReport, run_session
 
 
@@ -44,9 +48,18 @@ def run(
     face_detector: Annotated[
         Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Evaluate whole recordings as a paper did, not as a stream: affwild2, rjcma or biovid."
+        ),
+    ] = None,
 ) -> None:
     """Run a bundle on sources and write predictions."""
     policies = parse_missing(missing)
+    if protocol is not None:
+        _refuse_beside_protocol(hop, missing)
+    way = None if protocol is None else open_protocol(protocol)
     opened = open_all(
         bundle, source, sink, precision=precision, missing=policies, face_detector=face_detector, hop=hop
     )
@@ -54,13 +67,35 @@ def run(
         err.print("No engine was built for this bundle here: running fp32. Next: edge-mer build-engine.")
     report = SessionReport()
     try:
-        run_session(opened.setup, opened.sources, opened.sinks, MonotonicClock(), report, fast=fast)
+        if way is None:
+            run_session(opened.setup, opened.sources, opened.sinks, MonotonicClock(), report, fast=fast)
+        else:
+            _evaluate(way, opened, report)
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python would complain again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         if report.n_predictions:
             _summarise(report, opened.choice)
+
+
+def _refuse_beside_protocol(hop: int | None, missing: list[str]) -> None:
+    given = [name for name, value in (("--hop", hop), ("--missing", missing)) if value]
+    if given:
+        raise UsageError(
+            f"--protocol and {' and '.join(given)} exclude each other",
+            hint="leave one out: a protocol says itself when to predict, and what stands in for gaps",
+        )
+
+
+def _evaluate(protocol: EvaluationProtocol, opened: Opened, report: SessionReport) -> None:
+    """Play the recording by a protocol, as fast as it goes."""
+    with progress() as say:
+        notes = run_protocol(
+            protocol, opened.setup, opened.sources, opened.sinks, MonotonicClock(), report, say
+        )
+    for note in notes:
+        err.print(note)
 
 
 def _summarise(report: SessionReport, choice: Choice) -> None:

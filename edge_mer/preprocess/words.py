@@ -68,7 +68,7 @@ class WordTokenizer:
             self._tokenizer: Any = library.Tokenizer.from_str(tokenizer.decode())
         except Exception as error:  # the library raises plain Exception
             raise BundleError(f"{spec.tokenizer} is no tokenizer", found=str(error)) from error
-        self._tokenizer.no_truncation()
+        self._tokenizer.enable_truncation(spec.max_tokens)  # of one endless word
         self._tokenizer.no_padding()
 
     def utterances(self, words: Sequence[str]) -> Iterator[Utterance]:
@@ -88,11 +88,10 @@ class WordTokenizer:
 
     def _encode(self, words: Sequence[str], first: int) -> Utterance:
         found = self._tokenizer.encode(list(words), is_pretokenized=True)
-        limit = self._spec.max_tokens
         word_of = [-1 if word is None else word for word in found.word_ids]
         return Utterance(
-            ids=np.array([found.ids[:limit]], np.int64),
-            word_of=np.array(word_of[:limit], np.int64),
+            ids=np.array([found.ids], np.int64),
+            word_of=np.array(word_of, np.int64),
             first=first,
             n_words=len(words),
         )

@@ -36,6 +36,7 @@ from edge_mer.types.signals import UNITS, Chunk, Modality, StreamSpec
 Arrays = dict[str, NDArray[Any]]
 
 _SAMPLES_PER_CHUNK = 1024
+_NO_WORDS = np.zeros((0, 3), "<U1")
 
 TEXT_STREAM = StreamSpec(
     name="golden/text",
@@ -102,10 +103,10 @@ def _crc32(frame: NDArray[np.uint8]) -> int:
 
 def session_arrays(chunks: Iterable[Chunk], specs: Iterable[StreamSpec]) -> Arrays:
     """The raw half of a session's arrays, from its chunks."""
-    by_modality: dict[str, list[Chunk]] = {}
+    rates = {spec.modality: spec.rate_hz for spec in specs}
+    by_modality: dict[str, list[Chunk]] = {"text": []} if "text" in rates else {}  # also where nobody speaks
     for chunk in chunks:
         by_modality.setdefault(chunk.modality, []).append(chunk)
-    rates = {spec.modality: spec.rate_hz for spec in specs}
     arrays: Arrays = {}
     for modality, held in by_modality.items():
         if modality == "visual":
@@ -113,7 +114,7 @@ def session_arrays(chunks: Iterable[Chunk], specs: Iterable[StreamSpec]) -> Arra
             arrays["visual.data"] = np.stack([chunk.data for chunk in held])
         elif modality == "text":
             arrays["text.t_ns"] = np.array([chunk.t_ns for chunk in held], np.int64)
-            arrays["text.data"] = np.concatenate([chunk.data for chunk in held])
+            arrays["text.data"] = np.concatenate([_NO_WORDS, *(chunk.data for chunk in held)])
             arrays["text.n_words"] = np.array([len(chunk.data) for chunk in held], np.int64)
         else:
             arrays[f"{modality}.t_ns"] = np.array([held[0].t_ns], np.int64)

@@ -117,7 +117,7 @@ def truth_of(recording: Recording, ranges: Mapping[str, Range] | None = None) ->
         demand([] if ranges is None else _check_truth(recording, ranges), f"recording {recording.name}")
         return _SimTruth(_simulated(recording), ranges)
     # How long it is matters to `check`; only a label file with a row per picture needs the sources again.
-    track, problems = read_track(recording.labels, ranges, rate_hz=recording.label_rate_hz)
+    track, problems = _read_track(recording.labels, ranges, recording.label_rate_hz)
     if any(problem.what == NO_TIMES for problem in problems):
         extents = [measure(uri) for uri in recording.sources]
         track, problems = _read(recording, recording.labels, ranges, extents)
@@ -175,16 +175,40 @@ def _read(
 ) -> tuple[LabelTrack, list[Problem]]:
     """Read the label file; `extents` is None where not all sources can be measured."""
     videos = [extent.frames_ns for extent in extents or () if extent.frames_ns is not None]
-    track, problems = read_track(
+    track, problems = _read_track(
         labels,
         ranges,
-        rate_hz=recording.label_rate_hz,
+        recording.label_rate_hz,
         frames_ns=videos[0] if videos else None,
         duration_ns=max((extent.duration_ns for extent in extents), default=None) if extents else None,
     )
     if extents is None:
         problems = [problem for problem in problems if problem.what != NO_TIMES]
     return track, problems
+
+
+def _read_track(
+    labels: Path,
+    ranges: Mapping[str, Range] | None,
+    rate_hz: Fraction | None,
+    frames_ns: NDArray[np.int64] | None = None,
+    duration_ns: int | None = None,
+) -> tuple[LabelTrack, list[Problem]]:
+    """As `read_track`; numbers of classes, where they are asked for, are whole besides."""
+    track, problems = read_track(
+        labels, ranges, rate_hz=rate_hz, frames_ns=frames_ns, duration_ns=duration_ns
+    )
+    return track, [*problems, *(_check_classes(labels, track) if ranges else [])]
+
+
+def _check_classes(labels: Path, track: LabelTrack) -> list[Problem]:
+    """There is nothing between two classes."""
+    numbers = np.asarray(track.values.get("emotion", ()), np.float64)
+    broken = numbers[np.isfinite(numbers) & (numbers != np.rint(numbers))]
+    if not broken.size:
+        return []
+    what = f"{broken.size} labels of emotion are no number of a class, such as {broken[0]:g}"
+    return [Problem(str(labels), None, what, hint="number the classes 0, 1, 2 and so on")]
 
 
 def _check_truth(recording: Recording, ranges: Mapping[str, Range]) -> list[Problem]:

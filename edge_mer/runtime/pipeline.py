@@ -7,7 +7,7 @@ hop runs the fusion over them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import numpy as np
@@ -306,7 +306,8 @@ class Pipeline:
                 times_ns.tolist(), utterance.word_vectors(found), strict=True
             ):
                 track.push(start_ns, end_ns, vector)
-            self._spoken.setdefault(encoder.stage, []).append(Spoken(utterance, times_ns))
+            if self._on_step is not None:
+                self._spoken.setdefault(encoder.stage, []).append(Spoken(utterance, times_ns))
         self._early_infer_ns += self._clock.now_ns() - began_ns
 
     def finish(self) -> list[Prediction]:
@@ -359,24 +360,20 @@ class Pipeline:
 
     def _encode(self, encoder: Encoder, step: Step, timing: _Timing) -> _Found:
         ring = self._rings[encoder.stage]
-        if step.index % encoder.repeat:
-            found = self._repeated[encoder.stage]
-        else:
-            found = self._encode_anew(encoder, step, timing)
-            self._repeated[encoder.stage] = found
+        if step.index % encoder.repeat == 0:
+            self._repeated[encoder.stage] = self._encode_anew(encoder, step, timing)
+        found = replace(self._repeated[encoder.stage])
         if found.switched:
             ring.clear()
+        if found.slot != "present":
+            self._stand_in(encoder, found, timing)
         ring.push(found.feature, found.slot)
         return found
 
     def _encode_anew(self, encoder: Encoder, step: Step, timing: _Timing) -> _Found:
         if isinstance(encoder.preprocess, Words):
-            found = self._say(encoder, encoder.preprocess, step.words[encoder.modality])
-        else:
-            found = self._encode_sensed(encoder, step, timing)
-        if found.slot != "present":
-            self._stand_in(encoder, found, timing)
-        return found
+            return self._say(encoder, encoder.preprocess, step.words[encoder.modality])
+        return self._encode_sensed(encoder, step, timing)
 
     def _say(self, encoder: Encoder, spec: Words, said: Said) -> _Found:
         """The feature of what is being said; silence is no gap, but a session without a transcript is."""

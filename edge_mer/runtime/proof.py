@@ -18,6 +18,7 @@ from edge_mer.bundle.manifest import Candidate, Golden, Manifest, OutputError
 from edge_mer.clock import ManualClock
 from edge_mer.errors import BundleError, ParityError
 from edge_mer.postprocess.decode import expected as expected_value
+from edge_mer.preprocess.words import WordTokenizer
 from edge_mer.runtime.golden import Arrays, PlaybackDetector, session_chunks, session_specs
 from edge_mer.runtime.offline import (
     Features,
@@ -27,6 +28,7 @@ from edge_mer.runtime.offline import (
     engine_fusion,
     offline_outputs,
     presence,
+    window_sizes,
 )
 from edge_mer.runtime.pipeline import Pipeline, PipelineSetup, StepTrace
 from edge_mer.types.model import Encoder, MissingPolicy, ModelSpec, Output, Words
@@ -169,7 +171,7 @@ def compare(
         stage = encoder.stage
         n_runs = setup.engines[stage].n_runs - before[stage]
         checks.append(_check_presence(stage, sessions, traces))
-        n_needed = _n_needed(model, encoder, sessions, traces)
+        n_needed = _n_needed(setup, encoder, sessions, traces)
         checks.append(Check(f"runs of encoder {stage}, minus those needed", abs(n_runs - n_needed), 0))
     streamed = [_streamed(model, one) for one in traces]
     checks += _check_inputs(model, sessions, traces)
@@ -182,14 +184,25 @@ def compare(
 
 
 def _n_needed(
-    model: ModelSpec, encoder: Encoder, sessions: list[Arrays], traces: list[list[StepTrace]]
+    setup: PipelineSetup, encoder: Encoder, sessions: list[Arrays], traces: list[list[StepTrace]]
 ) -> int:
-    """One run per piece or utterance, and one per session for the blank that a model is padded with."""
-    stage = encoder.stage
+    """One run per piece or utterance, and one per session whose short windows are padded with a blank."""
     if isinstance(encoder.preprocess, Words):
-        return sum(len(trace.spoken.get(stage, ())) for one in traces for trace in one)
-    n_pieces = sum(int(session[f"present.{stage}"][:: encoder.repeat].sum()) for session in sessions)
-    return n_pieces + (len(sessions) if model.fusion.warm_up == "pad" else 0)
+        tokenizer = WordTokenizer(encoder.preprocess, setup.assets[encoder.preprocess.tokenizer])
+        return sum(_n_utterances(tokenizer, session) for session in sessions)
+    present = [session[f"present.{encoder.stage}"] for session in sessions]
+    n_pieces = sum(int(there[:: encoder.repeat].sum()) for there in present)
+    if setup.model.fusion.warm_up != "pad":
+        return n_pieces
+    sizes = [window_sizes(setup.model, presence(setup.model, one)) for one in traces]
+    return n_pieces + sum(any(0 < n < setup.model.fusion.n_steps for n in one) for one in sizes)
+
+
+def _n_utterances(tokenizer: WordTokenizer, session: Arrays) -> int:
+    """Into how many the runtime cuts what is said, also after the last step."""
+    stops = np.cumsum(session["text.n_words"])[:-1]
+    said = np.split(session["text.data"][:, 0], stops)
+    return sum(1 for words in said for _ in tokenizer.utterances(words.tolist()))
 
 
 def _check_output(model: ModelSpec, candidate: Candidate | None, name: str, error: OutputError) -> Check:

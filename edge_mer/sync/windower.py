@@ -45,6 +45,9 @@ class StepWindower:
     def __init__(self, model: ModelSpec, present: frozenset[Modality]) -> None:
         self._model = model
         self._open = set(present)
+        # Words alone end no step: a transcript may go on long after the camera stopped.
+        sensed = {e.modality for e in model.encoders if not isinstance(e.preprocess, Words)} & present
+        self._leading = sensed or present
         self._next = 0
         self._selectors: dict[Modality, FrameSelector] = {}
         self._rings: dict[Modality, SampleRing] = {}
@@ -110,5 +113,10 @@ class StepWindower:
         session_ns = max((sensor.watermark_ns or 0 for sensor in self._sensors.values()), default=0)
         complete |= {m: track.is_complete(step, session_ns) for m, track in self._tracks.items()}
         if any(not complete[modality] for modality in complete.keys() & self._open):
-            return session_ns >= self._model.step_end_ns(step) + to_ns(self._model.latency) + MAX_WAIT_NS
-        return any(complete.values())
+            return session_ns >= self._due_ns(step) + MAX_WAIT_NS
+        return any(complete[modality] for modality in self._leading)
+
+    def _due_ns(self, step: int) -> int:
+        """When all pieces of `step` should be there; one that serves several steps ends with the last."""
+        ends = (e.period * (step // e.repeat + 1) + e.offset for e in self._model.encoders)
+        return max(self._model.step_end_ns(step), to_ns(max(ends)))

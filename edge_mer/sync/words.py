@@ -12,6 +12,9 @@ from edge_mer.types.model import Encoder, to_ns
 
 Vector = NDArray[np.float32]
 
+MAX_HELD_WORDS = 10_000
+"""So many words wait for their steps, of some hours of talk; then the oldest go."""
+
 
 @dataclass(frozen=True)
 class Said:
@@ -36,6 +39,9 @@ class _Word:
 class WordTrack:
     """Words by the time at which they were said.
 
+    `n_late` counts words that came after a step of theirs was taken, and those that were let go because
+    too many waited.
+
     Args:
         encoder: Declares the steps, and how long after a step's end a word may still come.
     """
@@ -54,6 +60,9 @@ class WordTrack:
         self.watermark_ns = max(end_ns, self.watermark_ns or 0)
         if end_ns > self._taken_ns:
             self._words.append(_Word(start_ns, end_ns, vector))
+        if len(self._words) > MAX_HELD_WORDS:
+            self._words.popleft()
+            self.n_late += 1
 
     def is_complete(self, step: int, session_ns: int) -> bool:
         """True once no word of `step` is expected any more.
@@ -67,7 +76,10 @@ class WordTrack:
         return session_ns >= to_ns(self._encoder.period * (step + 1) + self._encoder.offset)
 
     def take(self, step: int) -> Said:
-        """What was being said at the start of `step`; earlier words are forgotten."""
+        """What was being said at the start of `step`; earlier words are forgotten.
+
+        Of two words at one time the one that came first counts.
+        """
         self._taken_ns = self._start_ns(step)
         self._words = deque(word for word in self._words if word.end_ns >= self._taken_ns)
         said = next((word.vector for word in self._words if word.start_ns < self._taken_ns), None)

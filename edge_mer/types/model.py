@@ -192,10 +192,7 @@ class LogMel(Declared):
 
     @model_validator(mode="after")
     def _is_possible(self) -> LogMel:
-        if self.win_samples > self.n_fft:
-            raise ValueError(f"a window of {self.win_samples} samples does not fit an FFT of {self.n_fft}")
-        if self.f_min_hz >= self.f_max_hz:
-            raise ValueError(f"bands from {self.f_min_hz} Hz up to {self.f_max_hz} Hz")
+        _check_bands(self)
         return self
 
 
@@ -228,10 +225,22 @@ class VggishLogMel(Declared):
     offset: float = Field(default=0.01, gt=0)
     width: int = Field(default=96, gt=0, le=65_536)
 
+    @model_validator(mode="after")
+    def _is_possible(self) -> VggishLogMel:
+        _check_bands(self)
+        return self
+
     @property
     def n_samples(self) -> int:
         """Samples of a piece."""
         return (self.width - 1) * self.hop_samples + self.win_samples
+
+
+def _check_bands(spec: LogMel | VggishLogMel) -> None:
+    if spec.win_samples > spec.n_fft:
+        raise ValueError(f"a window of {spec.win_samples} samples does not fit an FFT of {spec.n_fft}")
+    if spec.f_min_hz >= spec.f_max_hz:
+        raise ValueError(f"bands from {spec.f_min_hz} Hz up to {spec.f_max_hz} Hz")
 
 
 class Signal(Declared):
@@ -493,6 +502,12 @@ class ModelSpec(Declared):
         for encoder in self.encoders:
             if encoder.span <= 0:
                 raise ValueError(f"{encoder.stage}: a piece takes time, but its span is {encoder.span} s")
+            spec = encoder.preprocess
+            if isinstance(spec, VggishLogMel) and int(encoder.span * spec.rate_hz) != spec.n_samples:
+                raise ValueError(
+                    f"{encoder.stage}: {spec.width} columns are made of {spec.n_samples} samples, "
+                    f"its span of {encoder.span} s has {int(encoder.span * spec.rate_hz)}"
+                )
             if encoder.period != self.step * encoder.repeat:
                 raise ValueError(f"{encoder.stage}: period {encoder.period} s is not {encoder.repeat} steps")
             if encoder.repeat > 1 and isinstance(encoder.preprocess, (Clip, Words)):

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edge_mer.errors import DataError, UsageError
-from edge_mer_export.models.zoo import Found, Part, Route, States, System, ZooModel, dead_pattern
+from edge_mer_export.models.zoo import Found, LooseStage, Part, Route, States, System, ZooModel, dead_pattern
 from edge_mer_export.recognise import recognise
 from edge_mer_export.weight_files import WeightFile, read_bytes, read_weights, shape_of
 
@@ -105,29 +105,29 @@ def import_model(
     matching = _Matching(files)
     states = system.adapt(matching.states)
     shapes = {stage: {key: _shape(value) for key, value in state.items()} for stage, state in states.items()}
-    found = Found(
-        shapes, values, {file.part.name: read_bytes(file.path) for file in files if file.part.is_asset}
-    )
-    model, wanted = _build(system, found, only)
-    matching.demand(system, [stage for stage in wanted if not states.get(stage)])
-    for stage, module in wanted.items():
-        matching.fit(stage, states[stage], module, model.dead.get(stage, ()))
+    assets = {file.part.name: read_bytes(file.path) for file in files if file.part.is_asset}
+    model, wanted = _build(system, Found(shapes, values, assets, only))
+    matching.demand(system, [one.of for one in wanted if not states.get(one.of)])
+    for one in wanted:
+        matching.fit(one, states[one.of])
     matching.refuse_misfits(system)
     return Imported(model.eval(), CheckpointReport(matching.reports()))
 
 
-def _build(system: System, found: Found, only: str | None) -> tuple[ZooModel, dict[str, nn.Module]]:
+def _build(system: System, found: Found) -> tuple[ZooModel, list[LooseStage]]:
     """The variant, and the stages of it that are to take weights."""
-    if only is None:
+    if found.only is None:
         model = system.build(found)
-        return model, model.stages
+        model.check_sizes()
+        return model, [model.stage(name) for name in model.spec.stages]
     with torch.device("meta"):  # the other stages, without weights, take neither time nor memory
         model = system.build(found)
-    module = model.stage(only).module
-    n_held = sum(held.numel() for held in (*module.parameters(), *module.buffers()))
-    if sum(value.numel() for value in module.state_dict().values()) != n_held:
-        raise ValueError(f"{system.name}.{only} has a buffer that no checkpoint fills")
-    return model, {only: module.to_empty(device="cpu")}
+    stage = model.stage(found.only)
+    n_held = sum(held.numel() for held in (*stage.module.parameters(), *stage.module.buffers()))
+    if sum(value.numel() for value in stage.module.state_dict().values()) != n_held:
+        raise ValueError(f"{system.name}.{found.only} has a buffer that no checkpoint fills")
+    stage.module.to_empty(device="cpu")
+    return model, [stage]
 
 
 # -- files and what they are ---------------------------------------------------------------------------
@@ -296,30 +296,31 @@ class _Matching:
             hint=" or ".join(f"--checkpoint {part.name}={part.file or 'FILE'}" for part in missing) or None,
         )
 
-    def fit(self, stage: str, state: dict[str, Any], module: nn.Module, dead: tuple[str, ...]) -> None:
-        """Load what fits into `module`; note what is missing, one too many or of another shape."""
+    def fit(self, stage: LooseStage, state: dict[str, Any]) -> None:
+        """Load what fits into a stage; note what is missing, one too many or of another shape."""
         loaded: dict[str, Tensor] = {}
-        own = module.state_dict()
+        own = {stage.prefix + key: value for key, value in stage.module.state_dict().items()}
         for key, want in own.items():
             # an absent count of training batches keeps the model's own: no output depends on it
             default = torch.zeros_like(want) if key.endswith("num_batches_tracked") else None
             value: Any = state.get(key, default)
             problem = _problem(value, want)
             if problem is None:
-                loaded[key] = value.to(want.dtype)
+                loaded[key.removeprefix(stage.prefix)] = value.to(want.dtype)
             else:
-                name, file_key = self._named(stage, key)
+                name, file_key = self._named(stage.of, key)
                 self.problems.append(f"{name}: {file_key}: expected {shape_of(want)}, found {problem}")
         for key in sorted(state.keys() - own.keys()):
-            self._drop(stage, key, state[key], dead)
+            if key.startswith(stage.prefix):
+                self._drop(stage, key, state[key])
         if not self.problems:
-            module.load_state_dict(loaded)
+            stage.module.load_state_dict(loaded)
 
-    def _drop(self, stage: str, key: str, value: Any, dead: tuple[str, ...]) -> None:
-        tally, file_key = self._origin.get((stage, key), (None, key))
-        pattern = dead_pattern(key, dead)
+    def _drop(self, stage: LooseStage, key: str, value: Any) -> None:
+        tally, file_key = self._origin.get((stage.of, key), (None, key))
+        pattern = dead_pattern(key, stage.dead)
         if pattern is None or tally is None:
-            self._surplus(self._named(stage, key)[0], file_key, value)
+            self._surplus(self._named(stage.of, key)[0], file_key, value)
         else:
             tally.drop(file_key, file_key.removesuffix(key) + pattern)
 

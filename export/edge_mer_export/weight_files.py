@@ -134,10 +134,18 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path} holds no state_dict", expected="tensors by name", found=shape_of(loaded), hint=_RESAVE
         )
-    stripped = {key.removeprefix("module."): value for key, value in loaded.items()}
+    stripped = {_modern(key.removeprefix("module.")): value for key, value in loaded.items()}
     if len(stripped) != len(loaded):
         raise DataError(f"{path} holds some keys both with and without `module.`", hint=_RESAVE)
     return stripped
+
+
+def _modern(key: str) -> str:
+    """Old files of BERT call a layer norm's scale gamma and its shift beta."""
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if key.endswith(f"LayerNorm{old}"):
+            return key.removesuffix(old) + new
+    return key
 
 
 def shape_of(value: Any) -> str:

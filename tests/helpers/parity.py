@@ -1,28 +1,33 @@
-"""Recorded cases of the published modules: their state_dicts, their inputs and their outputs."""
+"""Recorded cases of the published modules: their state_dicts, their inputs and their outputs.
+
+Those in `tests/parity/cases` come with the tests; EDGE_MER_TEST_PARITY names a folder of more.
+"""
 
 from __future__ import annotations
 
-import functools
-import importlib.util
+import hashlib
 import json
+import math
 import os
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 ROOT = Path(__file__).parents[2]
-FOLDER = Path(os.environ.get("EDGE_MER_TEST_PARITY", ROOT.parent / "shared" / "parity"))
+OWN_FOLDER = ROOT / "tests" / "parity"
+OTHER_FOLDER = Path(os.environ.get("EDGE_MER_TEST_PARITY", ROOT.parent / "shared" / "parity"))
 
 
 def cases() -> tuple[str, ...]:
-    """Names of the recorded cases; none where there is no folder of them."""
-    return tuple(sorted(file.stem for file in (FOLDER / "cases").glob("*.json")))
+    """Names of all recorded cases that are here."""
+    files = (file for folder in (OWN_FOLDER, OTHER_FOLDER) for file in (folder / "cases").glob("*.json"))
+    return tuple(sorted({file.stem for file in files}))
 
 
 def description(name: str) -> dict[str, Any]:
@@ -65,26 +70,41 @@ def deviation_error(found: Any, right: Any) -> float:
     return float(np.abs(found - right).max() / right.std())
 
 
+def weight(key: str, shape: tuple[int, ...], gain: float = 1.0) -> NDArray[np.float32]:
+    """The made-up value of one key of a state_dict: always the same for the same key and shape.
+
+    Args:
+        key: Seeds the random numbers.
+        shape: Of the tensor.
+        gain: How much a matrix or a kernel stretches its input.
+
+    Returns:
+        float32 of that shape: variances and the lengths of weight norm from 0.5 up, scales of norms around
+        1, matrices and kernels with a deviation of gain / sqrt(inputs), everything else small.
+    """
+    first_bytes = hashlib.sha256(key.encode()).digest()[:8]
+    generator = np.random.Generator(np.random.Philox(int.from_bytes(first_bytes, "little")))
+    noise = generator.standard_normal(shape).astype(np.float32)
+    if key.endswith(("running_var", "weight_g")):
+        return np.abs(noise) + np.float32(0.5)
+    if key.endswith("running_mean"):
+        return noise * np.float32(0.2)
+    if len(shape) > 1:
+        return noise * np.float32(gain / math.sqrt(math.prod(shape[1:])))
+    if key.endswith("weight") and shape:
+        return noise * np.float32(0.1) + np.float32(1.0)
+    return noise * np.float32(0.1)
+
+
 def _file(name: str) -> Path:
-    path = FOLDER / name
-    if not path.is_file():
-        pytest.skip(f"no recorded case {path} (set EDGE_MER_TEST_PARITY)")
-    return path
+    for folder in (OWN_FOLDER, OTHER_FOLDER):
+        if (path := folder / name).is_file():
+            return path
+    pytest.skip(f"no recorded case {OTHER_FOLDER / name} (set EDGE_MER_TEST_PARITY)")
 
 
 def _tensor(key: str, declared: dict[str, Any], gain: float) -> Tensor:
     shape = tuple(declared["shape"])
     if declared["dtype"] == "int64":  # counts of training batches
         return torch.zeros(shape, dtype=torch.int64)
-    values: Tensor = torch.from_numpy(np.asarray(_weights().tensor(declared["same_as"] or key, shape, gain)))
-    return values
-
-
-@functools.cache
-def _weights() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("parity_weights", _file("weights.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return torch.from_numpy(np.asarray(weight(declared["same_as"] or key, shape, gain)))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge_mer.types.model import ModelSpec, PainOutput, TensorSpec
+from edge_mer.types.model import EmotionOutput, ModelSpec, PainOutput, TensorSpec
 from edge_mer_export.models.zoo import ZooModel
 from edge_mer_export.training.sessions import Session
 from tests.helpers.tiny_model import FEATURE, N_STEPS, tiny_model
@@ -42,12 +42,20 @@ class TinyFusion(nn.Module):
         return (found[..., 0], found[..., 1]) if found.shape[-1] == 2 else found
 
 
+class OneAnswer(TinyFusion):
+    """One answer for a window, (B, K): that of its last step."""
+
+    def forward(self, face: Tensor, voice: Tensor, present: Tensor | None = None) -> Any:
+        return super().forward(face, voice, present)[:, -1]
+
+
 def tiny_zoo(spec: ModelSpec | None = None) -> ZooModel:
     """The tiny model with weights by PyTorch's global generator."""
     spec = spec or tiny_model()
     sizes = {encoder.stage: int(np.prod(encoder.input.concrete(batch=1))) for encoder in spec.encoders}
     stages: dict[str, nn.Module] = {stage: Flat(size) for stage, size in sizes.items()}
-    stages[spec.fusion.stage] = TinyFusion(2 if len(spec.outputs) == 2 else len(LEVELS))
+    fusion = TinyFusion if "steps" in spec.fusion.outputs[0].axes else OneAnswer
+    stages[spec.fusion.stage] = fusion(2 if len(spec.outputs) == 2 else len(LEVELS))
     return ZooModel(spec, stages, {}).eval()
 
 
@@ -57,6 +65,14 @@ def tiny_pain_model() -> ModelSpec:
     pain = TensorSpec(name="pain", axes=axes, shape=("batch", N_STEPS, len(LEVELS)))
     fusion = tiny_model().fusion.model_copy(update={"outputs": (pain,)})
     return tiny_model(fusion=fusion, outputs=(PainOutput(scale="test-0-2", levels=LEVELS),))
+
+
+def tiny_emotion_model() -> ModelSpec:
+    """The tiny model with classes for an output, one answer per window, and without a mask."""
+    model = tiny_model(warm_up="withhold")
+    emotion = TensorSpec(name="emotion", axes=("batch", "class"), shape=("batch", len(LEVELS)))
+    fusion = model.fusion.model_copy(update={"outputs": (emotion,)})
+    return tiny_model(warm_up="withhold", fusion=fusion, outputs=(EmotionOutput(labels=LEVELS),))
 
 
 def tiny_session(
@@ -81,6 +97,8 @@ def tiny_session(
     labels = {name: rng.uniform(-1, 1, n_steps).astype(np.float32) for name in outputs}
     if any(isinstance(output, PainOutput) for output in spec.outputs):
         labels = {name: np.abs(values) * (len(LEVELS) - 1) for name, values in labels.items()}
+    if any(isinstance(output, EmotionOutput) for output in spec.outputs):
+        labels = {name: np.floor((values + 1) / 2 * len(LEVELS)) for name, values in labels.items()}
     steps, present = {}, {}
     for index, encoder in enumerate(spec.encoders):
         shape = encoder.input.concrete(batch=1)[1:]

@@ -194,6 +194,7 @@ class Bert(nn.Module):
         heads = max(1, d_model // HEAD_WIDTH) if num_heads is None else num_heads
         if d_model % heads:
             raise ValueError(f"{heads} heads do not divide a feature of {d_model}")
+        self.n_features = d_model
         self.embeddings = _Embeddings(d_model, n_words, n_positions, n_types)
         self.encoder = _Encoder(d_model, d_ff, heads, n_layers)
 

@@ -41,6 +41,7 @@ class EdaConv1d(nn.Module):
         with_logits: bool = False,
     ) -> None:
         super().__init__()
+        self.n_samples, self.n_features, self.n_classes = n_samples, feature, n_classes
         self.conv1 = nn.Conv1d(1, widths[0], kernels[0], stride=2)
         self.conv2 = nn.Conv1d(widths[0], widths[1], kernels[1])
         self.pool = nn.MaxPool1d(2)

@@ -149,6 +149,7 @@ class I3D(nn.Module):
         self.pool = nn.AvgPool3d((2, SIDE // 32, SIDE // 32), stride=1)
         self.temporal = TemporalConvNet(_n_out(mixed[-1]), temporal_channels, temporal_kernel)
         self.upsample = upsample
+        self.n_features = temporal_channels[-1]
 
     @classmethod
     def like(cls, shapes: Shapes, upsample: bool = True) -> I3D:

@@ -40,6 +40,7 @@ class IntraModalTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.wide = wide
+        self.n_features = feature
         self.final_visual_encoder = TransformerEncoder(feature, d_ff, heads, n_layers)
         self.final_self_attention = Attention(feature, heads)
         self.fc: nn.Linear | None = None if wide is None else nn.Linear(wide, feature)
@@ -97,6 +98,7 @@ class FcLayer(nn.Module):
 
     def __init__(self, n_in: int = 1280, feature: int = 512) -> None:
         super().__init__()
+        self.n_features = feature
         self.fc_layer = nn.Linear(n_in, feature)
 
     @classmethod

@@ -85,6 +85,7 @@ class IR50(nn.Module):
         self, widths: Sequence[int] = WIDTHS, blocks: Sequence[int] = BLOCKS, feature: int = 512
     ) -> None:
         super().__init__()
+        self.n_features = feature
         self.input_layer = nn.Sequential(
             _conv3x3(RGB, widths[0], 1), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0])
         )

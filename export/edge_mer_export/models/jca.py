@@ -57,6 +57,7 @@ class JointCrossAttention(nn.Module):
         dropout: float = 0.6,
     ) -> None:
         super().__init__()
+        self.n_steps, self.feature = n_steps, feature
         self.encoder1: nn.Module = nn.Identity()  # audio
         self.encoder2: nn.Module = nn.Identity()  # visual
         if encoded is None:

@@ -191,6 +191,7 @@ class DenseJointCoAttention(nn.Module):
         dropout: float = 0.6,
     ) -> None:
         super().__init__()
+        self.n_steps, self.n_audio, self.n_visual = n_steps, audio, n_slices * visual
         self.audio_extract: nn.Module = nn.Identity()
         self.video_extract: nn.Module = nn.Identity()
         if recurrent_inputs:

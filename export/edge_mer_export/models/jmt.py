@@ -297,6 +297,7 @@ class FusedFeatures(nn.Module):
         self, fusion: nn.Module, d_model: int, visual_size: int | None = None, present_input: bool = False
     ) -> None:
         super().__init__()
+        self.d_model, self.visual_size = d_model, visual_size or d_model
         self.mm_transformer = fusion
         self.linear: nn.Linear | None = None
         if visual_size not in (None, d_model):

@@ -129,8 +129,8 @@ class R2Plus1D(nn.Module):
         blocks: Residual blocks of each layer.
         stem_width: Channels between the stem's spatial and temporal halves.
         reduce: How the last map becomes a feature.
-        n_positions: Positions P of the last map, for "flatten_fc": 7 x 7 of a clip of 112 pixels and
-            up to 8 frames.
+        n_positions: Positions P of the last map, where it is flattened: 7 x 7 of a clip of 112 pixels
+            and up to 8 frames.
         feature: Feature size D that "flatten_fc" gives.
     """
 
@@ -145,6 +145,7 @@ class R2Plus1D(nn.Module):
     ) -> None:
         super().__init__()
         self.reduce = reduce
+        self.n_features = {"flatten": widths[-1] * n_positions, "flatten_fc": feature}.get(reduce, widths[-1])
         stem = nn.Sequential(
             _spatial(RGB, stem_width, 7, 2),
             nn.BatchNorm3d(stem_width),

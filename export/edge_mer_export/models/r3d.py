@@ -42,6 +42,7 @@ class R3D(VideoResNet):
             nn.ReLU(inplace=True),
         )
         super().__init__(stem, _conv3d, widths, blocks)
+        self.n_features = widths[-1]
         init_convolutions(self)
 
     @classmethod

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from edge_mer_export.models.shapes import Shapes, n_numbered, size
+
 DEAD_KEYS = ("resnet.fc.*",)
 """Keys of a reference checkpoint that reach no output: its head is replaced by the identity."""
 
@@ -87,10 +89,20 @@ class ResNetAudio(nn.Module):
         self, widths: Sequence[int] = (64, 128, 256, 512), blocks: Sequence[int] = (2, 2, 2, 2)
     ) -> None:
         super().__init__()
+        self.n_features = widths[-1]
         self.resnet = _ResNet(widths, blocks)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @classmethod
+    def like(cls, shapes: Shapes) -> ResNetAudio:
+        """The network that a state_dict of these shapes belongs to."""
+        layers = zip(range(1, 5), (64, 128, 256, 512), strict=True)
+        return cls(
+            [size(shapes, f"resnet.layer{i}.0.conv1.weight", 0, 4, default) for i, default in layers],
+            [n_numbered(shapes, f"resnet.layer{i}.", 2) for i in range(1, 5)],
+        )
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Encode a spectrogram.

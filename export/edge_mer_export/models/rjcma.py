@@ -122,6 +122,7 @@ class RJCMA(nn.Module):
         dropout: float = 0.6,
     ) -> None:
         super().__init__()
+        self.features, self.n_steps = tuple(features), n_steps
         widths = [of_blocks[-1] for of_blocks in channels]
         self.temporal = nn.ModuleDict(
             {

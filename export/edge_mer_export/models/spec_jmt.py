@@ -1,65 +1,57 @@
-"""The joint multimodal transformer as deployable models: "jmt" in the paper's size, and "jmt-tiny".
+"""The joint multimodal transformer as deployable models: "jmt" in its published variants, and "jmt-tiny".
 
 Shape letters: B batch, M modality, L step, D feature.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Literal
 
 from torch import Tensor
 
-from edge_mer.types.model import AffectOutput, Encoder, FaceClip, Fusion, LogMel, ModelSpec, TensorSpec
+from edge_mer.types.model import AffectOutput, Fusion, ModelSpec, TensorSpec
 from edge_mer_export.models import jmt as fusion_net
-from edge_mer_export.models import r2plus1d, resnet_audio
-from edge_mer_export.models.jmt import JointMultimodalTransformer
+from edge_mer_export.models import tsav
+from edge_mer_export.models.jmt import JointMultimodalTransformer, jmt_fusion_like
 from edge_mer_export.models.r2plus1d import R2Plus1D
 from edge_mer_export.models.resnet_audio import ResNetAudio
-from edge_mer_export.models.zoo import Found, Part, Route, System, ZooModel
-
-FRAME = Fraction(1, 30)
-"""Between two frames of the nominal 30 fps camera that the grids are made of."""
-
-KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
-KINETICS_STD = (0.22803, 0.22145, 0.216989)
+from edge_mer_export.models.tsav import FRAME, KINETICS_MEAN, KINETICS_STD
+from edge_mer_export.models.zoo import Found, Part, Route, Setting, System, ZooModel, one_of, whole
 
 SOURCE = "Joint Multimodal Transformer for Emotion Recognition in the Wild, arXiv 2403.10488"
 LICENCE = (
     "The architecture comes without weights; weights keep the terms of whoever trained or supplied them."
 )
+AFFECT_USE = (
+    "Research on dimensional affect from face and voice, with the user's own weights. "
+    "Not a medical device, and not for decisions about people."
+)
+LAST_LAYERS = {"valence": "vregressor.3", "arousal": "aregressor.3"}
+N_STEPS = 16
+Target = Literal["valence", "arousal"]
+TARGETS: tuple[Target, ...] = ("valence", "arousal")
 
-PARTS = (
-    Part(
-        "fusion",
-        "fusion_w.pt",
-        "the fusion of face and voice",
-        kinds=("jmt-fusion",),
-        routes=(Route("", "fusion"),),
-    ),
-    Part(
-        "visual",
-        "vision_r2d1.pt",
-        "R(2+1)D-18 on the face",
-        kinds=("r2plus1d",),
-        routes=(Route("r2plus1d.", "visual", "r2plus1d."), Route("", "visual", "r2plus1d.")),
-    ),
-    Part(
-        "audio",
-        "audio_resnet18.pt",
-        "ResNet18 on the voice",
-        kinds=("resnet-audio",),
-        routes=(Route("resnet.", "audio", "resnet."), Route("", "audio", "resnet.")),
+FUSION = Part(
+    "fusion",
+    "fusion_w.pt",
+    "the fusion of face and voice, in any of its variants",
+    kinds=("jmt-fusion",),
+    routes=(Route("", "fusion"),),
+)
+SETTINGS = (
+    Setting("num_heads", "attention heads of all fusions", "1", whole(1, 64), "a whole number from 1 to 64"),
+    Setting(
+        "visual_reduce",
+        "how R(2+1)D's last map becomes a feature",
+        "max",
+        one_of("max", "mean"),
+        "max or mean",
     ),
 )
 
-STAGES = ("visual", "audio", "fusion")
-
-LAST_LAYERS = {"valence": "vregressor.3", "arousal": "aregressor.3"}
-
 
 class JmtFusionStage(JointMultimodalTransformer):
-    """The fusion with its tensors in the order of the declared encoders: visual, then audio."""
+    """The fusion with its tensors in the order that jmt-tiny declares: visual, then audio."""
 
     def forward(  # type: ignore[override]  # the declared order is not the paper's
         self, visual: Tensor, audio: Tensor, present: Tensor | None = None
@@ -78,144 +70,70 @@ class JmtFusionStage(JointMultimodalTransformer):
         return self.regress(self.fuse(audio, visual, audio_present, visual_present))
 
 
-def visual_encoder(clip: FaceClip, step: Fraction, feature: int) -> Encoder:
-    """An encoder of one clip per step to a feature of the given size."""
-    return Encoder(
-        stage="visual",
-        modality="visual",
-        input=TensorSpec(
-            name="clip",
-            axes=("batch", "channel", "frame", "height", "width"),
-            shape=("batch", 3, clip.n_frames, clip.size_px, clip.size_px),
-        ),
-        output=feature_spec(feature),
-        period=step,
-        span=step,
-        preprocess=clip,
-    )
-
-
-def _audio(log_mel: LogMel, step: Fraction, feature: int) -> Encoder:
-    return Encoder(
-        stage="audio",
-        modality="audio",
-        input=TensorSpec(
-            name="log_mel",
-            axes=("batch", "channel", "mel", "column"),
-            shape=("batch", 1, log_mel.n_mels, log_mel.width),
-        ),
-        output=feature_spec(feature),
-        period=step,
-        span=step,
-        preprocess=log_mel,
-    )
-
-
-def feature_spec(size: int) -> TensorSpec:
-    """What an encoder gives: one feature of `size` numbers."""
-    return TensorSpec(name="feature", axes=("batch", "feature"), shape=("batch", size))
-
-
-def _fusion(
-    n_steps: int,
-    feature: int,
-    *,
-    steps: int | str,
-    present: bool,
-    warm_up: Literal["mask", "shorten", "withhold"],
-) -> Fusion:
-    axes = ("batch", "steps", "feature")
-    inputs = [
-        TensorSpec(name=name, axes=axes, shape=("batch", steps, feature)) for name in ("visual", "audio")
-    ]
-    if present:
-        axes = ("batch", "modality", "steps")
-        inputs.append(TensorSpec(name="present", axes=axes, shape=("batch", 2, steps), dtype="bool"))
-    outputs = (
-        TensorSpec(name=name, axes=("batch", "steps"), shape=("batch", steps))
-        for name in ("valence", "arousal")
-    )
-    return Fusion(
-        n_steps=n_steps,
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
-        has_present_input=present,
-        warm_up=warm_up,
-    )
-
-
-def _log_mel(width: int) -> LogMel:
-    """The published audio front end: 20 ms windows every 10 ms at 44.1 kHz."""
-    return LogMel(
-        rate_hz=44_100,
-        n_fft=1024,
-        win_samples=882,
-        hop_samples=441,
-        n_mels=64,
-        f_min_hz=0.0,
-        f_max_hz=22_050.0,
-        amin=1e-10,
-        top_db=80.0,
-        mean=-14.8,
-        std=19.895,
-        width=width,
-    )
-
-
 def jmt(found: Found) -> ZooModel:
-    """The paper's model: R(2+1)D-18 and ResNet18, 16 steps of 32 frames."""
-    step, feature = 32 * FRAME, 512
-    clip = FaceClip(
-        size_px=112,
-        n_frames=8,
-        frame_interval=4 * FRAME,
-        last_frame_before_end=FRAME,
-        frame_tolerance=2 * FRAME,
-        mean=KINETICS_MEAN,
-        std=KINETICS_STD,
-    )
+    """The published model: 16 steps of 32 frames; variant and widths are those of the checkpoint."""
+    heads = found.settings["num_heads"]
+    of_visual = found.of("visual")
+    has_fc = "r2d1.vision_r2d1_fc.weight" in of_visual
+    visual = tsav.FaceBackbones.like(of_visual, None if has_fc else found.settings["visual_reduce"], heads)
+    audio = tsav.voice_backbone(found)
+    fusion = jmt_fusion_like(found.of("fusion"), heads)
+    step = 32 * FRAME
+    clip = tsav.face_clip(112, KINETICS_MEAN, KINETICS_STD)
+    sizes = {"audio": fusion.d_model, "visual": fusion.visual_size}
     spec = ModelSpec(
         name="jmt",
         title="Joint multimodal transformer: valence and arousal from face and voice",
         source=SOURCE,
         step=step,
-        encoders=(visual_encoder(clip, step, feature), _audio(_log_mel(107), step, feature)),
-        fusion=_fusion(16, feature, steps="steps", present=False, warm_up="shorten"),
-        outputs=(AffectOutput(name="valence"), AffectOutput(name="arousal")),
-        intended_use=(
-            "Research on dimensional affect from face and voice, with the user's own weights. "
-            "Not a medical device, and not for decisions about people."
+        encoders=(
+            tsav.audio_encoder(tsav.log_mel(107), step, audio.n_features),
+            tsav.visual_encoder(clip, step, visual.n_features),
         ),
+        fusion=Fusion(
+            n_steps=N_STEPS,
+            inputs=tsav.feature_tensors(sizes, "steps"),
+            outputs=tsav.affect_tensors(TARGETS, "steps"),
+            warm_up="shorten",
+        ),
+        outputs=(AffectOutput(name="valence"), AffectOutput(name="arousal")),
+        intended_use=AFFECT_USE,
         licence=LICENCE,
     )
-    stages = {"visual": R2Plus1D(), "audio": ResNetAudio(), "fusion": JmtFusionStage()}
+    stages = {"audio": audio, "visual": visual, "fusion": fusion}
     dead = {
-        "visual": r2plus1d.DEAD_KEYS,
-        "audio": resnet_audio.DEAD_KEYS,
-        "fusion": fusion_net.DEAD_KEYS,
+        "audio": tsav.AUDIO_DEAD,
+        "visual": tsav.VISUAL_DEAD,
+        "fusion": (*fusion_net.DEAD_KEYS, *fusion_net.VANILLA_DEAD_KEYS),
     }
-    return ZooModel(spec, stages, LAST_LAYERS, dead)
+    return ZooModel(spec, stages, LAST_LAYERS, dead, tsav.loose_fusions(found, heads))
 
 
 def jmt_tiny(found: Found) -> ZooModel:
     """A model of about a million parameters for small processors, with a `present` input."""
     step, n_steps, feature = 8 * FRAME, 8, 80
-    clip = FaceClip(
-        size_px=48,
-        n_frames=4,
-        frame_interval=2 * FRAME,
-        last_frame_before_end=FRAME,
-        frame_tolerance=FRAME,
-        mean=KINETICS_MEAN,
-        std=KINETICS_STD,
+    clip = tsav.face_clip(48, KINETICS_MEAN, KINETICS_STD).model_copy(
+        update={"n_frames": 4, "frame_interval": 2 * FRAME, "frame_tolerance": FRAME}
+    )
+    present = TensorSpec(
+        name="present", axes=("batch", "modality", "steps"), shape=("batch", 2, n_steps), dtype="bool"
     )
     spec = ModelSpec(
         name="jmt-tiny",
         title="Joint multimodal transformer with small backbones: valence and arousal from face and voice",
         source=f"{SOURCE}; small backbones and the `present` input are edge-mer's own",
         step=step,
-        encoders=(visual_encoder(clip, step, feature), _audio(_log_mel(27), step, feature)),
-        fusion=_fusion(n_steps, feature, steps=n_steps, present=True, warm_up="mask"),
+        encoders=(
+            tsav.visual_encoder(clip, step, feature),
+            tsav.audio_encoder(tsav.log_mel(27), step, feature),
+        ),
+        fusion=Fusion(
+            n_steps=n_steps,
+            inputs=(*tsav.feature_tensors({"visual": feature, "audio": feature}, n_steps), present),
+            outputs=tsav.affect_tensors(TARGETS, n_steps),
+            has_present_input=True,
+            warm_up="mask",
+        ),
         outputs=(AffectOutput(name="valence"), AffectOutput(name="arousal")),
         intended_use=(
             "Trials of the whole way from training to device, and research with weights that the user "
@@ -232,5 +150,21 @@ def jmt_tiny(found: Found) -> ZooModel:
     return ZooModel(spec, stages, LAST_LAYERS)
 
 
-JMT = System("jmt", STAGES, jmt, PARTS)
-JMT_TINY = System("jmt-tiny", STAGES, jmt_tiny)
+JMT = System(
+    "jmt",
+    ("audio", "visual", "fusion"),
+    jmt,
+    (
+        FUSION,
+        tsav.VISUAL,
+        tsav.AUDIO,
+        tsav.TSAV,
+        tsav.VISUAL_FC,
+        tsav.VISUAL_I3D,
+        tsav.VISUAL_FUSION,
+        tsav.AUDIO_FUSION,
+    ),
+    SETTINGS,
+    tsav.drop_mask_channel,
+)
+JMT_TINY = System("jmt-tiny", ("visual", "audio", "fusion"), jmt_tiny)

@@ -13,7 +13,7 @@ from edge_mer.types.model import Encoder, FaceClip, Fusion, ModelSpec, PainOutpu
 from edge_mer_export.models.eda_cnn import EdaCnn
 from edge_mer_export.models.jmt import JointFeatures
 from edge_mer_export.models.r2plus1d import R2Plus1D
-from edge_mer_export.models.spec_jmt import FRAME, KINETICS_MEAN, KINETICS_STD, feature_spec, visual_encoder
+from edge_mer_export.models.tsav import FRAME, KINETICS_MEAN, KINETICS_STD, feature_spec, visual_encoder
 from edge_mer_export.models.zoo import Found, System, ZooModel
 
 LEVELS = ("none", "mild", "moderate", "strong", "severe")

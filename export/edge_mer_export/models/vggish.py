@@ -50,6 +50,7 @@ class VGGish(nn.Module):
         self, widths: Sequence[int] = WIDTHS, hidden: Sequence[int] = HIDDEN, feature: int = 128
     ) -> None:
         super().__init__()
+        self.n_features = feature
         self.features = nn.Sequential(
             *_conv(1, widths[0]),
             nn.MaxPool2d(2),

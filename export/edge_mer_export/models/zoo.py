@@ -18,11 +18,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edge_mer.errors import UsageError
+from edge_mer.errors import DataError, UsageError
 from edge_mer.types.model import ModelSpec, TensorSpec
 
 MODELS = {
+    "group": "edge_mer_export.models.spec_group:GROUP",
+    "group-tiny": "edge_mer_export.models.spec_group:GROUP_TINY",
     "jmt": "edge_mer_export.models.spec_jmt:JMT",
+    "jca": "edge_mer_export.models.spec_jca:JCA",
+    "rjcma": "edge_mer_export.models.spec_rjcma:RJCMA_SYSTEM",
+    "jmt-pain": "edge_mer_export.models.spec_jmt_pain:JMT_PAIN",
     "jmt-tiny": "edge_mer_export.models.spec_jmt:JMT_TINY",
     "pain-tiny": "edge_mer_export.models.spec_pain_tiny:PAIN_TINY",
 }
@@ -33,17 +38,23 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class LooseStage:
-    """A stage that is exported on its own only: no bundle runs it.
+    """A stage as it can be exported alone.
 
     Attributes:
         module: It in PyTorch.
         inputs: In their order.
         outputs: In their order.
+        of: The stage whose weights it takes.
+        prefix: How those of its keys begin that it takes.
+        dead: Patterns of them that reach no output.
     """
 
     module: nn.Module
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    of: str
+    prefix: str = ""
+    dead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,21 @@ class ZooModel:
         if tuple(self.stages) != self.spec.stages:
             raise ValueError(f"{self.spec.name} declares stages {self.spec.stages}, has {tuple(self.stages)}")
 
+    def check_sizes(self) -> None:
+        """Refuse parts of different models: a feature must have the size that the fusion takes.
+
+        Raises:
+            DataError: Names both sizes.
+        """
+        for encoder, tensor in zip(self.spec.encoders, self.spec.fusion.inputs, strict=False):
+            if encoder.feature != tensor.shape[-1]:
+                raise DataError(
+                    f"model {self.spec.name}: the weights do not belong together",
+                    expected=f"a feature of {tensor.shape[-1]} numbers for the fusion's input {tensor.name}",
+                    found=f"{encoder.feature} numbers from stage {encoder.stage}",
+                    hint="give all parts of one trained model",
+                )
+
     def state_dict(self) -> dict[str, Tensor]:
         """Weights and buffers by "<stage>.<key>"; they share memory with the modules."""
         return {
@@ -92,12 +118,18 @@ class ZooModel:
         if name in self.loose:
             return self.loose[name]
         if name == self.spec.fusion.stage:
-            return LooseStage(self.stages[name], self.spec.fusion.inputs, self.spec.fusion.outputs)
+            fusion = self.spec.fusion
+            return LooseStage(self.stages[name], fusion.inputs, fusion.outputs, name, dead=self.dead_of(name))
         for encoder in self.spec.encoders:
             if encoder.stage == name:
-                return LooseStage(self.stages[name], (encoder.input,), (encoder.output,))
+                inputs, outputs = (encoder.input,), (encoder.output,)
+                return LooseStage(self.stages[name], inputs, outputs, name, dead=self.dead_of(name))
         known = dict.fromkeys((*self.spec.stages, *self.loose))
         raise UsageError(f"model {self.spec.name} has no stage {name!r}", expected=" or ".join(known))
+
+    def dead_of(self, stage: str) -> tuple[str, ...]:
+        """Patterns of a stage's keys that reach no output."""
+        return self.dead.get(stage, ())
 
     def train(self, mode: bool = True) -> ZooModel:
         """Put every stage into training mode, or out of it; returns this model."""
@@ -169,6 +201,28 @@ class Setting:
     expected: str
 
 
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Reads a whole number within bounds."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise ValueError(text)
+        return int(text)
+
+    return read
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """Reads one of some words."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(text)
+        return text
+
+    return read
+
+
 @dataclass(frozen=True)
 class Found:
     """What a model is built from.
@@ -177,11 +231,13 @@ class Found:
         shapes: Stage -> shapes of the weights at hand; a stage without weights takes published sizes.
         settings: By name; every setting of the system is there.
         assets: Part -> bytes.
+        only: The one stage that is wanted; None wants all.
     """
 
     shapes: Mapping[str, Shapes]
     settings: Mapping[str, Any]
     assets: Mapping[str, bytes] = field(default_factory=dict)
+    only: str | None = None
 
     def of(self, stage: str) -> Shapes:
         """Shapes of one stage's weights; empty if there are none."""

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from edge_mer.cli.common import err, out, table
 from edge_mer.labels.manifest import Recording
+from edge_mer.runtime.agreement import measure
 from edge_mer_export.models.zoo import build
 from edge_mer_export.training.data import recordings_of
 from edge_mer_export.training.recipe import Recipe, read_recipe
@@ -67,9 +68,9 @@ def _teller(bars: Progress) -> Told:
         bars.update(bars.task_ids[list(tasks).index(name)], completed=done)
 
     def epoch(last: int, one: Epoch) -> None:
-        scores = ", ".join(f"{name} {score:.3f}" for name, score in one.scores.items())
+        scores = ", ".join(f"{measure(name)} {name} {score:.3f}" for name, score in one.scores.items())
         best = " (best so far)" if one.is_best else ""
-        bars.console.print(f"{one.phase} {one.number}: loss {one.loss:.3f}, CCC {scores}{best}")
+        bars.console.print(f"{one.phase} {one.number}: loss {one.loss:.3f}, {scores}{best}")
         advance(f"training {one.phase}", one.number, last)
 
     return Told(bars.console.print, lambda done, n: advance("playing sessions", done, n), epoch)
@@ -79,12 +80,16 @@ def _show(result: Result, model: str, to: Path) -> None:
     names = list(next(iter(result.scores.values())))
     rows = [[subset, *(f"{scores[name]:.3f}" for name in names)] for subset, scores in result.scores.items()]
     n_train, n_valid = result.n_people
-    out.print(table(["modalities", *(f"CCC {name}" for name in names)], rows))
+    out.print(table(["modalities", *(f"{measure(name)} {name}" for name in names)], rows))
     out.print(
-        f"\nLearned from {n_train} people, chosen by the CCC on {n_valid} others, which flatters it: "
-        "judge it on people of neither group with edge-mer evaluate."
+        f"\nLearned from {n_train} people, chosen by the {_measures(names)} on {n_valid} others, "
+        "which flatters it: judge it on people of neither group with edge-mer evaluate."
     )
     out.print(
         f"Weights: {result.weights}. Next: edge-mer export {model} --checkpoint {result.weights} --out DIR"
     )
     out.print(f"Epochs: {to / 'history.csv'}. Curves: {to / 'curves.svg'}.")
+
+
+def _measures(outputs: list[str]) -> str:
+    return " and ".join(dict.fromkeys(measure(name) for name in outputs))

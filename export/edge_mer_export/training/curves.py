@@ -1,10 +1,11 @@
-"""A picture of a run: concordance by epoch, a panel per phase."""
+"""A picture of a run: agreement with the labels by epoch, a panel per phase."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
 
+from edge_mer.runtime.agreement import measure
 from edge_mer_export.training.trainer import Epoch
 
 _PANEL, _HEIGHT, _MARGIN = 300, 180, 40
@@ -24,12 +25,14 @@ def curves(history: Sequence[Epoch]) -> str:
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
-        f'aria-label="Concordance by epoch"><rect width="100%" height="100%" fill="white"/>{panels}</svg>\n'
+        f'aria-label="Agreement by epoch"><rect width="100%" height="100%" fill="white"/>{panels}</svg>\n'
     )
 
 
 def _panel(name: str, epochs: list[Epoch]) -> str:
-    parts = [f'<text x="0" y="-12" {_FONT} font-weight="bold">{name}: CCC on people to choose by</text>']
+    measures = ", ".join(dict.fromkeys(measure(output) for output in epochs[0].scores))
+    title = f"{name}: {measures} on people to choose by"
+    parts = [f'<text x="0" y="-12" {_FONT} font-weight="bold">{title}</text>']
     for level in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = _y(level)
         parts.append(f'<path d="M0 {y:.1f}H{_PANEL}" stroke="#ddd"/>')

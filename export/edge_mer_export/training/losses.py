@@ -1,14 +1,14 @@
-"""Losses of the published systems.
+"""Losses of the published systems, and of edge-mer's own.
 
-Shape letters: N sample, K level.
+Shape letters: N sample, K level or class.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from edge_mer.types.model import Output, PainOutput
+from edge_mer.types.model import EmotionOutput, Output, PainOutput
 
 _EPSILON = 1e-8
 
@@ -46,8 +46,21 @@ def level_loss(logits: Tensor, truth: Tensor) -> Tensor:
     return -both.mean()
 
 
+def class_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy against classes without an order.
+
+    Args:
+        logits: (N, K).
+        truth: (N,) class numbers, 0 to K - 1.
+
+    Returns:
+        Mean over the samples, in nats.
+    """
+    return nn.functional.cross_entropy(logits, truth.round().long())
+
+
 def loss_of(output: Output, found: Tensor, truth: Tensor) -> Tensor:
-    """The published loss for this kind of output.
+    """The loss for this kind of output.
 
     Args:
         output: What the model declares.
@@ -58,4 +71,6 @@ def loss_of(output: Output, found: Tensor, truth: Tensor) -> Tensor:
     if not labelled.any():
         return found.sum() * 0
     found, truth = found[labelled], truth[labelled]
+    if isinstance(output, EmotionOutput):
+        return class_loss(found, truth)
     return level_loss(found, truth) if isinstance(output, PainOutput) else ccc_loss(found, truth)

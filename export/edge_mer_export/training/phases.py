@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from edge_mer.errors import DataError
 from edge_mer.postprocess.decode import expected
+from edge_mer.runtime.agreement import confusion, kappa
 from edge_mer.runtime.proof import concordance
-from edge_mer.types.model import Encoder, Output
+from edge_mer.types.model import EmotionOutput, Encoder, Output
 from edge_mer_export.engines import as_tuple
 from edge_mer_export.models.zoo import ZooModel
 from edge_mer_export.training.augment import augmented
@@ -26,7 +27,7 @@ from edge_mer_export.training.sessions import Session
 
 _BATCH = 256
 Scores = dict[str, float]
-"""Output -> concordance with the labels of people who were not learned from."""
+"""Output -> agreement with the labels of people who were not learned from: CCC, of classes kappa."""
 
 
 class Task(Protocol):
@@ -180,10 +181,12 @@ class FusionTask:
         return _scores(self._spec.outputs, _joined(found), _joined(labels))
 
     def _run(self, features: list[Tensor], present: Tensor) -> list[Tensor]:
-        """The outputs of each window's last step: one (N, *value_shape) per output."""
+        """The outputs of each window, at its last step: one (N, *value_shape) per output."""
+        fusion = self._spec.fusion
         shown = [one * present[:, m, :, None] for m, one in enumerate(features)]
-        inputs = [*shown, present] if self._spec.fusion.has_present_input else shown
-        return [one[:, -1] for one in as_tuple(self.network(*inputs))]
+        inputs = [*shown, present] if fusion.has_present_input else shown
+        outputs = zip(as_tuple(self.network(*inputs)), fusion.outputs, strict=True)
+        return [one[:, -1] if "steps" in tensor.axes else one for one, tensor in outputs]
 
 
 def _demand_some(n: int, name: str) -> None:
@@ -294,8 +297,16 @@ def _scores(outputs: Sequence[Output], found: list[Tensor], labels: list[Tensor]
     for output, raw, truth in zip(outputs, found, labels, strict=True):
         there = torch.isfinite(truth).numpy()
         estimates: NDArray[np.float64] = expected(output, raw.numpy())[there]
-        scores[output.name] = concordance(estimates, truth.numpy()[there].astype(np.float64)) or 0.0
+        labels_there = truth.numpy()[there].astype(np.float64)
+        scores[output.name] = _agreement(output, estimates, labels_there)
     return scores
+
+
+def _agreement(output: Output, found: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """Of estimates (N,), or of classes (N, K), with labels (N,); 0 where nothing varies."""
+    if isinstance(output, EmotionOutput):
+        return float(kappa(confusion(found, truth)))
+    return concordance(found, truth) or 0.0
 
 
 def _joined(parts: list[list[Tensor]]) -> list[Tensor]:

@@ -29,6 +29,7 @@ import torch
 import edge_mer
 from edge_mer.errors import UsageError
 from edge_mer.labels.manifest import Recording
+from edge_mer.runtime.agreement import measure
 from edge_mer.types.model import ModelSpec
 from edge_mer_export.models.zoo import ZooModel, build
 from edge_mer_export.training.curves import curves
@@ -216,11 +217,20 @@ def _write(model: ZooModel, recipe: Recipe, result: Result, folder: Path) -> Non
         **metadata,
         "n_people_learned_from": n_train,
         "n_people_to_choose_by": n_valid,
-        "ccc": result.scores,
+        **_by_measure(result.scores),
     }
     _replace(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     _replace(folder / "history.csv", _table(result.history))
     _replace(folder / "curves.svg", curves(result.history))
+
+
+def _by_measure(scores: dict[str, Scores]) -> dict[str, dict[str, Scores]]:
+    """Measure, in small letters -> modalities joined by "+" -> output -> score."""
+    found: dict[str, dict[str, Scores]] = {}
+    for subset, by_output in scores.items():
+        for name, score in by_output.items():
+            found.setdefault(measure(name).lower(), {}).setdefault(subset, {})[name] = score
+    return found
 
 
 def _save(state: dict[str, torch.Tensor], metadata: dict[str, str], file: Path) -> None:
@@ -250,7 +260,8 @@ def _table(history: Sequence[Epoch]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     names = list(history[0].scores)
-    rows.writerow(["phase", "epoch", "loss", *(f"ccc_{name}" for name in names), "is_best"])
+    titles = [f"{measure(name).lower()}_{name}" for name in names]
+    rows.writerow(["phase", "epoch", "loss", *titles, "is_best"])
     for one in history:
         scores = [f"{one.scores[name]:.5f}" for name in names]
         rows.writerow([one.phase, one.number, f"{one.loss:.5f}", *scores, int(one.is_best)])

@@ -31,7 +31,7 @@ class Epoch:
         phase: Name of the phase.
         number: From 1.
         loss: Mean over its batches.
-        scores: Output -> concordance on the people to choose by.
+        scores: Output -> CCC, of classes kappa, on the people to choose by.
         is_best: Better than all before.
     """
 

@@ -22,7 +22,7 @@ from edge_mer.labels.manifest import Recording
 from edge_mer.runtime.labelled import LabelledSession
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
 from edge_mer.runtime.proof import concordance
-from edge_mer.types.model import ModelSpec
+from edge_mer.types.model import EmotionOutput, ModelSpec, TensorSpec
 from edge_mer_calibration import cli_evaluate, evaluation
 from edge_mer_calibration.cli_evaluate import written
 from edge_mer_calibration.evaluation import FIRST_PERSON, Evaluation, evaluate_bundle, simulated_people
@@ -160,6 +160,55 @@ def test_gain_is_that_of_all_over_the_best_single_one(opened: list[str]) -> None
     assert "mean" in found.gain["int8-cpu"]
 
 
+LABELS = ("positive", "neutral", "negative")
+
+
+def emotion_model() -> ModelSpec:
+    """The tiny model with one answer in three classes for each window."""
+    tensor = TensorSpec(name="emotion", axes=("batch", "class"), shape=("batch", 3))
+    fusion = tiny_model(warm_up="withhold").fusion.model_copy(update={"outputs": (tensor,)})
+    return tiny_model(warm_up="withhold", fusion=fusion, outputs=(EmotionOutput(labels=LABELS),))
+
+
+def ranked(face: Any, voice: Any) -> tuple[Any, ...]:
+    """Logits that are highest for the class whose number is nearest to a window's mean, times 2, plus 1."""
+    mean = SCALE * (face[:, :, 0] + voice[:, :, 0]).mean(axis=1) / 2
+    return (-np.abs(np.arange(3) - 2 * mean[:, np.newaxis] - 1).astype(np.float32),)
+
+
+def test_classes_have_kappa_in_the_place_of_ccc(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = emotion_model()
+    monkeypatch.setattr(
+        evaluation, "open_setup", lambda *_: PipelineSetup(model, tiny_engines(model, ranked), None)
+    )
+    sessions = {name: replace(SESSIONS[name], labels=in_classes(SESSIONS[name])) for name in "cd"}
+    monkeypatch.setattr(evaluation, "collect_labelled", lambda _, one: sessions[one.name])
+    found = evaluate_bundle(a_bundle(model), None, recordings(["c", "d"]), ["fp32"], lambda _: None)
+    (row,) = found.rows
+    estimates, truths = [], []
+    for session in sessions.values():
+        means = [np.mean([one.mean() for one in trace.inputs.values()]) for trace in session.traces]
+        for k in range(N_STEPS - 1, len(means)):
+            if np.isfinite(session.labels["emotion"][k]):
+                nearest = np.abs(np.arange(3) - 2 * SCALE * np.mean(means[k - N_STEPS + 1 : k + 1]) - 1)
+                estimates.append(int(nearest.argmin()))
+                truths.append(int(session.labels["emotion"][k]))
+    a, b = np.array(estimates), np.array(truths)
+    chance = sum(np.mean(a == k) * np.mean(b == k) for k in range(3))
+    assert row.ccc == {}
+    assert row.kappa.keys() == {"emotion"}
+    assert row.kappa["emotion"].value == pytest.approx((np.mean(a == b) - chance) / (1 - chance), abs=1e-9)
+    assert row.kappa["emotion"].low <= row.kappa["emotion"].value <= row.kappa["emotion"].high
+    assert row.n_steps == len(a) == 11
+
+
+def in_classes(session: LabelledSession) -> dict[str, NDArray[np.float32]]:
+    """Valence in thirds; of the fifth step there is no label."""
+    numbers = np.floor((session.labels["valence"] + 1) * 1.5).astype(np.float32)
+    numbers[4] = np.nan
+    return {"emotion": numbers}
+
+
 def test_a_model_that_needs_everything_has_one_row_and_no_gain(opened: list[str]) -> None:
     bundle = a_bundle(tiny_model(warm_up="withhold"))
     found = evaluate_bundle(bundle, None, recordings(["c", "d"]), ["fp32"], lambda _: None)
@@ -241,6 +290,20 @@ def test_the_table_and_the_file_have_the_same_numbers(
     assert found["rows"][0]["ccc"]["valence"] == {"value": 0.5, "low": 0.25, "high": 0.625}
     assert found["gain"]["fp32"]["valence"]["high"] == 0.3
     assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+
+
+def test_the_table_names_the_measure_of_each_output(
+    judged: list[Recording], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = evaluation.Row("fp32", BOTH, {}, 12, {"emotion": Estimate(0.25, 0.125, 0.5)})
+    found = Evaluation("tiny", "sha256:0", 2, (row,), {"fp32": {}})
+    monkeypatch.setattr(cli_evaluate, "evaluate_bundle", lambda *_: found)
+    assert main(["evaluate", "x"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"fp32 +kappa emotion", shown)
+    assert re.search(r"visual \+ audio +0\.250 \[0\.12, 0\.50\]", shown)
+    assert "CCC" not in shown
+    assert found.to_dict()["rows"][0]["kappa"] == {"emotion": {"value": 0.25, "low": 0.125, "high": 0.5}}
 
 
 def test_a_file_is_there_whole_or_not_at_all(

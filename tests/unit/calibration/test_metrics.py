@@ -1,4 +1,4 @@
-"""Concordance from sums, and intervals whose unit is the person."""
+"""Concordance and kappa from sums, and intervals whose unit is the person."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_mer.runtime.proof import concordance
-from edge_mer_calibration.metrics import N_DRAWS, Moments, draws, estimate, gain
+from edge_mer_calibration.metrics import N_DRAWS, Confusion, Moments, draws, estimate, gain
 
 Floats = NDArray[np.float32]
 EVERYONE = np.ones((1, 5))
@@ -62,6 +62,48 @@ def test_what_does_not_vary_has_no_concordance() -> None:
     assert Moments.of(same, same).concordance(EVERYONE) == 0
     nothing = [np.full(4, np.nan, np.float32)] * 5
     assert Moments.of(nothing, same).concordance(EVERYONE) == 0
+
+
+def classified(rng: np.random.Generator, n_people: int, n_steps: int) -> tuple[list[Floats], list[Floats]]:
+    """Class numbers, and probabilities of three classes that often follow them."""
+    truths = [rng.integers(0, 3, n_steps).astype(np.float32) for _ in range(n_people)]
+    found = [
+        (np.eye(3)[truth.astype(int)] + 0.6 * rng.standard_normal((n_steps, 3))).astype(np.float32)
+        for truth in truths
+    ]
+    return found, truths
+
+
+def cohen(found: Floats, truth: Floats) -> float:
+    """By pairs of steps: how much rarer estimate and truth differ than they would if they were shuffled."""
+    classes = found.argmax(axis=1)
+    differ = np.mean(classes != truth)
+    shuffled = np.mean(classes[:, np.newaxis] != truth[np.newaxis])
+    return float(1 - differ / shuffled)
+
+
+def test_kappa_is_that_of_all_steps_together_and_weights_are_copies() -> None:
+    found, truths = classified(np.random.default_rng(0), 5, 30)
+    counts = Confusion.of(found, truths)
+    assert counts.n == 150
+    together = cohen(np.concatenate(found), np.concatenate(truths))
+    assert 0.3 < together < 0.9
+    assert counts.kappa(EVERYONE) == pytest.approx(together, abs=1e-9)
+    copies = [0, 0, 2, 4, 4, 4]
+    a, b = (np.concatenate([one[i] for i in copies]) for one in (found, truths))
+    assert counts.kappa(np.array([[2.0, 0.0, 1.0, 0.0, 3.0]])) == pytest.approx(cohen(a, b), abs=1e-9)
+
+
+def test_withheld_steps_and_steps_without_a_label_are_in_no_kappa() -> None:
+    found, truths = classified(np.random.default_rng(1), 5, 30)
+    a, b = [one.copy() for one in found], [one.copy() for one in truths]
+    a[0][:7], b[0][5:9], b[4][:] = np.nan, np.nan, np.nan
+    counts = Confusion.of(a, b)
+    assert counts.n == 150 - 9 - 30
+    together = cohen(
+        np.concatenate([found[0][9:], *found[1:4]]), np.concatenate([truths[0][9:], *truths[1:4]])
+    )
+    assert counts.kappa(EVERYONE) == pytest.approx(together, abs=1e-9)
 
 
 def test_the_first_draw_is_everyone_once() -> None:

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch", reason="the workbench needs PyTorch: pip install 'edge-mer[export]'")
 
-from edge_mer.types.model import AffectOutput, PainOutput
-from edge_mer_export.training.losses import ccc_loss, level_loss, loss_of
+from edge_mer.types.model import AffectOutput, EmotionOutput, PainOutput
+from edge_mer_export.training.losses import ccc_loss, class_loss, level_loss, loss_of
 
 pytestmark = pytest.mark.workbench
 
 Doubles = NDArray[np.float64]
+EMOTION = EmotionOutput(labels=("positive", "neutral", "negative"))
 VALENCE = AffectOutput(name="valence")
 PAIN = PainOutput(scale="test", levels=("none", "mild", "strong", "severe"))
 
@@ -122,6 +123,24 @@ def test_samples_without_a_label_count_for_nothing() -> None:
     logits = np.random.default_rng(1).standard_normal((3, 4))
     loss = loss_of(PAIN, torch.tensor(logits), torch.tensor([1.5, torch.nan, 3.0], dtype=torch.float64))
     assert float(loss) == pytest.approx(soft_cross_entropy(logits[[0, 2]], np.array([1.5, 3.0])), abs=1e-9)
+
+
+def test_class_loss_is_minus_the_log_of_the_true_class() -> None:
+    logits = np.random.default_rng(1).standard_normal((5, 3))
+    truth = np.array([0, 2, 1, 1, 0])
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loss = float(class_loss(torch.tensor(logits), torch.tensor(truth, dtype=torch.float64)))
+    assert loss == pytest.approx(-np.log(p[np.arange(5), truth]).mean(), abs=1e-9)
+
+
+def test_emotions_are_classes_without_an_order_and_some_have_no_label() -> None:
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    loss = loss_of(EMOTION, logits, torch.tensor([2.0, torch.nan, 0.0, torch.nan]))
+    expected = torch.nn.functional.cross_entropy(logits[[0, 2]], torch.tensor([2, 0]))
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert not slope[[1, 3]].any()
+    assert slope[[0, 2]].all()
 
 
 def test_a_batch_without_any_label_pulls_nowhere() -> None:

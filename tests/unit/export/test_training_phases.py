@@ -23,7 +23,7 @@ from edge_mer_export.training.recipe import FusionPhase, Phase
 from edge_mer_export.training.sessions import Session
 from edge_mer_export.training.trainer import State, train_phase
 from tests.helpers.tiny_model import FEATURE, N_STEPS, tiny_clip, tiny_log_mel, tiny_model
-from tests.helpers.tiny_training import tiny_pain_model, tiny_session, tiny_zoo
+from tests.helpers.tiny_training import tiny_emotion_model, tiny_pain_model, tiny_session, tiny_zoo
 
 pytestmark = pytest.mark.workbench
 
@@ -79,7 +79,7 @@ def fed_on_the_device(spec: ModelSpec, subset: tuple[str, ...] = ("visual", "aud
     """Every full window that the device's own offline computation feeds its fusion."""
     seen: list[Window] = []
 
-    def note(features: dict[str, Any], present: Any) -> dict[str, Any]:
+    def note(features: dict[str, Any], present: Any, _step: int) -> dict[str, Any]:
         if present.shape[1] == spec.fusion.n_steps:
             seen.append(([*features.values()], present if spec.fusion.has_present_input else None))
         return {"valence": 0.0, "arousal": 0.0}  # type: ignore[dict-item]
@@ -260,7 +260,9 @@ def test_drop_out_is_what_the_recipe_says() -> None:
     assert [m.p for m in task.network.modules() if isinstance(m, nn.Dropout)] == [0.25]
 
 
-@pytest.mark.parametrize("spec", [tiny_model(), tiny_pain_model()], ids=["affect", "pain"])
+@pytest.mark.parametrize(
+    "spec", [tiny_model(), tiny_pain_model(), tiny_emotion_model()], ids=["affect", "pain", "emotion"]
+)
 def test_every_phase_learns_what_is_shown(spec: ModelSpec) -> None:
     """The face shows the first output through noise, to people who were not learned from too."""
     torch.manual_seed(0)
@@ -287,6 +289,32 @@ def test_every_phase_learns_what_is_shown(spec: ModelSpec) -> None:
     assert all(scores[output.name] > 0.6 for output in spec.outputs)
     for stage, kept in encoders.items():
         assert all(torch.equal(a, b) for a, b in zip(kept, model.stages[stage].parameters(), strict=True))
+
+
+def test_classes_are_scored_by_kappa_over_whole_windows() -> None:
+    """One answer per window stands for its last step; it is held against that step's own label."""
+    spec = tiny_emotion_model()
+    one = tiny_session("a", 30, spec=spec)
+    known = one.labels["emotion"].copy()
+    shown = known.copy()
+    shown[20:] = 0
+    features = {
+        stage: np.repeat(shown[:, np.newaxis], FEATURE, axis=1).astype(np.float32) for stage in one.steps
+    }
+    known[25] = np.nan
+
+    class Answer(nn.Module):
+        def forward(self, face: Tensor, voice: Tensor) -> Tensor:
+            return -(face[:, -1, :1] - torch.arange(3)).abs()
+
+    stages = {"visual": nn.Identity(), "audio": nn.Identity(), "fusion": Answer()}
+    session = replace(one, steps=features, labels={"emotion": known})
+    task = FusionTask(ZooModel(spec, stages, {}), PHASE, [session], [session])
+    kept = [k for k in range(N_STEPS - 1, 30) if k != 25]
+    agreed = np.mean(shown[kept] == known[kept])
+    chance = sum(np.mean(shown[kept] == k) * np.mean(known[kept] == k) for k in range(3))
+    assert task.scores() == pytest.approx({"emotion": (agreed - chance) / (1 - chance)})
+    assert 0.3 < task.scores()["emotion"] < 0.95
 
 
 def _scores(task: BackboneTask | FusionTask) -> dict[str, float]:

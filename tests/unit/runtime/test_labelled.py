@@ -16,7 +16,7 @@ from edge_mer.runtime.labelled import check, collect_labelled, measure, ranges_o
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.sources.registry import open_source
 from edge_mer.sources.sim import SimSource
-from edge_mer.types.model import PainOutput
+from edge_mer.types.model import EmotionOutput, PainOutput
 from tests.helpers import media
 from tests.helpers.data import real
 from tests.helpers.numpy_engines import tiny_engines
@@ -286,8 +286,35 @@ def test_labels_that_cannot_be_used_are_refused(clip: Path, tmp_path: Path) -> N
         collect_labelled(setup(), recording(clip, short))
 
 
+def test_there_is_nothing_between_two_classes(clip: Path, tmp_path: Path) -> None:
+    ranges = {"emotion": (0.0, 2.0)}
+    good = written(tmp_path / "good.csv", "t_s,emotion", "0,0", "0.5,2", "1,-5", "1.5,", "2,1")
+    found = truth_of(recording(clip, good), ranges).at([0, NS, 2 * NS], 0)["emotion"]
+    np.testing.assert_array_equal(found, np.float32([0, np.nan, 1]))
+    bad = written(tmp_path / "bad.csv", "t_s,emotion", "0,0", "1,1.5", "2,0.5")
+    with pytest.raises(DataError, match=r"2 labels of emotion are no number of a class, such as 1\.5"):
+        truth_of(recording(clip, bad), ranges)
+    problems = check([recording(clip, bad)], ranges)
+    assert sum("no number of a class" in problem.what for problem in problems) == 1
+    # a model that is not asked about emotions may have any column of that name beside it
+    other = written(tmp_path / "other.csv", "t_s,valence,emotion", "0,0,1.5", "2,0,0.5")
+    assert "emotion" not in truth_of(recording(clip, other), {"valence": (-1, 1)}).at(0, 0)
+    assert truth_of(recording(clip, other)).at(0, 0)["emotion"] == 1.5
+
+
+def test_a_company_is_labelled_with_its_emotion() -> None:
+    one = Recording("a", "anna", ("sim:seed=3&person=6&people=3&duration_s=9",), None)
+    times_ns = np.arange(0, 9 * NS, NS)
+    found = truth_of(one, {"emotion": (0, 2)}).at(times_ns, 0)
+    assert list(found) == ["emotion"]
+    company = SimSource("seed=3&person=6&people=3&duration_s=9")
+    np.testing.assert_array_equal(found["emotion"], company.truth(times_ns)["emotion"])
+
+
 def test_ranges_are_those_of_the_model() -> None:
     model = tiny_model()
     assert ranges_of(model) == AFFECT
     pain = PainOutput(scale="test", levels=("none", "some", "much"))
     assert ranges_of(model.model_copy(update={"outputs": (pain,)})) == {"pain": (0.0, 2.0)}
+    emotion = EmotionOutput(labels=("good", "none", "bad", "both"))
+    assert ranges_of(model.model_copy(update={"outputs": (emotion,)})) == {"emotion": (0.0, 3.0)}

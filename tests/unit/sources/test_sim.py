@@ -193,8 +193,9 @@ def test_another_person_takes_the_seat() -> None:
 def test_truth_is_smooth_and_wide() -> None:
     t_ns = np.arange(0, 60 * NS_PER_S, NS_PER_S // 30)
     truth = SimSource("seed=7&person=4&duration_s=60").truth(t_ns)
-    assert list(truth) == ["valence", "arousal", "pain"]
+    assert list(truth) == ["valence", "arousal", "pain", "emotion"]
     assert not truth.pop("pain").any()
+    assert set(truth.pop("emotion").tolist()) <= {0.0, 1.0, 2.0}
     for course in truth.values():
         assert course.dtype == np.float32
         assert course.shape == t_ns.shape

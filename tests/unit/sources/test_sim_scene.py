@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_mer.clock import NS_PER_S
-from edge_mer.sources.sim import SimSource
+from edge_mer.sources.sim import EMOTIONS, SimSource
 from edge_mer.sources.sim_course import generator
 from edge_mer.sources.sim_cover import KINDS, Cover, Covering
 from edge_mer.sources.sim_face import Expression, FacePainter, Light, Pose
@@ -124,11 +124,29 @@ def test_the_people_of_a_company_are_those_that_come_alone() -> None:
     company = SimSource(f"{rest}&person=4&people=3")
     alone = [SimSource(f"{rest}&person={person}").truth(t_ns) for person in (4, 5, 6)]
     for name, course in company.truth(t_ns).items():
-        np.testing.assert_allclose(course, np.mean([truth[name] for truth in alone], axis=0), atol=1e-6)
+        if name != "emotion":  # a class of the mean, and no mean of classes
+            np.testing.assert_allclose(course, np.mean([truth[name] for truth in alone], axis=0), atol=1e-6)
         for which in range(3):
             np.testing.assert_array_equal(company.truth_of(which, t_ns)[name], alone[which][name])
     with pytest.raises(ValueError, match="the people are 0 to 2"):
         company.truth_of(3, 0)
+
+
+def test_the_emotion_of_a_company_is_that_of_its_mean_valence() -> None:
+    truth = SimSource("seed=3&person=4&people=3&duration_s=120").truth(np.arange(0, 120 * NS_PER_S, NS_PER_S))
+    names = [EMOTIONS[int(number)] for number in truth["emotion"]]
+    for valence, name in zip(truth["valence"].tolist(), names, strict=True):
+        assert name == ("positive" if valence >= 1 / 6 else "negative" if valence <= -1 / 6 else "neutral")
+    assert truth["emotion"].dtype == np.float32
+
+
+def test_emotions_of_companies_are_about_as_frequent() -> None:
+    t_ns = np.arange(0, 30 * NS_PER_S, 2 * NS_PER_S)
+    found = [
+        SimSource(f"seed=2&person={3 * k}&people=3&duration_s=30").truth(t_ns)["emotion"] for k in range(100)
+    ]
+    shares = np.bincount(np.concatenate(found).astype(int), minlength=3) / (100 * t_ns.size)
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.06)
 
 
 def test_people_take_turns() -> None:

@@ -24,10 +24,11 @@ from edge_mer.clock import ManualClock, MonotonicClock
 from edge_mer.errors import DataError, EdgeMerError, UsageError
 from edge_mer.runtime.arrivals import as_they_come, check_chunk, merged, since_start
 from edge_mer.runtime.labelled import measure
-from edge_mer.sources import transcript
+from edge_mer.sources import transcript, transcript_line
 from edge_mer.sources.registry import open_source
 from edge_mer.sources.sim import SimSource
-from edge_mer.sources.transcript import TranscriptSource, Word, parse_line
+from edge_mer.sources.transcript import TranscriptSource
+from edge_mer.sources.transcript_line import Word, parse_line
 from edge_mer.types.signals import Chunk
 
 NS = 1_000_000_000
@@ -818,6 +819,6 @@ def test_the_page_reads_words_as_it_says(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_page_names_the_limits() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    for limit in (transcript.MAX_WORDS, transcript.MAX_HELD_WORDS, transcript.MAX_WORD_CHARS):
+    for limit in (transcript_line.MAX_WORDS, transcript.MAX_HELD_WORDS, transcript_line.MAX_WORD_CHARS):
         assert f"{limit:,}".replace(",", " ") in text or str(limit) in text
     assert f"{transcript.MAX_AHEAD_S} s" in text

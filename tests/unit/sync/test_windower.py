@@ -225,3 +225,15 @@ def test_the_skew_of_late_frames_is_seen() -> None:
     recording = Recording.of(1.0)
     shifted = Recording([t + 10_000_000 for t in recording.frames_ns], recording.sound)
     assert Feeder(shifted).rest()[0].skew_ns == {"visual": pytest.approx(10_000_000, abs=2)}
+
+
+def test_a_piece_for_many_steps_is_waited_for_until_its_end() -> None:
+    """Its first step ends more than the longest wait before it."""
+    n_repeat = 12
+    assert (n_repeat - 1) * STEP * 1_000_000_000 > MAX_WAIT_NS
+    span = n_repeat * STEP
+    encoders = (visual_encoder(), audio_encoder(period=span, span=span, repeat=n_repeat))
+    fusion = MODEL.fusion.model_copy(update={"hop": n_repeat})
+    steps = Feeder(Recording.of(6.5), tiny_model(encoders=encoders, fusion=fusion)).rest()
+    assert [step.index for step in steps] == list(range(24))
+    assert {step.samples["audio"].coverage for step in steps} == {1.0}

@@ -1,0 +1,1 @@
+"""How published papers evaluated their models: whole recordings, looked at in both directions of time."""
