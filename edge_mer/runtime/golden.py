@@ -35,7 +35,7 @@ from edge_mer.types.signals import UNITS, Chunk, Modality, StreamSpec
 
 Arrays = dict[str, NDArray[Any]]
 
-_SAMPLES_PER_CHUNK = 1024
+_CHUNKS_PER_S = 16
 _NO_WORDS = np.zeros((0, 3), "<U1")
 
 TEXT_STREAM = StreamSpec(
@@ -166,9 +166,10 @@ def _stream_chunks(modality: Modality, arrays: Arrays) -> Iterator[Chunk]:
             yield Chunk(TEXT_STREAM.name, "text", seq, int(t_ns[seq]), data[first:stop])
         return
     rate_hz = float(arrays[f"{modality}.rate_hz"].item())
-    for seq, first in enumerate(range(0, len(data), _SAMPLES_PER_CHUNK)):
+    size = max(1, round(rate_hz / _CHUNKS_PER_S))
+    for seq, first in enumerate(range(0, len(data), size)):
         start_ns = int(t_ns[0]) + int(first * 1_000_000_000 / rate_hz)
-        yield Chunk(f"golden/{modality}", modality, seq, start_ns, data[first : first + _SAMPLES_PER_CHUNK])
+        yield Chunk(f"golden/{modality}", modality, seq, start_ns, data[first : first + size])
 
 
 def _modalities(arrays: Arrays) -> list[Modality]:

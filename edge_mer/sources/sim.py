@@ -121,7 +121,7 @@ class SimSource:
                 name="sim/text",
                 modality="text",
                 axes=("word", "field"),
-                shape=(1, 3),
+                shape=(None, 3),
                 dtype="str",
                 rate_hz=None,
                 unit="word",
@@ -205,7 +205,7 @@ class SimSource:
 
     def words(self) -> list[tuple[int, int, str]]:
         """Start and end in nanoseconds, and text, of every word that is spoken out in the session."""
-        return list(self._spoken())
+        return [word for utterance in self._spoken() for word in utterance]
 
     def _truth_of(self, which: int, t_ns: ArrayLike) -> NDArray[np.float64]:
         times_ns = np.asarray(t_ns, np.int64)
@@ -262,15 +262,17 @@ class SimSource:
             yield first, pending
 
     def _text(self, lost: Lost) -> Iterator[Piece]:
-        for start_ns, end_ns, text in self._spoken():
+        """Utterances as a recogniser gives them: whole, once the last word is out."""
+        for utterance in self._spoken():
+            end_ns = utterance[-1][1]
             if not lost(end_ns):
-                yield end_ns, np.array([[text, str(start_ns), str(end_ns)]])
+                yield end_ns, np.array([[text, str(start), str(end)] for start, end, text in utterance])
 
-    def _spoken(self) -> Iterator[tuple[int, int, str]]:
+    def _spoken(self) -> Iterator[list[tuple[int, int, str]]]:
         for k, scene in enumerate(self._scenes):
             is_last = k == len(self._scenes) - 1
             until_ns = self._duration_ns if is_last or self._switch_ns is None else self._switch_ns
-            yield from scene.words(until_ns)
+            yield from scene.utterances(until_ns)
 
     def _rate_hz(self, signal: Modality) -> Fraction:
         rate_hz: Fraction = getattr(self._settings, f"{signal}_hz")

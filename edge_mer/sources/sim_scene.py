@@ -124,13 +124,14 @@ class Scene:
             sound = self._actors[turn.speaker].voice.render(turn.utterance)
             yield sound[: self._samples.stop - turn.utterance.start]
 
-    def words(self, until_ns: int) -> Iterator[tuple[int, int, str]]:
-        """Start, end and text of the words that are spoken out before a time, in nanoseconds."""
+    def utterances(self, until_ns: int) -> Iterator[list[tuple[int, int, str]]]:
+        """Start, end and text of the words of each utterance that are spoken out before a time, in ns."""
         for turn in self.turns():
-            for start_ns, end_ns, text in turn.utterance.spoken():
-                if end_ns > until_ns:
-                    return
-                yield start_ns, end_ns, text
+            said = [word for word in turn.utterance.spoken() if word[1] <= until_ns]
+            if said:
+                yield said
+            if len(said) < len(turn.utterance.words):
+                return
 
     def turns(self) -> Iterator[Turn]:
         """What is said, one after the other, without end and without gaps."""

@@ -20,12 +20,12 @@ from edge_mer.engine.onnxruntime import OrtOptions, available_threads
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.proof import Proof, compare
 from edge_mer.runtime.setup import open_engines
-from edge_mer.types.model import Encoder, ModelSpec
+from edge_mer.types.model import Encoder, ModelSpec, Words
 from edge_mer_export.checkpoint import import_model
 from edge_mer_export.golden import GoldenSession, describe, make_sessions
 from edge_mer_export.meaningful import make_meaningful
 from edge_mer_export.models.zoo import Found, System, ZooModel, shipped_weights
-from edge_mer_export.onnx_stage import Arrays, check_values, export_stage, n_weights
+from edge_mer_export.onnx_stage import Arrays, check_values, export_stage, n_weights, random_feed
 
 Say = Callable[[str], None]
 
@@ -177,7 +177,10 @@ def _encoder(spec: ModelSpec, stage: str) -> Encoder:
 
 def _encoder_feeds(spec: ModelSpec, stage: str, sessions: list[GoldenSession]) -> list[Arrays]:
     """Batches of 1 and 3 steps of every person."""
-    name = _encoder(spec, stage).input.name
+    encoder = _encoder(spec, stage)
+    if isinstance(encoder.preprocess, Words):
+        return [random_feed((encoder.input,), spec.fusion.n_steps, seed) for seed in range(3)]
+    name = encoder.input.name
     steps = [one.cut.tensors[stage][one.cut.present[stage]] for one in sessions]
     return [{name: one[part]} for one in steps for part in (slice(0, 1), slice(2, 5))]
 

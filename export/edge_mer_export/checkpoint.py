@@ -202,6 +202,8 @@ def _files_of_folder(system: System, folder: Path) -> list[_File]:
 def _by_content(system: System, path: Path) -> _File:
     """A file given without the name of its part: one of edge-mer's own, or as its keys tell."""
     weights = read_weights(path)
+    if len(system.parts) == 1:
+        return _File(system.parts[0], path, weights)
     own = Part("weights", "", "", routes=tuple(Route(f"{stage}.", stage) for stage in system.stages))
     if path.suffix == ".safetensors" and (not system.parts or any(map(own.route, weights.values))):
         return _File(own, path, weights)

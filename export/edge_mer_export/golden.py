@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_mer.bundle.manifest import Golden
+from edge_mer.preprocess.audio import SoundConditioner
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.golden import Arrays, RecordingDetector, session_arrays
 from edge_mer.runtime.offline import Features, offline_outputs
 from edge_mer.runtime.session import merged
 from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.sources.registry import open_source
-from edge_mer.types.model import Clip, ModelSpec, Words
+from edge_mer.types.model import Clip, LogMel, ModelSpec, VggishLogMel, Words
 from edge_mer_export.models.zoo import ZooModel
 from edge_mer_export.reference import (
     CutSession,
@@ -26,8 +27,6 @@ from edge_mer_export.reference import (
 
 EXTRA_HOPS = 4
 PEOPLE = (900, 901)
-_SPARE_SAMPLES = 160
-"""A piece may begin at the nearest multiple of so many samples."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def make_sessions(model: ZooModel) -> list[GoldenSession]:
 
 def _make_session(model: ZooModel, person: int, n_steps: int) -> GoldenSession:
     spec = model.spec
-    raw = _record(simulated(spec, seed=11, person=person, n_steps=n_steps))
+    raw = _at_declared_rates(spec, _record(simulated(spec, seed=11, person=person, n_steps=n_steps)))
     detector = RecordingDetector(open_face_detector())
     cut = cut_session(model, raw, n_steps, detector)
     features: Features = {e.stage: encode(model, e.stage, cut) for e in spec.encoders}
@@ -70,6 +69,21 @@ def _record(uri: str) -> Arrays:
         source.ensure_stopped()
 
 
+def _at_declared_rates(spec: ModelSpec, raw: Arrays) -> Arrays:
+    """Sound at the rate that the model declares, so that its steps can be cut by plain slicing."""
+    for encoder in spec.encoders:
+        sound, key = encoder.preprocess, f"{encoder.modality}.rate_hz"
+        if not isinstance(sound, (LogMel, VggishLogMel)) or raw[key].item() == sound.rate_hz:
+            continue
+        conditioner = SoundConditioner(round(raw[key].item()), sound.rate_hz)
+        samples = (conditioner.push(raw[f"{encoder.modality}.data"]), conditioner.flush())
+        raw |= {
+            key: np.array([sound.rate_hz], np.float64),
+            f"{encoder.modality}.data": np.concatenate(samples)[:, np.newaxis],
+        }
+    return raw
+
+
 def _only_used(spec: ModelSpec, raw: Arrays, n_steps: int) -> Arrays:
     """Without the frames that no step looks at, and without the sound after the last step."""
     kept: Arrays = {}
@@ -86,7 +100,9 @@ def _only_used(spec: ModelSpec, raw: Arrays, n_steps: int) -> Arrays:
             }
         else:
             n_pieces = -(-n_steps // encoder.repeat)
-            end = (encoder.period * n_pieces + encoder.offset) * clip.rate_hz + _SPARE_SAMPLES
+            end = (encoder.period * n_pieces + encoder.offset) * clip.rate_hz
+            if isinstance(clip, VggishLogMel):  # a piece may begin later, at the nearest column
+                end += clip.hop_samples
             kept |= {key: value for key, value in raw.items() if key.startswith(f"{modality}.")}
             kept[f"{modality}.data"] = raw[f"{modality}.data"][: int(end)]
     return kept

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from edge_mer.errors import UsageError
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.collect import collect
 from edge_mer.runtime.offline import Features, all_present, offline_outputs
@@ -98,6 +99,17 @@ def _encode_all(model: ZooModel, traces: list[StepTrace]) -> Features:
     }
 
 
+def _last_layer(model: ZooModel, fusion: nn.Module, output: str) -> nn.Linear:
+    name = model.last_layers.get(output)
+    if name is None:
+        raise UsageError(
+            f"model {model.spec.name} does not say which layer gives {output}",
+            expected="`last_layers` in its declaration, for random weights",
+            hint="give trained weights with --checkpoint",
+        )
+    return cast(nn.Linear, fusion.get_submodule(name))
+
+
 def _scale_heads(model: ZooModel, features: list[Features]) -> None:
     fusion = model.stages[model.spec.fusion.stage]
     run = torch_fusion(model)
@@ -107,7 +119,7 @@ def _scale_heads(model: ZooModel, features: list[Features]) -> None:
         for output in model.spec.outputs:
             values = np.concatenate([one[output.name] for one in outputs])
             values = values[np.isfinite(values).reshape(len(values), -1).all(axis=1)]
-            last = cast(nn.Linear, fusion.get_submodule(model.last_layers[output.name]))
+            last = _last_layer(model, fusion, output.name)
             scale = OUTPUT_DEVIATION / max(float(values.std()), 1e-9)
             last.weight.mul_(scale)
             last.bias.sub_(torch.as_tensor(values.mean(axis=0)).to(last.bias)).mul_(scale)

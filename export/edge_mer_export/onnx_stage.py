@@ -210,6 +210,19 @@ def _row_by_row(module: nn.Module, inputs: tuple[TensorSpec, ...], feed: Arrays)
     return tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
 
 
+def random_feed(inputs: tuple[TensorSpec, ...], n_steps: int, seed: int) -> Arrays:
+    """Random numbers for one row of a stage: standard normal, small counts, or all True."""
+    rng = np.random.default_rng(seed)
+    feed: Arrays = {}
+    for spec in inputs:
+        shape = spec.concrete(batch=1, steps=n_steps, token=12)
+        if spec.dtype == "float32":
+            feed[spec.name] = rng.standard_normal(shape, np.float32)
+        else:
+            feed[spec.name] = rng.integers(1, 2 if spec.dtype == "bool" else 100, shape).astype(spec.dtype)
+    return feed
+
+
 def n_weights(model: bytes) -> int:
     """Numbers in the floating-point initializers of an ONNX file."""
     graph = onnx.load_model_from_string(model).graph

@@ -16,7 +16,7 @@ from edge_mer.types.model import TensorSpec
 from edge_mer_export.bundle_from_model import Checkpoint, Say
 from edge_mer_export.checkpoint import CheckpointReport, import_model
 from edge_mer_export.models.zoo import System
-from edge_mer_export.onnx_stage import Arrays, check_values, export_stage, n_weights
+from edge_mer_export.onnx_stage import check_values, export_stage, n_weights, random_feed
 
 _N_ROWS = 3
 
@@ -74,19 +74,6 @@ def export_single(
     inspect_onnx(data, path.name)
     _write(path, data)
     return SingleStage(path, imported.report, one.inputs, one.outputs, n_weights(data), len(data), error)
-
-
-def random_feed(inputs: tuple[TensorSpec, ...], n_steps: int, seed: int) -> Arrays:
-    """Random numbers for one row of a stage: standard normal, small counts, or all True."""
-    rng = np.random.default_rng(seed)
-    feed: Arrays = {}
-    for spec in inputs:
-        shape = spec.concrete(batch=1, steps=n_steps, token=12)
-        if spec.dtype == "float32":
-            feed[spec.name] = rng.standard_normal(shape, np.float32)
-        else:
-            feed[spec.name] = rng.integers(1, 2 if spec.dtype == "bool" else 100, shape).astype(spec.dtype)
-    return feed
 
 
 def _check_free(out: Path, path: Path, *, replace: bool) -> None:

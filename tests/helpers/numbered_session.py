@@ -23,6 +23,9 @@ from edge_mer.types.signals import Chunk, StreamSpec
 from tests.helpers.numpy_engines import NumpyEngine
 from tests.helpers.tiny_session import LEFT, SIDE, TOP, SquareDetector, frame_of
 
+Function = Callable[..., tuple[Array, ...]]
+"""What a stage computes, from arrays to arrays."""
+
 _MIDDLE = slice(TOP + SIDE // 2 - 7, TOP + SIDE // 2 + 7), slice(LEFT + SIDE // 2 - 7, LEFT + SIDE // 2 + 7)
 
 

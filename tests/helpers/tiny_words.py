@@ -1,4 +1,4 @@
-"""The tiny model with words beside face and voice: a tokenizer, a session in which somebody speaks."""
+"""The tiny model with words and an emotion: a tokenizer, a session in which somebody speaks."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mer.clock import Clock, ManualClock
 from edge_mer.engine.base import Array, Engine
+from edge_mer.runtime.pipeline import Pipeline, PipelineSetup, StepTrace
 from edge_mer.types.model import (
     AffectOutput,
     EmotionOutput,
     Encoder,
     Fusion,
     ModelSpec,
+    SceneClip,
     TensorSpec,
     Words,
     to_ns,
 )
+from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Chunk, StreamSpec
 from tests.helpers.numpy_engines import NumpyEngine, mean_feature
-from tests.helpers.tiny_model import FEATURE, N_STEPS, STEP, audio_encoder, tiny_model, visual_encoder
-from tests.helpers.tiny_session import TinySession
+from tests.helpers.tiny_model import FEATURE, FRAME, N_STEPS, STEP, audio_encoder, tiny_model, visual_encoder
+from tests.helpers.tiny_session import SquareDetector, TinySession
 
 MEAN, STD = 0.5, 4.0
 PATH = "text/tokenizer.json"
@@ -75,6 +79,24 @@ def text_encoder(**changes: Any) -> Encoder:
     return Encoder(**(declared | changes))
 
 
+def scene_encoder(n_frames: int = 2, **changes: Any) -> Encoder:
+    """Looks at the whole picture, 6 by 8 pixels of it; a model of one frame has no axis for frames."""
+    clip = SceneClip(
+        height_px=6,
+        width_px=8,
+        n_frames=n_frames,
+        frame_interval=4 * FRAME,
+        last_frame_before_end=FRAME,
+        frame_tolerance=FRAME,
+        mean=(0.4, 0.4, 0.4),
+        std=(0.2, 0.2, 0.2),
+    )
+    frames = {"frame": n_frames} if n_frames > 1 else {}
+    sizes: dict[str, int | str] = {"batch": "batch", "channel": 3, **frames, "height": 6, "width": 8}
+    shape = TensorSpec(name="scene", axes=tuple(sizes), shape=tuple(sizes.values()))
+    return visual_encoder(**({"preprocess": clip, "input": shape} | changes))
+
+
 def token_vectors(ids: Array) -> tuple[Array, ...]:
     """Of each token: its number, its place, and how many tokens the utterance has."""
     place = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
@@ -97,8 +119,8 @@ def running_means(*windows: Array) -> tuple[Array, ...]:
 def emotion_model(
     *encoders: Encoder, warm_up: Any = "withhold", n_steps: int = N_STEPS, hop: int = 1, **changes: Any
 ) -> ModelSpec:
-    """Valence per step and an emotion per window, of any of the encoders."""
-    encoders = encoders or (visual_encoder(), audio_encoder())
+    """Valence per step and an emotion per window, of any encoders; by default of scenes and voice."""
+    encoders = encoders or (scene_encoder(), audio_encoder())
     steps: int | str = "steps" if warm_up == "shorten" else n_steps
     axes = ("batch", "steps", "feature")
     inputs = [TensorSpec(name=f"{e.stage}_in", axes=axes, shape=("batch", steps, FEATURE)) for e in encoders]
@@ -123,8 +145,8 @@ def emotion_model(
 
 
 def wordy_model(text: Encoder | None = None, **changes: Any) -> ModelSpec:
-    """Face, voice and words."""
-    return emotion_model(visual_encoder(), audio_encoder(), text or text_encoder(), **changes)
+    """Voice and words."""
+    return emotion_model(audio_encoder(), text or text_encoder(), **changes)
 
 
 def emotion_engines(model: ModelSpec, fusion: Any = running_means) -> dict[str, Engine]:
@@ -184,3 +206,59 @@ def feature_of(vector: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """What stands in a step in which a word of this vector is said, or none."""
     raw = np.zeros(FEATURE, np.float32) if vector is None else vector
     return (raw - np.float32(MEAN)) / np.float32(STD)
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of a session."""
+
+    predictions: list[Prediction]
+    traces: list[StepTrace]
+    pipeline: Pipeline
+    setup: PipelineSetup
+
+    @property
+    def status(self) -> list[str]:
+        """Of each prediction."""
+        return [prediction.status for prediction in self.predictions]
+
+    @property
+    def reasons(self) -> list[tuple[str, ...]]:
+        """Of each prediction."""
+        return [prediction.reasons for prediction in self.predictions]
+
+    def runs(self, stage: str) -> int:
+        """How often a stage ran."""
+        return self.setup.engines[stage].n_runs
+
+    def features(self, stage: str) -> NDArray[np.float32]:
+        """The newest feature of each step."""
+        return np.stack([trace.features[stage][0, -1] for trace in self.traces])
+
+
+def emotion_setup(model: ModelSpec, fusion: Any = running_means, **changes: Any) -> PipelineSetup:
+    """What a pipeline runs on."""
+    has_words = any(isinstance(encoder.preprocess, Words) for encoder in model.encoders)
+    assets = {PATH: tokenizer_bytes()} if has_words else {}
+    given = {"engines": emotion_engines(model, fusion), "detector": SquareDetector(), "assets": assets}
+    return PipelineSetup(model=model, **(given | changes))
+
+
+def play(
+    session: TinySession,
+    model: ModelSpec,
+    *,
+    clock: Clock | None = None,
+    start_ns: int | None = None,
+    **changes: Any,
+) -> Played:
+    """Play a session as fast as it goes; each prediction must be an honest one."""
+    setup, traces = emotion_setup(model, **changes), list[StepTrace]()
+    pipeline = Pipeline(setup, session.specs, clock or ManualClock(), start_ns, traces.append)
+    predictions = [p for chunk in session.chunks() for p in pipeline.push(chunk)] + pipeline.finish()
+    for prediction in predictions:
+        assert (prediction.status == "withheld") == (prediction.affect is None)
+        assert (prediction.affect is None) == (prediction.emotion is None)
+        assert (prediction.status == "ok") == (prediction.reasons == ())
+        assert len(set(prediction.reasons)) == len(prediction.reasons)
+    return Played(predictions, traces, pipeline, setup)

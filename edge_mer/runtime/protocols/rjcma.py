@@ -1,7 +1,8 @@
 """One prediction per frame from windows of K frames that overlap, averaged: RJCMA's evaluation.
 
 K is 300 and the hop 200; the last window is moved back so that it ends with the recording, and a shorter
-recording is padded behind with what the encoders make of nothing. Features are those of the pipeline.
+recording is padded behind with what the encoders make of nothing. Features are those of the pipeline, for
+which the sound's last sample goes on for a second.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ from numpy.typing import NDArray
 from edge_mer.clock import NS_PER_S
 from edge_mer.engine.base import Array, Engine
 from edge_mer.errors import DataError
+from edge_mer.runtime.arrivals import end_ns
 from edge_mer.runtime.blank import blank_feature
 from edge_mer.runtime.pipeline import NS_PER_MS, Pipeline, PipelineSetup, StepTrace
 from edge_mer.runtime.protocols.base import Need, Recording, demand
 from edge_mer.runtime.protocols.frames import NOBODY, Costs, FrameTable, records
 from edge_mer.types.model import AffectOutput, Clip, Encoder, Fusion, ModelSpec, TensorSpec, to_ns
 from edge_mer.types.predictions import Prediction
+from edge_mer.types.signals import Chunk
 
 NAME = "rjcma"
 MAX_PAUSE_NS = 60 * NS_PER_S
 """A picture that stops for longer has ended."""
+
+EDGE_NS = NS_PER_S
+"""For so long the last sample of the sound goes on."""
 
 Row = dict[str, NDArray[np.float32]]
 """Stage -> (feature,) of one frame."""
@@ -162,7 +168,7 @@ def _frames(recording: Recording, costs: Costs) -> Iterator[_Frame]:
         while waiting and pictures.reaches(waiting[0].t_ns):
             yield waiting.popleft()
 
-    for chunk in recording.chunks:
+    for chunk in _with_edge(recording):
         if chunk.modality == "visual":
             pictures.last_ns = chunk.t_ns
         yield from ready(pipeline.push(chunk))
@@ -173,6 +179,19 @@ def _frames(recording: Recording, costs: Costs) -> Iterator[_Frame]:
         yield from ready(pipeline.finish())
     counted = pipeline.counters
     recording.counters.n_gaps, recording.counters.n_late = counted.n_gaps, counted.n_late
+    recording.counters.n_steps = counted.n_steps - len(waiting)
+
+
+def _with_edge(recording: Recording) -> Iterator[Chunk]:
+    """The chunks, and at their end the last sample of the sound, repeated."""
+    newest: Chunk | None = None
+    for chunk in recording.chunks:
+        newest = chunk if chunk.modality == "audio" and chunk.n_samples else newest
+        yield chunk
+    rates_hz = {spec.name: spec.rate_hz for spec in recording.specs}
+    if newest is not None and (rate_hz := rates_hz[newest.stream]) is not None:
+        edge = np.repeat(newest.data[-1:], round(rate_hz * EDGE_NS / NS_PER_S), axis=0)
+        yield replace(newest, seq=newest.seq + 1, t_ns=end_ns(newest, rate_hz), data=edge)
 
 
 class _Picture:

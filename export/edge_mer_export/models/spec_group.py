@@ -111,12 +111,12 @@ def _fusion(network: GroupFusion) -> Fusion:
 def _networks(found: Found, sizes: Sizes) -> tuple[R2Plus1D, ResNetAudio, GroupFusion]:
     """Scene, sound and fusion, each of the sizes of its weights where there are some.
 
-    The mean over the scene's last map is its feature: a maximum would show one person of the group at a time.
+    The scene's feature is the maximum over its last map, so that a face counts wherever it is in the picture.
     """
     shapes = {stage: found.of(stage) for stage in STAGES}
-    visual = R2Plus1D(sizes.visual, sizes.blocks, sizes.stem_width, "mean")
+    visual = R2Plus1D(sizes.visual, sizes.blocks, sizes.stem_width)
     if shapes["visual"]:
-        visual = R2Plus1D.like(shapes["visual"], "mean")
+        visual = R2Plus1D.like(shapes["visual"], "max")
     audio = ResNetAudio(sizes.audio, sizes.blocks)
     if shapes["audio"]:
         audio = ResNetAudio.like(shapes["audio"])

@@ -324,11 +324,14 @@ def dead_pattern(key: str, patterns: tuple[str, ...]) -> str | None:
 
 
 def system(name: str) -> System:
-    """A system by its name.
+    """A system by its name, or "path/to/file.py:Name" of a user's own.
 
     Raises:
-        UsageError: The zoo has no such model.
+        UsageError: There is no such model.
     """
+    if ".py:" in name:  # a file of the user's
+        own: System = import_module("edge_mer_export.models.own").own_system(name)
+        return own
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"did you mean {near[0]}" if near else None

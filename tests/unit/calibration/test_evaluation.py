@@ -199,7 +199,7 @@ def test_classes_have_kappa_in_the_place_of_ccc(monkeypatch: pytest.MonkeyPatch)
     assert row.kappa.keys() == {"emotion"}
     assert row.kappa["emotion"].value == pytest.approx((np.mean(a == b) - chance) / (1 - chance), abs=1e-9)
     assert row.kappa["emotion"].low <= row.kappa["emotion"].value <= row.kappa["emotion"].high
-    assert row.n_steps == len(a) == 11
+    assert row.n_steps == len(a) == 10
 
 
 def in_classes(session: LabelledSession) -> dict[str, NDArray[np.float32]]:

@@ -165,7 +165,7 @@ def saved(model: ZooModel, path: Path) -> Path:
 def other_sizes() -> ZooModel:
     """group-tiny as somebody else might train it: other widths, depths and steps."""
     stages = {
-        "visual": R2Plus1D((4, 6, 8, 10), (2, 1, 1, 1), 5, "mean"),
+        "visual": R2Plus1D((4, 6, 8, 10), (2, 1, 1, 1), 5),
         "audio": ResNetAudio((3, 4, 5, 6), (1, 2, 1, 1)),
         "fusion": GroupFusion(10, 6, d_model=12, d_ff=20, n_layers=2, n_steps=7),
     }

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge_mer.postprocess.decode import decode, expected
-from edge_mer.types.model import AffectOutput, PainOutput
+from edge_mer.types.model import AffectOutput, EmotionOutput, PainOutput
 from edge_mer.types.predictions import Affect, Pain
 
 BOTH = (AffectOutput(name="valence"), AffectOutput(name="arousal"))
 PAIN = PainOutput(scale="test-0-2", levels=("none", "some", "much"))
+EMOTION = EmotionOutput(labels=("anger", "joy"))
 
 
 def raw(**values: object) -> dict[str, NDArray[np.float64]]:
@@ -96,3 +97,36 @@ def test_many_steps_at_once_give_what_each_gives() -> None:
     assert decoded is not None
     assert decoded.pain is not None
     assert found[2, 3] == pytest.approx(decoded.pain.expected)
+
+
+def test_logits_of_classes_become_probabilities_by_name() -> None:
+    decoded = decode((EMOTION, BOTH[0]), raw(emotion=np.log([0.25, 0.75]) - 3.0, valence=0.5))
+    assert decoded is not None
+    assert decoded.emotion == pytest.approx({"anger": 0.25, "joy": 0.75})
+    assert list(decoded.emotion) == ["anger", "joy"]
+    assert decoded.affect == Affect(0.5, None)
+    assert decoded.pain is None
+
+
+@given(logits=st.lists(st.floats(-1e30, 1e30), min_size=2, max_size=2))
+def test_probabilities_of_classes_add_up_however_large_the_logits(logits: list[float]) -> None:
+    decoded = decode((EMOTION,), raw(emotion=logits))
+    assert decoded is not None
+    assert decoded.emotion is not None
+    assert sum(decoded.emotion.values()) == pytest.approx(1)
+    assert decoded.affect is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_class_without_a_number_makes_all_meaningless(bad: float) -> None:
+    assert decode((EMOTION, BOTH[0]), raw(emotion=[0.0, bad], valence=0.5)) is None
+
+
+def test_classes_of_many_windows_are_each_their_own() -> None:
+    logits = np.random.default_rng(0).normal(size=(4, 2))
+    found = expected(EMOTION, logits)
+    assert found.shape == (4, 2)
+    decoded = decode((EMOTION,), raw(emotion=logits[3]))
+    assert decoded is not None
+    assert decoded.emotion is not None
+    np.testing.assert_allclose(found[3], list(decoded.emotion.values()))

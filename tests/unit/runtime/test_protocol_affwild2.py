@@ -15,13 +15,16 @@ from edge_mer.errors import UsageError
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.pipeline import Pipeline, PipelineSetup
 from edge_mer.runtime.protocols import affwild2
-from edge_mer.runtime.protocols.counting import Picture
+from edge_mer.runtime.protocols.base import Recording
+from edge_mer.runtime.protocols.counting import OnGrid, Picture
 from edge_mer.sources.registry import open_source
+from edge_mer.sync.frames import Frame
 from edge_mer.types.model import ModelSpec, TensorSpec
 from edge_mer.types.predictions import Prediction
 from tests.helpers.independent import log_mel_reference
 from tests.helpers.numbered_session import (
     Evaluated,
+    Function,
     ListSink,
     ListSource,
     engines_of,
@@ -82,7 +85,7 @@ class Watched:
         self.shown: list[tuple[float, ...]] = []
         self.masks: list[NDArray[np.bool_]] = []
         self.sizes: list[int] = []
-        functions = {"visual": self._see, "audio": self._hear, "fusion": self._fuse}
+        functions: dict[str, Function] = {"visual": self._see, "audio": self._hear, "fusion": self._fuse}
         self.engines = engines_of(model, functions)
 
     def _see(self, clip: Array) -> tuple[Array, ...]:
@@ -334,6 +337,31 @@ def test_sound_that_ends_before_the_picture_is_padded_in_front() -> None:
     np.testing.assert_allclose(found.series("arousal"), averaged(arousal, 50), atol=2e-5)
 
 
+def test_a_break_in_the_sound_is_counted_and_stays_one() -> None:
+    session, model = TinySession(9, silent={4}), tiny_model()
+    source = ListSource(tuple(session.specs), list(session.chunks()))
+    found = evaluate("affwild2", model, tiny_engines(model), [source])
+    assert found.report.counters.n_gaps == 1
+    for frame in range(8, 73):
+        there = sum(not 32 < f <= 40 for f in range(frame - 7, frame + 1)) / 8
+        assert found.records[frame - 1].modalities["audio"].coverage == pytest.approx(there, abs=2e-3), frame
+    assert found.records[39].reasons == ("audio_missing",)
+
+
+def test_sound_that_goes_on_is_not_kept() -> None:
+    source = pictures(VISUAL, 10)
+    sound = samples(AUDIO, np.zeros(60 * RATE_HZ, np.float32), RATE_HZ)
+    watched = Watched(by_hand())
+    setup = PipelineSetup(watched.model, watched.engines, SquareDetector())
+    recording = Recording(setup, (*source.specs, *sound.specs), [], ManualClock())
+    run = affwild2._Run(recording)
+    for chunk in [*source.chunks, *sound.chunks]:
+        run.push(chunk)
+    assert run._track is not None
+    assert sum(held.size for _, held in run._track._segments) <= 3 * RATE_HZ
+    assert run.finish() == 10
+
+
 def test_where_nothing_is_there_nothing_is_said() -> None:
     found = run(Watched(by_hand()), 30, None, faceless=set(range(10, 31)))
     assert found.records[-1].status == "withheld"
@@ -382,6 +410,18 @@ def test_another_camera_is_taken_by_time() -> None:
         1 + min(range(25), key=lambda i: abs(Fraction(i, 25) - Fraction(point, 30))) for point in range(30)
     ]
     assert (nearest[3], nearest[5], nearest[7]) in {(int(a), int(b), int(c)) for a, b, c in watched.shown}
+
+
+def test_what_is_too_far_from_the_grid_is_not_taken() -> None:
+    """Half a second without a frame; one stands for the points at most 1/30 s away."""
+    grid = OnGrid(tolerance_ns=10**9 // 30 + 1, rate_hz=25.0)
+    times_ns = [*range(0, 200_000_001, 40_000_000), *range(700_000_000, 900_000_001, 40_000_000)]
+    frames = [Frame(t_ns, np.zeros((1, 1, 3), np.uint8)) for t_ns in times_ns]
+    found = [*(count for frame in frames for count in grid.push(frame)), *grid.finish()]
+    assert [count.t_ns for count in found] == [i * 10**9 // 30 for i in range(len(found))]
+    without = [i for i, count in enumerate(found) if count.frame is None]
+    assert without == [i for i in range(29) if 200 + 34 < i * 1000 / 30 < 700 - 34]
+    assert len(found) == 29, "up to 0.9 s and the 40 ms for which the last one stands"
 
 
 def test_frames_at_nearly_thirty_a_second_are_counted_as_they_are() -> None:

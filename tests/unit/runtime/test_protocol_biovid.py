@@ -18,6 +18,7 @@ from edge_mer.types.model import Encoder, Fusion, MissingPolicy, ModelSpec, Pain
 from edge_mer.types.signals import StreamSpec
 from tests.helpers.numbered_session import (
     Evaluated,
+    Function,
     ListSink,
     engines_of,
     evaluate,
@@ -82,7 +83,7 @@ class Watched:
         self.model = model
         self.faces: list[NDArray[Any]] = []
         self.skins: list[NDArray[Any]] = []
-        functions = {"visual": self._see, "eda": self._feel, "fusion": self._fuse}
+        functions: dict[str, Function] = {"visual": self._see, "eda": self._feel, "fusion": self._fuse}
         self.engines = engines_of(model, functions)
 
     def _see(self, clip: Array) -> tuple[Array, ...]:
@@ -136,11 +137,12 @@ def test_only_how_face_and_eda_lie_to_each_other_counts(moved_by: Fraction) -> N
 
 
 def test_of_a_longer_recording_only_the_first_clip_is_looked_at() -> None:
-    watched = Watched(by_hand())
-    found = run(watched, n_samples=4 * N_SAMPLES)
+    watched, skin = Watched(by_hand()), samples(EDA, ramp(4 * N_SAMPLES), 32)
+    found = evaluate("biovid", watched.model, watched.engines, [pictures(VISUAL, 120, fps=25.0), skin])
     assert watched.faces[0].tolist() == PIECES
     assert len(found.records) == len(watched.faces) == 1
     assert found.notes == ["The recording goes on after 5.5 s: only that much was looked at."]
+    assert not skin.ended, "the rest is not even read"
 
 
 def test_a_shorter_recording_is_refused() -> None:

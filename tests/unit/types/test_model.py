@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edge_mer.types.model import (
     AffectOutput,
+    EmotionOutput,
     Encoder,
     FaceClip,
     LogMel,
@@ -21,6 +22,7 @@ from edge_mer.types.model import (
     PreprocessSpec,
     Seconds,
     TensorSpec,
+    VggishLogMel,
     to_ns,
 )
 from tests.helpers.front_ends import FRAME, JMT_CLIP, JMT_LOG_MEL
@@ -260,3 +262,50 @@ def test_latency_is_the_longest_look_ahead(visual: Fraction, audio: Fraction, la
 def test_nothing_measured_means_no_policy() -> None:
     assert [encoder.missing for encoder in tiny_model().encoders] == [None, None]
     assert Encoder.model_fields["missing"].default is None
+
+
+# -- emotions, and outputs of a whole window ------------------------------------------------------
+
+
+def test_two_emotions_do_not_share_a_name() -> None:
+    with pytest.raises(ValidationError, match="two emotions share a name: joy, joy"):
+        EmotionOutput(labels=("joy", "joy"))
+    with pytest.raises(ValidationError):
+        EmotionOutput(labels=("joy",))
+
+
+def test_an_output_has_a_number_for_each_class_with_or_without_steps() -> None:
+    emotion = EmotionOutput(labels=("anger", "joy", "other"))
+    steps = TensorSpec(name="emo", axes=("batch", "steps", "class"), shape=("batch", 4, 3))
+    window = TensorSpec(name="emo", axes=("batch", "class"), shape=("batch", 3))
+    for tensor in (steps, window):
+        fusion = tiny_model().fusion.model_copy(update={"outputs": (tensor,)})
+        model = tiny_model(fusion=fusion, outputs=(emotion,))
+        assert through_json(model) == model
+    row = [[1, 2, 3], [4, 5, 6]]
+    assert steps.step_of(row, 1) == [4, 5, 6]
+    assert window.step_of([1, 2, 3], 1) == [1, 2, 3]
+    for wrong in (("batch", 4), ("batch",)):
+        tensor = TensorSpec(name="emo", axes=("batch", "class")[: len(wrong)], shape=wrong)
+        fusion = tiny_model().fusion.model_copy(update={"outputs": (tensor,)})
+        with pytest.raises(ValidationError, match=r"output emotion takes \(3,\) numbers per step"):
+            tiny_model(fusion=fusion, outputs=(emotion,))
+
+
+# -- sound as VGGish hears it ---------------------------------------------------------------------
+
+
+def test_a_vggish_spectrogram_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValidationError, match="a window of 600 samples does not fit an FFT of 512"):
+        VggishLogMel(win_samples=600)
+    with pytest.raises(ValidationError, match=r"bands from 7500\.0 Hz up to 7500\.0 Hz"):
+        VggishLogMel(f_min_hz=7_500.0)
+
+
+def test_a_vggish_span_is_that_of_its_columns() -> None:
+    shape = TensorSpec(name="x", axes=("batch", "column", "mel"), shape=("batch", 96, 64))
+    good = audio_encoder(preprocess=VggishLogMel(), input=shape, span=Fraction(39, 40))
+    assert tiny_model(encoders=(visual_encoder(), good)).encoders[1] == good
+    short = good.model_copy(update={"span": Fraction(96, 100)})
+    with pytest.raises(ValidationError, match=r"96 columns are made of 15600 samples, its span .* has 15360"):
+        tiny_model(encoders=(visual_encoder(), short))

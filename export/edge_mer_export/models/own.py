@@ -1,0 +1,113 @@
+"""A user's own model, from a file outside the project.
+
+The file holds a `torch.nn.Module` class that declares itself:
+
+- `spec`, an `edge_mer.types.model.ModelSpec`: streams, geometry, preprocessing, outputs;
+- one submodule per encoder, named as its stage: the tensor of one step (batch, …) -> feature (batch, D);
+- `fuse`, a method: one tensor of features (batch, L, D) per modality in the order of the encoders, and
+  (batch, modality, L) of bool if the fusion declares a `present` input -> the declared outputs;
+- optionally `last_layers`: output -> name of the linear layer that it comes out of, for `--random`.
+
+Its checkpoint is its plain state_dict.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from edge_mer.errors import DataError, UsageError
+from edge_mer.types.model import ModelSpec
+from edge_mer_export.models.zoo import Found, Part, Route, System, ZooModel
+
+_HINT = "the documentation's page on models of your own has a complete example"
+
+
+def own_system(name: str) -> System:
+    """The model in a user's file; the file is run.
+
+    Args:
+        name: "path/to/file.py:Name".
+
+    Raises:
+        UsageError: No such file or class, or it does not declare what it must.
+        DataError: The file cannot be run.
+    """
+    text, _, attribute = name.rpartition(":")
+    path = Path(text)
+    found = getattr(_run(path), attribute, None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        what = "nothing of that name" if found is None else f"a {type(found).__name__}"
+        raise UsageError(
+            f"{path} has no model {attribute}", expected="a class derived from torch.nn.Module", found=what
+        )
+    model_class: Any = found
+    spec = getattr(model_class, "spec", None)
+    if not isinstance(spec, ModelSpec):
+        raise _incomplete(name, "`spec`, an edge_mer.types.model.ModelSpec", "none")
+    if not callable(getattr(model_class, "fuse", None)):
+        raise _incomplete(name, "a method `fuse`, from the features of a window to the outputs", "none")
+    encoders = spec.stages[:-1]
+    routes = (*(Route(f"{stage}.", stage) for stage in encoders), Route("", spec.fusion.stage))
+    weights = Part("weights", "", f"the state_dict of {attribute}", routes=routes)
+
+    def build(_found: Found) -> ZooModel:
+        return _built(name, model_class, spec)
+
+    return System(spec.name, spec.stages, build, (weights,))
+
+
+def _incomplete(name: str, expected: str, found: str) -> UsageError:
+    return UsageError(f"model {name} does not declare itself", expected=expected, found=found, hint=_HINT)
+
+
+def _run(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"cannot read {path}", expected="a Python file", found="no such file")
+    loader = importlib.util.spec_from_file_location(path.stem, path)
+    if loader is None or loader.loader is None:
+        raise UsageError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(loader)
+    before = list(sys.path)
+    sys.path.insert(0, str(path.parent.resolve()))  # files beside it can be imported, as in a script
+    try:
+        loader.loader.exec_module(module)
+    except Exception as error:
+        raise DataError(
+            f"{path} cannot be run",
+            found=f"{type(error).__name__}: {error}",
+            hint=f"python {path}",
+        ) from error
+    finally:
+        sys.path[:] = before
+    return module
+
+
+def _built(name: str, model_class: Any, spec: ModelSpec) -> ZooModel:
+    try:
+        whole: nn.Module = model_class()
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
+        raise DataError(f"model {name} cannot be built without arguments", found=found, hint=_HINT) from error
+    children = dict(whole.named_children())
+    if lacking := [stage for stage in spec.stages[:-1] if stage not in children]:
+        found = ", ".join(children) or "no submodule"
+        raise _incomplete(name, f"a submodule for each encoder: {', '.join(lacking)}", found)
+    stages = {stage: children[stage] for stage in spec.stages[:-1]}
+    stages[spec.fusion.stage] = _fusion_of(whole, stages)
+    return ZooModel(spec, stages, getattr(model_class, "last_layers", {}))
+
+
+def _fusion_of(whole: nn.Module, encoders: dict[str, nn.Module]) -> nn.Module:
+    """The same module without its encoders, of which `fuse` is the forward pass."""
+    fusion = copy.copy(whole)
+    fusion._modules = {name: part for name, part in whole._modules.items() if name not in encoders}
+    kind = type(whole)
+    fusion.__class__ = type(f"{kind.__name__}Fusion", (kind,), {"forward": kind.fuse})
+    return fusion
