@@ -240,6 +240,24 @@ def _check_parts(system: System, files: list[_File]) -> None:
 # -- keys and where they belong ------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """Where a tensor of a stage comes from."""
+
+    tally: _Tally
+    route: Route
+    key: str
+
+    @property
+    def stage_key(self) -> str:
+        """Its key in the stage."""
+        return self.route.to + self.key.removeprefix(self.route.prefix)
+
+    def in_file(self, stage_key: str) -> str:
+        """Another key, or a pattern of keys, of the stage as this file would name it."""
+        return self.route.prefix + stage_key.removeprefix(self.route.to)
+
+
 @dataclass
 class _Tally:
     """What became of one file's numbers."""
@@ -260,7 +278,7 @@ class _Matching:
         self.states: States = defaultdict(dict)
         self.problems: list[str] = []
         self._files = files
-        self._origin: dict[tuple[str, str], tuple[_Tally, str]] = {}
+        self._origin: dict[tuple[str, str], _Origin] = {}
         self._tallies = [self._sort(file.part, file.weights) for file in files if file.weights is not None]
 
     def _sort(self, part: Part, weights: WeightFile) -> _Tally:
@@ -272,15 +290,16 @@ class _Matching:
             elif route.stage is None:
                 tally.drop(key, f"{route.prefix}*")
             else:
-                self._place(route.stage, route.to + key.removeprefix(route.prefix), value, tally, key)
+                self._place(_Origin(tally, route, key), route.stage, value)
         return tally
 
-    def _place(self, stage: str, key: str, value: Any, tally: _Tally, file_key: str) -> None:
+    def _place(self, origin: _Origin, stage: str, value: Any) -> None:
+        key = origin.stage_key
         if (stage, key) in self._origin:
-            other, other_key = self._origin[stage, key]
-            text = f"{other_key} of {other.file.name} stands for the same weights"
-            self.problems.append(f"{tally.file.name}: {file_key}: {text}")
-        self._origin[stage, key] = (tally, file_key)
+            other = self._origin[stage, key]
+            text = f"{other.key} of {other.tally.file.name} stands for the same weights"
+            self.problems.append(f"{origin.tally.file.name}: {origin.key}: {text}")
+        self._origin[stage, key] = origin
         self.states[stage][key] = value
 
     def _surplus(self, name: str, key: str, value: Any) -> None:
@@ -319,21 +338,21 @@ class _Matching:
             stage.module.load_state_dict(loaded)
 
     def _drop(self, stage: LooseStage, key: str, value: Any) -> None:
-        tally, file_key = self._origin.get((stage.of, key), (None, key))
+        origin = self._origin.get((stage.of, key))
         pattern = dead_pattern(key, stage.dead)
-        if pattern is None or tally is None:
-            self._surplus(self._named(stage.of, key)[0], file_key, value)
+        if pattern is None or origin is None:
+            self._surplus(*self._named(stage.of, key), value)
         else:
-            tally.drop(file_key, file_key.removesuffix(key) + pattern)
+            origin.tally.drop(origin.key, origin.in_file(pattern))
 
     def _named(self, stage: str, key: str) -> tuple[str, str]:
         """File and key as the user knows them; of a missing key, as its neighbours are named."""
-        if (stage, key) in self._origin:
-            tally, file_key = self._origin[stage, key]
-            return tally.file.name, file_key
-        for (other_stage, other), (tally, file_key) in self._origin.items():
-            if other_stage == stage and file_key.endswith(other):
-                return tally.file.name, file_key.removesuffix(other) + key
+        origin = self._origin.get((stage, key))
+        if origin is not None:
+            return origin.tally.file.name, origin.key
+        for (of, other), origin in self._origin.items():
+            if of == stage and key.startswith(origin.route.to) and other.startswith(origin.route.to):
+                return origin.tally.file.name, origin.in_file(key)
         return stage, key
 
     def refuse_misfits(self, system: System) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +28,7 @@ def shell_lines(text: str) -> list[str]:
 def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        line,
-        shell=True,
+        shlex.split(line),
         cwd=folder,
         env={**os.environ, "PATH": paths},
         capture_output=True,

@@ -3,6 +3,7 @@
 # ruff: noqa: E402  what the workbench needs is asked for first
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import pickle
@@ -24,9 +25,9 @@ from torch import Tensor
 from edge_mer.errors import DataError, UsageError
 from edge_mer_export import weight_files
 from edge_mer_export.checkpoint import CheckpointReport, import_model
-from edge_mer_export.models import jmt, r2plus1d, resnet_audio
+from edge_mer_export.models import jmt, r2plus1d, resnet_audio, tsav
 from edge_mer_export.models.spec_jmt import JMT
-from edge_mer_export.models.zoo import Found, System, ZooModel, build, system
+from edge_mer_export.models.zoo import Found, Route, System, ZooModel, build, system
 
 pytestmark = pytest.mark.workbench
 
@@ -42,7 +43,9 @@ def small_system() -> System:
         tiny = build("jmt-tiny")
         return ZooModel(tiny.spec, tiny.stages, tiny.last_layers, dead)
 
-    return System("jmt-tiny", JMT.stages, build_tiny, JMT.parts)
+    visual = dataclasses.replace(tsav.VISUAL, routes=(Route("", "visual"),))
+    parts = tuple(visual if part.name == "visual" else part for part in JMT.parts)
+    return System("jmt-tiny", JMT.stages, build_tiny, parts)
 
 
 def load(path: Path | str, of: System | None = None) -> tuple[ZooModel, CheckpointReport]:

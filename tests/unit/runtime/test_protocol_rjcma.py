@@ -234,7 +234,8 @@ def test_the_last_sample_goes_on_for_a_second() -> None:
     """So the frames whose sound reaches behind the end are what the paper makes of them."""
     watched, sound = Watched(by_hand(look_ahead=Fraction(1, 2))), tone(40)
     sound[-1] = 0.3
-    run(watched, 40, None, samples(AUDIO, sound, 1000))
+    found = run(watched, 40, None, samples(AUDIO, sound, 1000))
+    assert (found.report.counters.n_gaps, found.report.counters.n_late) == (0, 0)
     endless = np.concatenate([sound, np.full(RATE_HZ, 0.3, np.float32)])
     stop = int(Fraction(40, 30) * RATE_HZ + Fraction(1, 2) * RATE_HZ)
     piece = endless[stop - int(FRAME * RATE_HZ) : stop]

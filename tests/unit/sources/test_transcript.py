@@ -278,11 +278,14 @@ def test_its_stream_is_that_of_simulated_people(tmp_path: Path) -> None:
 
 
 def test_both_sources_stamp_the_end_of_the_last_word(tmp_path: Path) -> None:
-    simulated = SimSource("seed=2&duration_s=20&streams=text")
-    said = [(word, start / NS, end / NS) for start, end, word in simulated.words()]
-    assert len(said) > 3
-    path = written(tmp_path / "words.jsonl", *(words_line(word) for word in said))
-    copied, original = play(f"transcript:{path}"), play(simulated.uri)
+    original = play("sim:seed=2&duration_s=20&streams=text")
+    assert len(original) > 3
+    said = [
+        [(word, int(start) / NS, int(end) / NS) for word, start, end in chunk.data.tolist()]
+        for chunk in original
+    ]
+    path = written(tmp_path / "words.jsonl", *(words_line(*words) for words in said))
+    copied = play(f"transcript:{path}")
     assert [chunk.t_ns for chunk in copied] == [chunk.t_ns for chunk in original]
     assert rows(copied) == rows(original)
     assert all(chunk.t_ns == int(chunk.data[-1, 2]) for chunk in [*copied, *original])
