@@ -136,8 +136,20 @@ CASES = {
     "ir50": IR50,
     "vggish": Case("rjcma", "audio", "audio", "vggish.pth", outputs=("feat128",)),
 }
-SLOW = ("i3d_tcn", "i3d_tcn_224", "ir50", "vggish")
-"""Hundreds of megabytes or seconds per run, and of networks that other cases are of too."""
+SLOW = (
+    "biovid_multi_seq_5class",
+    "i3d_tcn",
+    "i3d_tcn_224",
+    "ir50",
+    "jca_origcam_numseq2",
+    "jmt_fc_h4",
+    "jmt_self_atten_h4_l2",
+    "r3d18_clip5",
+    "rja_lstm_origcam_L16",
+    "rjcma_widths",
+    "vggish",
+)
+"""Seconds each, and of networks that others are of too, or that are compared module by module elsewhere."""
 
 
 def test_every_recorded_case_is_tested() -> None:

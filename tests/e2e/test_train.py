@@ -21,7 +21,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the workbench needs PyTorch: pip install 'edge-mer[export]'")
 
 from edge_mer.cli.main import main
-from edge_mer_export.models.zoo import build
+from edge_mer_export.models.zoo import system
 from edge_mer_export.training import sessions
 from tests.helpers.clip import write_clip
 
@@ -246,10 +246,9 @@ def test_a_manifest_is_learned_from(clip: Path, tmp_path: Path, capsys: pytest.C
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert (metrics["n_people_learned_from"], metrics["n_people_to_choose_by"]) == (2, 1)
     assert metrics["ccc"].keys() == {"visual+audio", "visual", "audio"}
-    model = build("jmt-tiny")
-    from edge_mer_export.checkpoint import load_checkpoint
+    from edge_mer_export.checkpoint import import_model
 
-    report = load_checkpoint(model, run / "model.safetensors")
+    report = import_model(system("jmt-tiny"), [run / "model.safetensors"]).report
     assert report.sha256.keys() == {"model.safetensors"}
 
 

@@ -108,6 +108,6 @@ def _fusion_of(whole: nn.Module, encoders: dict[str, nn.Module]) -> nn.Module:
     """The same module without its encoders, of which `fuse` is the forward pass."""
     fusion = copy.copy(whole)
     fusion._modules = {name: part for name, part in whole._modules.items() if name not in encoders}
-    kind = type(whole)
+    kind: Any = type(whole)
     fusion.__class__ = type(f"{kind.__name__}Fusion", (kind,), {"forward": kind.fuse})
     return fusion

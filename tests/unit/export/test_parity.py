@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers import parity
 
-MAX_BYTES = 130_000
+MAX_BYTES = 200_000
 """Of one file in the tree."""
 
 

@@ -119,7 +119,7 @@ def test_what_is_no_text_or_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["jmt-tinny", "nowhere/at-all.toml", "gone.toml"])
 def test_no_such_recipe(name: str) -> None:
-    with pytest.raises(UsageError, match=r"no recipe .* one of jmt-tiny, pain-tiny"):
+    with pytest.raises(UsageError, match=r"no recipe .* one of group-tiny, jmt-tiny, pain-tiny"):
         read_recipe(name)
 
 
