@@ -10,7 +10,7 @@ JOBS ?= 2
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types contracts device results weights check-slow clean
+.PHONY: help demo test check format lint types contracts device results systems weights check-slow clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -63,6 +63,10 @@ device: $(VENV)/dev.stamp
 # docs/results.md anew, from the weights that come along
 results: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/results.py
+
+# docs/systems.md anew: the five published systems at full size; an hour
+systems: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/systems.py
 
 # The weights that come along anew: the same command as a user's own training
 weights: $(VENV)/dev.stamp

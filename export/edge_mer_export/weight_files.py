@@ -10,6 +10,7 @@ import hashlib
 import io
 import pickle
 import re
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ def read_weights(path: Path) -> WeightFile:
         raise DataError(f"cannot read {path}", found=str(error)) from error
     loaded = _safetensors(data, path) if path.suffix == ".safetensors" else _unpickle(data, path)
     values = _state_dict(loaded, path)
+    # a tensor may repeat a few stored numbers without end
+    _check_size(path, sum(value.nbytes for value in values.values() if isinstance(value, Tensor)))
     n_params = {key: _n_params(key, value) for key, value in values.items()}
     _drop_aliases(values, n_params, path)
     _fold_weight_norms(values, n_params)
@@ -101,12 +104,23 @@ def _safetensors(data: bytes, path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = safetensors.torch.load(data)
     except Exception as error:  # a broken file raises SafetensorError, or what its Python side stumbles over
-        raise DataError(f"{path} is not a whole safetensors file", found=str(error)) from error
+        raise DataError(
+            f"{path} is not a whole safetensors file",
+            found=_torn(data) or str(error),
+            hint="copy it again; a file that torch.save wrote is named .pt or .pth",
+        ) from error
     return found
 
 
 def _unpickle(data: bytes, path: Path) -> Any:
     """What a torch.save file holds, without running any of it."""
+    if not data.startswith(_TORCH_BEGINNINGS):
+        raise DataError(
+            f"{path} is no file of weights",
+            expected="what torch.save wrote, or a .safetensors file of that ending",
+            found=_torn(data) or "neither",
+            hint="copy or download it again",
+        )
     if zipfile.is_zipfile(io.BytesIO(data)):
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -114,16 +128,41 @@ def _unpickle(data: bytes, path: Path) -> Any:
         except (zipfile.BadZipFile, ValueError, OverflowError) as error:
             raise DataError(f"{path} is not a whole torch.save file", found=str(error)) from error
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other versions of pickle
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        needed = _NEEDED.search(str(error))
         raise DataError(
-            f"{path} holds more than tensors and was refused; nothing in it was executed", hint=_RESAVE
+            f"{path} holds more than tensors and was refused; nothing in it was executed",
+            expected="tensors by name",
+            found=needed[1] if needed else "a pickle that is no state_dict",
+            hint=_RESAVE,
         ) from error
     except Exception as error:  # a broken file makes torch.load raise almost anything
+        first_line = next(iter(str(error).splitlines()), "")
         raise DataError(
-            f"{path} is not a whole torch.save file", found=type(error).__name__, hint="copy it again"
+            f"{path} is not a whole torch.save file",
+            found=f"{len(data)} bytes ({type(error).__name__}: {first_line})",
+            hint="copy it again, or re-save it as a plain state_dict",
         ) from error
+
+
+_TORCH_BEGINNINGS = (b"PK\x03\x04", b"PK\x05\x06", b"\x80")  # a zip archive, an empty one, a pickle
+_NEEDED = re.compile(r"GLOBAL (\S+)")
+_N_SHOWN = 60
+
+
+def _torn(data: bytes) -> str | None:
+    """What stands in a file that holds no weights; None if it may hold some."""
+    if not data:
+        return "an empty file"
+    if data.startswith(_TORCH_BEGINNINGS):
+        return "a pickle or a zip archive, as torch.save writes it"
+    if data[8:9] == b"{":
+        return None if len(data) < 8 else "a safetensors file"
+    line = data[:_N_SHOWN].partition(b"\n")[0].decode("ascii", "replace")
+    return f"text, {line!r}" if line.strip() and line.strip().isprintable() and line.isascii() else None
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Any]:

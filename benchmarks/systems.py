@@ -1,0 +1,469 @@
+"""Writes docs/systems.md: the five published systems at full size, exported, quantized, run and judged.
+
+    make systems                          all of them, then the page
+    .venv/bin/python benchmarks/systems.py jca    one of them
+
+Nobody publishes weights that could come along, so backbones are random, their batch norms fitted to simulated
+people, and frozen; only the fusion is trained, for minutes, on simulated people. The page says so. What is
+measured on the way is kept in build/systems, so that a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from edge_mer.labels.manifest import Recording
+from edge_mer.preprocess.face_detectors import open_face_detector
+from edge_mer.runtime.labelled import collect_labelled
+from edge_mer.runtime.offline import presence
+from edge_mer.runtime.pipeline import PipelineSetup
+from edge_mer.runtime.simulated import n_lead_in, simulated
+from edge_mer.types.model import ModelSpec, Words
+from edge_mer_export.engines import ZeroEngine, as_tuple, torch_engines
+from edge_mer_export.meaningful import make_meaningful
+from edge_mer_export.models.zoo import ZooModel, build
+from edge_mer_export.onnx_stage import random_feed
+from edge_mer_export.training.losses import loss_of
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / "build" / "systems"
+PAGE = ROOT / "docs" / "systems.md"
+FIRST_PERSON = 90_000
+"""Nobody else learns from these people, and `evaluate` judges by others."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """How much of everything a system gets.
+
+    Attributes:
+        n_people: Simulated people to learn from.
+        n_hops: Hops of each, after the first whole window.
+        n_judged: Other people to judge by.
+        n_updates: Of the fusion's weights.
+        rate: Learning rate.
+    """
+
+    n_people: int
+    n_hops: int
+    n_judged: int
+    n_updates: int
+    rate: float
+
+
+STUDIES = {
+    "jmt": Study(24, 10, 16, 400, 1e-4),
+    "jca": Study(24, 10, 16, 400, 3e-4),
+    "rjcma": Study(16, 12, 12, 150, 3e-4),
+    "jmt-pain": Study(24, 16, 16, 400, 1e-4),
+    "group": Study(40, 8, 30, 400, 3e-4),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """One person's features and labels.
+
+    Attributes:
+        features: Stage -> (steps, feature).
+        there: Stage -> (steps,).
+        labels: Output -> (steps,).
+    """
+
+    features: dict[str, Floats]
+    there: dict[str, NDArray[np.bool_]]
+    labels: dict[str, Floats]
+
+
+def main(names: Sequence[str]) -> None:
+    """Measure what is not measured yet, and write the page."""
+    for name in names or STUDIES:
+        file = WORK / name / "measured.json"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            measured = measure(name, STUDIES[name])
+            file.write_text(json.dumps(measured, indent=1), encoding="utf-8")
+    if not names:
+        PAGE.write_text(page(), encoding="utf-8")
+        print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+def measure(name: str, study: Study) -> dict[str, Any]:
+    """One system through every verb."""
+    folder = WORK / name
+    torch.manual_seed(0)
+    model = build(name)
+    weights, constants = folder / "weights.safetensors", folder / "constants.json"
+    if not weights.exists():
+        say(name, "fitting batch norms")
+        make_meaningful(model)
+        people = [learn(name, model, study, i) for i in range(study.n_people)]
+        settings = standardise_words(model, people)
+        say(name, "training the fusion")
+        train(model, people, study)
+        constants.write_text(json.dumps(settings), encoding="utf-8")
+        safetensors.torch.save_file({k: v.contiguous() for k, v in model.state_dict().items()}, weights)
+    bundle, whole = folder / "exported", folder / "bundle"
+    options = [word for one in json.loads(constants.read_text()) for word in ("--set", one)]
+    for path, data in model.assets.items():
+        asset = folder / Path(path).name
+        asset.write_bytes(data)
+        options += ["--checkpoint", f"vocabulary={asset}"]
+    if not bundle.exists():
+        verb("export", name, "--checkpoint", str(weights), *options, "--out", str(bundle))
+    if not whole.exists():
+        verb("calibrate", str(bundle), "--out", str(whole), "--windows", "32")
+    verified = verb("verify", str(whole))
+    steps = model.spec.fusion.n_steps + study.n_hops * model.spec.fusion.hop
+    numbers = folder / "evaluation.json"
+    people = ["--people", str(study.n_judged), "--steps", str(steps)]
+    verb("evaluate", str(whole), *people, "--json", str(numbers))
+    runs = {precision: streamed(whole, model.spec, precision) for precision in ("fp32", "int8-cpu")}
+    manifest = json.loads((whole / "manifest.json").read_text())
+    return {
+        "title": model.spec.title,
+        "stages": {
+            stage: {"params": n_params(module), "macs": macs(model, stage)}
+            for stage, module in model.stages.items()
+        },
+        "bytes": {one: found["n_bytes"] for one, found in manifest["candidates"].items()},
+        "fidelity": {one: found["fidelity"] for one, found in manifest["candidates"].items()},
+        "verified": verified,
+        "evaluation": json.loads(numbers.read_text()),
+        "runs": runs,
+        "hop_s": float(model.spec.step * model.spec.fusion.hop),
+        "latency_s": float(model.spec.latency),
+        "window_s": float(model.spec.step * model.spec.fusion.n_steps),
+        "study": dataclasses.asdict(study),
+    }
+
+
+# -- learning ------------------------------------------------------------------------------------------
+
+
+def learn(name: str, model: ZooModel, study: Study, index: int) -> Learned:
+    """Features of one simulated person by the frozen encoders, kept on disk."""
+    file = WORK / name / "people" / f"{index}.npz"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        say(name, f"playing person {index + 1} of {study.n_people}")
+        np.savez(file, **play(model, study, FIRST_PERSON + index))
+    with np.load(file) as held:
+        parts: dict[str, dict[str, Any]] = {"features": {}, "there": {}, "labels": {}}
+        for key in held.files:
+            kind, _, what = key.partition(".")
+            parts[kind][what] = held[key]
+    return Learned(**parts)
+
+
+def play(model: ZooModel, study: Study, person: int) -> dict[str, Any]:
+    """The same, played."""
+    spec = model.spec
+    steps = spec.fusion.n_steps + n_lead_in(spec) + study.n_hops * spec.fusion.hop
+    uri = simulated(spec, seed=17, person=person, n_steps=steps)
+    engines = torch_engines(spec, model.stages)
+    sizes = {"batch": 1, "steps": spec.fusion.n_steps, "token": 1}
+    engines[spec.fusion.stage] = ZeroEngine("fusion", spec.fusion.inputs, spec.fusion.outputs, sizes)
+    setup = PipelineSetup(spec, engines, open_face_detector(), assets=model.assets)
+    played = collect_labelled(setup, Recording(str(person), str(person), (uri,), None, None, None))
+    there = presence(spec, played.traces)
+    kept = {f"there.{stage}": values for stage, values in there.items()}
+    for encoder in spec.encoders:
+        rows = np.stack([trace.features[encoder.stage][0, -1] for trace in played.traces])
+        kept[f"features.{encoder.stage}"] = rows.astype(np.float32)
+    return kept | {f"labels.{output}": values for output, values in played.labels.items()}
+
+
+def standardise_words(model: ZooModel, people: list[Learned]) -> list[str]:
+    """Mean and deviation of the word vectors, as settings of the export; features are changed in place."""
+    settings: list[str] = []
+    for encoder in model.spec.encoders:
+        if isinstance(encoder.preprocess, Words):
+            rows = np.concatenate([one.features[encoder.stage] for one in people])
+            mean, std = float(rows.mean()), float(rows.std())
+            for one in people:
+                one.features[encoder.stage] -= mean
+                one.features[encoder.stage] /= std
+            settings += [f"text_mean={mean!r}", f"text_std={std!r}"]
+    return settings
+
+
+def train(model: ZooModel, people: list[Learned], study: Study) -> None:
+    """Train the fusion on windows of the features; in place."""
+    spec = model.spec
+    fusion = model.stages[spec.fusion.stage]
+    windows = [window for one in people for window in windows_of(spec, one)]
+    rng = np.random.default_rng(0)
+    optimiser = torch.optim.Adam(fusion.parameters(), lr=study.rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, study.rate, total_steps=study.n_updates)
+    fusion.train()
+    for update in range(study.n_updates):
+        chosen = [windows[i] for i in rng.choice(len(windows), min(16, len(windows)), replace=False)]
+        parts = zip(*(one[0] for one in chosen), strict=True)
+        features = [torch.from_numpy(np.stack(rows)) for rows in parts]
+        found = as_tuple(fusion(*features))
+        losses = []
+        for output, tensor, values in zip(spec.outputs, spec.fusion.outputs, found, strict=True):
+            truth = torch.from_numpy(np.stack([one[1][output.name] for one in chosen]))  # (B, L)
+            truth = truth if "steps" in tensor.axes else truth[:, -1]
+            losses.append(loss_of(output, values.reshape(truth.numel(), *output.value_shape), truth.ravel()))
+        loss: Tensor = torch.stack(losses).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(fusion.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if update % 50 == 0:
+            say(spec.name, f"update {update}: loss {loss.item():.3f}")
+    fusion.eval()
+
+
+def windows_of(spec: ModelSpec, one: Learned) -> list[tuple[list[Floats], dict[str, Floats]]]:
+    """Every whole window that ends with a hop: features by modality, labels by output."""
+    size, hop = spec.fusion.n_steps, spec.fusion.hop
+    whole = np.stack(list(one.there.values())).all(axis=0)
+    found = []
+    for stop in range(size, len(whole) + 1):
+        part = slice(stop - size, stop)
+        if stop % hop == 0 and whole[part].all():
+            rows = [one.features[encoder.stage][part] for encoder in spec.encoders]
+            found.append((rows, {name: values[part] for name, values in one.labels.items()}))
+    return found
+
+
+# -- measuring -----------------------------------------------------------------------------------------
+
+
+def verb(*arguments: str) -> str:
+    """One verb in a process of its own; what it printed."""
+    say(arguments[0], " ".join(arguments[1:]))
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_mer.cli.main", *arguments], check=True, stdout=subprocess.PIPE, text=True
+    )
+    say(arguments[0], f"took {time.monotonic() - began:.0f} s")
+    return done.stdout
+
+
+def streamed(bundle: Path, spec: ModelSpec, precision: str) -> dict[str, Any]:
+    """A run over a simulated person that nobody learned from."""
+    steps = spec.fusion.n_steps + n_lead_in(spec) + 6 * spec.fusion.hop
+    source = simulated(spec, seed=3, person=95_000, n_steps=steps)
+    file = bundle.parent / f"run.{precision}.jsonl"
+    file.unlink(missing_ok=True)
+    words = ("--precision", precision, "--source", source, "--sink", f"jsonl:{file}")
+    verb("run", str(bundle), "--fast", *words)
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    whole = [one for one in records if one["status"] == "ok"]
+    return {
+        "n_by_status": Counter(one["status"] for one in records),
+        "infer_ms": statistics.median(one["latency_ms"]["infer"] for one in whole),
+        "preprocess_ms": statistics.median(one["latency_ms"]["preprocess"] for one in whole),
+    }
+
+
+def n_params(module: nn.Module) -> int:
+    """Parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def macs(model: ZooModel, stage: str) -> int:
+    """Multiplications of one run at batch 1."""
+    one = model.stage(stage)
+    feed = random_feed(one.inputs, model.spec.fusion.n_steps, 0)
+    counter = FlopCounterMode(display=False)
+    hooks, recurrent = [], [0]
+
+    def count(module: nn.Module, inputs: Any, _output: Any) -> None:
+        recurrent[0] += lstm_macs(module, inputs[0].shape[1])  # type: ignore[arg-type]
+
+    for part in one.module.modules():
+        if isinstance(part, nn.LSTM):
+            hooks.append(part.register_forward_hook(count))
+    with torch.inference_mode(), counter:
+        one.module(*(torch.from_numpy(feed[spec.name]) for spec in one.inputs))
+    for hook in hooks:
+        hook.remove()
+    return counter.get_total_flops() // 2 + recurrent[0]
+
+
+def lstm_macs(lstm: nn.LSTM, n_steps: int) -> int:
+    """The flop counter does not see into LSTMs."""
+    n_directions = 2 if lstm.bidirectional else 1
+    sizes = [lstm.input_size] + [lstm.hidden_size * n_directions] * (lstm.num_layers - 1)
+    return sum(n_directions * n_steps * 4 * lstm.hidden_size * (n + lstm.hidden_size) for n in sizes)
+
+
+def say(what: str, text: str) -> None:
+    """One line of progress."""
+    print(f"{time.strftime('%H:%M:%S')} {what}: {text}", flush=True)
+
+
+HEAD = """\
+# The published systems at full size
+
+Made by `make systems`; do not edit. Each system at its published size went through every verb: `export`,
+`calibrate`, `verify` (with both negative controls), `evaluate` and a streamed `run` over a simulated session.
+
+Nobody publishes weights that could come along. Here backbones are random, fitted to simulated people in their
+batch norms alone, and frozen; only the fusion was trained, for minutes, on simulated people. What stands under
+"held out" says that a system learns and that quantization keeps what it learned. It says nothing about real
+people, and is not what the papers report.
+
+"""
+
+PRUNED = {
+    "jmt": ("52.1 M", "11.2 M"),
+    "jca": ("8.6 M", "8.6 M"),
+    "rjcma": ("8.3 M", "7.7 M"),
+    "jmt-pain": ("94.2 M", "53.2 M"),
+    "group": ("-", "-"),
+}
+"""Fusion of a published checkpoint, and what of it reaches an output; RJCMA's of one target."""
+
+
+def page() -> str:
+    """The page from everything that was measured."""
+    found = {name: json.loads((WORK / name / "measured.json").read_text()) for name in STUDIES}
+    parts = [HEAD, "## Size and cost\n"]
+    parts.append(
+        table(
+            [
+                "system",
+                "parameters",
+                "published fusion, live",
+                "MB fp32",
+                "int8-cpu",
+                "int8-trt",
+                "MACs per step",
+                "MACs per fusion",
+            ],
+            [size_row(name, one) for name, one in found.items()],
+        )
+    )
+    parts.append(
+        "\nParameters are those of a bundle. A step is encoded once; the fusion runs once per hop.\n\n"
+        "## Time\n"
+    )
+    parts.append(
+        table(
+            [
+                "system",
+                "window",
+                "hop",
+                "looks ahead",
+                "fp32 per hop",
+                "int8-cpu per hop",
+                "preprocessing per hop",
+            ],
+            [time_row(name, one) for name, one in found.items()],
+        )
+    )
+    parts.append(f"\nMedians of a streamed run on {os.cpu_count()} cores of {processor()}.\n")
+    parts.append("\n## Held out\n")
+    parts.append(
+        table(
+            ["system", "agreement", "fp32", "int8-cpu", "people", "steps", "learned from"],
+            [row for name, one in found.items() for row in judged_rows(name, one)],
+        )
+    )
+    parts.append(
+        "\nConcordance (CCC), of classes Cohen's kappa; both are 0 by chance. In brackets stands the 95 %\n"
+        "interval by person. Fidelity (CCC of int8-cpu with fp32, no label involved): "
+        + "; ".join(f"{name} {fidelity(one)}" for name, one in found.items())
+        + ".\n"
+    )
+    return "\n".join(parts)
+
+
+def size_row(name: str, one: dict[str, Any]) -> list[str]:
+    """Parameters, bytes and multiplications."""
+    stages = dict(one["stages"])
+    fusion = stages.pop("fusion")
+    n = sum(stage["params"] for stage in one["stages"].values())
+    sizes = [f"{one['bytes'][precision] / 1e6:.0f}" for precision in ("fp32", "int8-cpu", "int8-trt")]
+    per_step = sum(stage["macs"] for stage in stages.values())
+    return [name, f"{n / 1e6:.1f} M", " to ".join(PRUNED[name]), *sizes, giga(per_step), giga(fusion["macs"])]
+
+
+def time_row(name: str, one: dict[str, Any]) -> list[str]:
+    """Window, hop, inherent latency and work."""
+    runs = one["runs"]
+    return [
+        name,
+        f"{one['window_s']:.2f} s",
+        f"{one['hop_s']:.2f} s",
+        f"{one['latency_s']:.2f} s",
+        *(f"{runs[precision]['infer_ms']:.0f} ms" for precision in ("fp32", "int8-cpu")),
+        f"{runs['fp32']['preprocess_ms']:.0f} ms",
+    ]
+
+
+def judged_rows(name: str, one: dict[str, Any]) -> list[list[str]]:
+    """One row per output."""
+    full = max(len(row["modalities"]) for row in one["evaluation"]["rows"])
+    rows = {r["precision"]: r for r in one["evaluation"]["rows"] if len(r["modalities"]) == full}
+    scores = {
+        precision: {**(row["ccc"] or {}), **(row.get("kappa") or {})} for precision, row in rows.items()
+    }
+    people, learned = one["evaluation"]["n_people"], one["study"]["n_people"]
+    return [
+        [
+            name,
+            output,
+            *(written(scores[precision][output]) for precision in ("fp32", "int8-cpu")),
+            str(people),
+            str(rows["fp32"]["n_steps"]),
+            f"{learned} people",
+        ]
+        for output in scores["fp32"]
+    ]
+
+
+def fidelity(one: dict[str, Any]) -> str:
+    """Of every output."""
+    return " / ".join(f"{error['ccc']:.3f}" for error in one["fidelity"]["int8-cpu"].values())
+
+
+def written(one: dict[str, float]) -> str:
+    """A number with its interval."""
+    return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
+
+
+def giga(n: int) -> str:
+    """Multiplications."""
+    return f"{n / 1e9:.2f} G"
+
+
+def processor() -> str:
+    """Its name."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+
+
+def table(titles: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *rows))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
