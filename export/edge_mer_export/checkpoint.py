@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edge_mer.errors import DataError, UsageError
 from edge_mer_export.models.zoo import Found, LooseStage, Part, Route, States, System, ZooModel, dead_pattern
-from edge_mer_export.recognise import recognise
+from edge_mer_export.recognise import Kind, recognise
 from edge_mer_export.weight_files import WeightFile, read_bytes, read_weights, shape_of
 
 
@@ -107,9 +107,12 @@ def import_model(
     shapes = {stage: {key: _shape(value) for key, value in state.items()} for stage, state in states.items()}
     assets = {file.part.name: read_bytes(file.path) for file in files if file.part.is_asset}
     model, wanted = _build(system, Found(shapes, values, assets, only))
-    matching.demand(system, [one.of for one in wanted if not states.get(one.of)])
+    lacking = [one.of for one in wanted if not states.get(one.of) and one.module.state_dict()]
+    matching.demand(system, lacking)
+    if only is None:
+        model.check_sizes()
     for one in wanted:
-        matching.fit(one, states[one.of])
+        matching.fit(system, one, states.get(one.of, {}))
     matching.refuse_misfits(system)
     return Imported(model.eval(), CheckpointReport(matching.reports()))
 
@@ -118,12 +121,14 @@ def _build(system: System, found: Found) -> tuple[ZooModel, list[LooseStage]]:
     """The variant, and the stages of it that are to take weights."""
     if found.only is None:
         model = system.build(found)
-        model.check_sizes()
         return model, [model.stage(name) for name in model.spec.stages]
     with torch.device("meta"):  # the other stages, without weights, take neither time nor memory
         model = system.build(found)
     stage = model.stage(found.only)
-    n_held = sum(held.numel() for held in (*stage.module.parameters(), *stage.module.buffers()))
+    held = (*stage.module.parameters(), *stage.module.buffers())
+    if not any(one.is_meta for one in held):
+        return model, [stage]
+    n_held = sum(one.numel() for one in held)
     if sum(value.numel() for value in stage.module.state_dict().values()) != n_held:
         raise ValueError(f"{system.name}.{found.only} has a buffer that no checkpoint fills")
     stage.module.to_empty(device="cpu")
@@ -157,7 +162,11 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:
-        raise DataError(f"cannot read {path}", found=str(error)) from error
+        raise DataError(
+            f"cannot read {path}",
+            found=error.strerror or str(error),
+            hint="check the path and its permissions",
+        ) from error
 
 
 def _open(part: Part, path: Path) -> _File:
@@ -171,16 +180,21 @@ def _open(part: Part, path: Path) -> _File:
 
 def _layout(system: System) -> str:
     """What a checkpoint of a system may be, in words."""
-    own = "a .safetensors file"
+    own = "a .safetensors file that edge-mer train wrote"
     if not system.parts:
         return own
+    if len(system.parts) == 1:  # a user's own model
+        return f"a file with {system.parts[0].about}, as torch.save or safetensors write it"
     named = [f"{part.name}={part.file or 'FILE'}" for part in system.parts]
     return f"{own}, a folder with the published files, or {', '.join(named)}"
 
 
 def _files_of_folder(system: System, folder: Path) -> list[_File]:
     """Every part whose published name lies in a folder."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise DataError(f"cannot read folder {folder}", found=error.strerror or str(error)) from error
     files = []
     for part in system.parts:
         matching = [name for name in names if part.file and fnmatchcase(name, part.file)]
@@ -208,15 +222,37 @@ def _by_content(system: System, path: Path) -> _File:
     if path.suffix == ".safetensors" and (not system.parts or any(map(own.route, weights.values))):
         return _File(own, path, weights)
     kind = recognise(weights.values)
-    for part in system.parts:
-        if kind is not None and kind.name in part.kinds:
-            return _File(part, path, weights)
+    parts = [] if kind is None else _parts_of(system, kind)
+    if len(parts) == 1:
+        return _File(parts[0], path, weights)
+    if kind is not None and parts:
+        raise UsageError(
+            f"{path} may be several parts of model {system.name}",
+            expected=" or ".join(f"--checkpoint {part.name}={path}" for part in parts),
+            found=kind.what,
+        )
     raise DataError(
         f"{path} is no checkpoint of model {system.name}",
         expected=_layout(system),
         found="keys of nothing known" if kind is None else kind.what,
-        hint=None if kind is None else f"edge-mer export {kind.use.replace('FILE', str(path))}",
+        hint=_command(system, kind, path),
     )
+
+
+def _parts_of(system: System, kind: Kind) -> list[Part]:
+    """The parts of a system that a file may be; those that it is foremost, where there are any."""
+    possible = [part for part in system.parts if kind.name in part.kinds]
+    return [part for part in possible if part.kinds[0] == kind.name] or possible
+
+
+def _command(system: System, kind: Kind | None, path: Path) -> str | None:
+    """How a file is imported, in this system where it has a place there."""
+    if kind is None:
+        return None
+    use = kind.use.replace("FILE", str(path))
+    if parts := _parts_of(system, kind):
+        use = f"{system.name} " + " or ".join(f"--checkpoint {part.name}={path}" for part in parts)
+    return f"edge-mer export {use}"
 
 
 def _check_parts(system: System, files: list[_File]) -> None:
@@ -233,11 +269,17 @@ def _check_parts(system: System, files: list[_File]) -> None:
                 f"{file.path} is not part {file.part.name} of model {system.name}",
                 expected=file.part.about,
                 found=kind.what,
-                hint=f"edge-mer export {kind.use.replace('FILE', str(file.path))}",
+                hint=_command(system, kind, file.path),
             )
 
 
 # -- keys and where they belong ------------------------------------------------------------------------
+
+
+def _parts_with(system: System, stage: str) -> list[Part]:
+    """The parts that hold a stage's weights; those that complete others are left out."""
+    parts = [part for part in system.parts if any(route.stage == stage for route in part.routes)]
+    return [part for part in parts if part.kinds and part.kinds[0] != "intra-modal"] or parts
 
 
 @dataclass(frozen=True)
@@ -309,15 +351,19 @@ class _Matching:
         """Refuse stages for which there is nothing at all."""
         if not lacking:
             return
-        missing = [part for part in system.parts if {route.stage for route in part.routes} & set(lacking)]
+        ways = [
+            f"for {stage}: " + " or ".join(f"--checkpoint {part.name}={part.file or 'FILE'}" for part in parts)
+            for stage in lacking
+            if (parts := _parts_with(system, stage))
+        ]
         raise DataError(
             f"model {system.name} lacks weights of {' and '.join(lacking)}",
             expected=_layout(system),
             found=", ".join(str(file.path) for file in self._files) or "no file",
-            hint=" or ".join(f"--checkpoint {part.name}={part.file or 'FILE'}" for part in missing) or None,
+            hint="; ".join(ways) or None,
         )
 
-    def fit(self, stage: LooseStage, state: dict[str, Any]) -> None:
+    def fit(self, system: System, stage: LooseStage, state: dict[str, Any]) -> None:
         """Load what fits into a stage; note what is missing, one too many or of another shape."""
         loaded: dict[str, Tensor] = {}
         own = {stage.prefix + key: value for key, value in stage.module.state_dict().items()}
@@ -328,6 +374,8 @@ class _Matching:
             problem = _problem(value, want)
             if problem is None:
                 loaded[key.removeprefix(stage.prefix)] = value.to(want.dtype)
+            elif value is None and (absent := self._absent_part(system, stage.of, key)):
+                self._note(f"part {absent.name} is missing: {absent.about}")
             else:
                 name, file_key = self._named(stage.of, key)
                 self.problems.append(f"{name}: {file_key}: expected {shape_of(want)}, found {problem}")
@@ -336,6 +384,19 @@ class _Matching:
                 self._drop(stage, key, state[key])
         if not self.problems:
             stage.module.load_state_dict(loaded)
+
+    def _note(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def _absent_part(self, system: System, stage: str, key: str) -> Part | None:
+        """The part that would hold a missing key, where no given file holds the like."""
+        if any(of == stage and key.startswith(o.route.to) for (of, _), o in self._origin.items()):
+            return None
+        for part in system.parts:
+            if any(route.stage == stage and key.startswith(route.to) for route in part.routes):
+                return part
+        return None
 
     def _drop(self, stage: LooseStage, key: str, value: Any) -> None:
         origin = self._origin.get((stage.of, key))
@@ -359,6 +420,7 @@ class _Matching:
         """Name everything that did not fit."""
         if self.problems:
             paths = ", ".join(str(file.path) for file in self._files)
+            paths = paths or "without a file"
             count = f"problems: {len(self.problems)}"
             listed = "".join(f"\n  {problem}" for problem in self.problems)
             raise DataError(

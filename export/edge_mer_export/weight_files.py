@@ -67,10 +67,7 @@ def read_weights(path: Path) -> WeightFile:
     Raises:
         DataError: It is absent, too large, broken, holds more than tensors, or no state_dict.
     """
-    try:
-        data = read_bytes(path)
-    except OSError as error:
-        raise DataError(f"cannot read {path}", found=str(error)) from error
+    data = read_bytes(path)
     loaded = _safetensors(data, path) if path.suffix == ".safetensors" else _unpickle(data, path)
     values = _state_dict(loaded, path)
     # a tensor may repeat a few stored numbers without end
@@ -82,13 +79,25 @@ def read_weights(path: Path) -> WeightFile:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a file that is not larger than a checkpoint may be."""
-    if path.is_dir():
-        raise DataError(f"{path} is a folder", expected="a file of weights")
-    n_bytes = path.stat().st_size
-    _check_size(path, n_bytes)
-    with path.open("rb") as file:
-        return file.read(n_bytes)
+    """All of a file that is not larger than a checkpoint may be.
+
+    Raises:
+        DataError: It is larger, a folder, or cannot be read.
+    """
+    try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder", expected="a file of weights")
+        n_bytes = path.stat().st_size
+        _check_size(path, n_bytes)
+        with path.open("rb") as file:
+            return file.read(n_bytes)
+    except OSError as error:
+        raise DataError(
+            f"cannot read {path}",
+            expected="a file that you may read",
+            found=error.strerror or str(error),
+            hint="check the path and its permissions",
+        ) from error
 
 
 def _check_size(path: Path, n_bytes: int) -> None:
@@ -118,7 +127,7 @@ def _unpickle(data: bytes, path: Path) -> Any:
         raise DataError(
             f"{path} is no file of weights",
             expected="what torch.save wrote, or a .safetensors file of that ending",
-            found=_torn(data) or "neither",
+            found="a safetensors file" if data[8:9] == b"{" else _torn(data) or "neither",
             hint="copy or download it again",
         )
     if zipfile.is_zipfile(io.BytesIO(data)):
@@ -159,8 +168,6 @@ def _torn(data: bytes) -> str | None:
         return "an empty file"
     if data.startswith(_TORCH_BEGINNINGS):
         return "a pickle or a zip archive, as torch.save writes it"
-    if data[8:9] == b"{":
-        return None if len(data) < 8 else "a safetensors file"
     line = data[:_N_SHOWN].partition(b"\n")[0].decode("ascii", "replace")
     return f"text, {line!r}" if line.strip() and line.strip().isprintable() and line.isascii() else None
 
@@ -190,7 +197,8 @@ def _modern(key: str) -> str:
 def shape_of(value: Any) -> str:
     """Shape and type of a tensor, or the type of anything else."""
     if not isinstance(value, Tensor):
-        return f"a {type(value).__name__}"
+        name = type(value).__name__
+        return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
     text = f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
     return text if value.layout is torch.strided else f"{text}, {value.layout}"
 
