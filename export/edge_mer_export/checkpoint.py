@@ -375,7 +375,8 @@ class _Matching:
             if problem is None:
                 loaded[key.removeprefix(stage.prefix)] = value.to(want.dtype)
             elif value is None and (absent := self._absent_part(system, stage.of, key)):
-                self._note(f"part {absent.name} is missing: {absent.about}")
+                add = f"--checkpoint {absent.name}={absent.file or 'FILE'}"
+                self._note(f"{absent.about}: expected {add}, found nothing")
             else:
                 name, file_key = self._named(stage.of, key)
                 self.problems.append(f"{name}: {file_key}: expected {shape_of(want)}, found {problem}")
@@ -420,7 +421,6 @@ class _Matching:
         """Name everything that did not fit."""
         if self.problems:
             paths = ", ".join(str(file.path) for file in self._files)
-            paths = paths or "without a file"
             count = f"problems: {len(self.problems)}"
             listed = "".join(f"\n  {problem}" for problem in self.problems)
             raise DataError(

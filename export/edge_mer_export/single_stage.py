@@ -81,6 +81,8 @@ def _check_free(out: Path, path: Path, *, replace: bool) -> None:
         raise UsageError(f"cannot write {out}", found=f"no folder {out.parent}", hint="create it first")
     if (out / MANIFEST_NAME).exists():
         raise UsageError(f"{out} is a bundle, which is whole as it is", hint="give another --out")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"cannot write into {out}", expected="a folder", found="a file")
     if path.exists() and not replace:
         raise UsageError(f"{path} exists already", hint="give another --out or add --replace")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from edge_mer.errors import UsageError
 from edge_mer.types.model import AffectOutput, FaceClip, Fusion, ModelSpec
 from edge_mer_export.models import jca as small_heads
 from edge_mer_export.models import jca_dense, tsav
@@ -62,8 +63,11 @@ def jca(found: Found) -> ZooModel:
     Without a checkpoint it is the form that the released training script builds.
     """
     head = _head(found.of("fusion"), found.settings["target"])
+    of_visual = {key.partition(".")[0] for key in found.of("visual")}
+    if of_visual >= {"r2d1", "i3d"}:
+        raise UsageError("model jca sees the face with one network", hint="give visual= (or tsav=) or i3d=")
     # the first publication feeds I3D with frames of 224 pixels in [-1, 1]
-    is_first = "i3d" in {key.partition(".")[0] for key in found.of("visual")}
+    is_first = "i3d" in of_visual
     is_dense = isinstance(head.module, DenseJointCoAttention)
     visual = tsav.FaceBackbones.like(found.of("visual"), "flatten" if is_dense else "max", upsample=False)
     audio = tsav.voice_backbone(found)

@@ -16,7 +16,7 @@ from edge_mer_export.models.jmt import JointMultimodalTransformer, jmt_fusion_li
 from edge_mer_export.models.r2plus1d import R2Plus1D
 from edge_mer_export.models.resnet_audio import ResNetAudio
 from edge_mer_export.models.tsav import FRAME, KINETICS_MEAN, KINETICS_STD
-from edge_mer_export.models.zoo import Found, Part, Route, Setting, System, ZooModel, one_of, whole
+from edge_mer_export.models.zoo import Found, Part, Route, Setting, System, ZooModel, heads_that_fit, one_of, whole
 
 SOURCE = "Joint Multimodal Transformer for Emotion Recognition in the Wild, arXiv 2403.10488"
 LICENCE = (
@@ -75,11 +75,16 @@ def jmt(found: Found) -> ZooModel:
     heads = found.settings["num_heads"]
     of_visual = found.of("visual")
     has_fc = "r2d1.vision_r2d1_fc.weight" in of_visual
-    visual = tsav.FaceBackbones.like(of_visual, None if has_fc else found.settings["visual_reduce"], heads)
+    reduce = None if has_fc else found.settings["visual_reduce"]
+    with heads_that_fit("num_heads", heads):
+        visual = tsav.FaceBackbones.like(of_visual, reduce, heads)
+        fusion = jmt_fusion_like(found.of("fusion"), heads)
+        loose = tsav.loose_fusions(found, heads)
     audio = tsav.voice_backbone(found)
-    fusion = jmt_fusion_like(found.of("fusion"), heads)
     step = 32 * FRAME
     clip = tsav.face_clip(112, KINETICS_MEAN, KINETICS_STD)
+    if found.only is None:
+        tsav.check_map("jmt", visual, clip)
     sizes = {"audio": fusion.d_model, "visual": fusion.visual_size}
     spec = ModelSpec(
         name="jmt",
@@ -106,7 +111,7 @@ def jmt(found: Found) -> ZooModel:
         "visual": tsav.VISUAL_DEAD,
         "fusion": (*fusion_net.DEAD_KEYS, *fusion_net.VANILLA_DEAD_KEYS),
     }
-    return ZooModel(spec, stages, LAST_LAYERS, dead, tsav.loose_fusions(found, heads))
+    return ZooModel(spec, stages, LAST_LAYERS, dead, loose)
 
 
 def jmt_tiny(found: Found) -> ZooModel:

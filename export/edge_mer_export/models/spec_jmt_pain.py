@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from torch import nn
 
+from edge_mer.errors import DataError
 from edge_mer.types.model import Encoder, FaceClip, Fusion, ModelSpec, PainOutput, Signal, TensorSpec
 from edge_mer_export.models import eda_conv1d, pain_fusion, r3d, tsav
 from edge_mer_export.models.eda_conv1d import EdaConv1d
@@ -31,6 +32,7 @@ from edge_mer_export.models.zoo import (
     Setting,
     System,
     ZooModel,
+    heads_that_fit,
     one_of,
 )
 
@@ -77,7 +79,7 @@ VISUAL = Part(
     "visual",
     "",
     "R3D-18 on the face",
-    kinds=("r3d",),
+    kinds=("r3d", "visphy"),
     routes=tuple(Route(prefix, "visual") for prefix in ("vis_model.visual_model.", "visual_model.", "")),
 )
 EDA = Part(
@@ -106,7 +108,14 @@ def jmt_pain(found: Found) -> ZooModel:
 
     Frames and EDA lie to each other as in the data set's clips: the face ends 2.78 s before the EDA does.
     """
-    head = _head(found)
+    with heads_that_fit("num_heads", found.settings["num_heads"]):
+        head = _head(found)
+    if head.n_classes < 2:
+        raise DataError(
+            "model jmt-pain tells levels of pain apart",
+            expected="a last layer of two outputs or more",
+            found=f"{head.n_classes} in {head.last_layer} of the fusion",
+        )
     visual, eda = R3D.like(found.of("visual")), EdaConv1d.like(found.of("eda"))
     # neighbouring pieces share a frame
     step = (N_FRAMES - 1) * FRAME
@@ -164,7 +173,7 @@ def jmt_pain(found: Found) -> ZooModel:
 
 
 def _levels(n_levels: int) -> PainOutput:
-    return PainOutput(scale="levels", levels=tuple(f"level {i}" for i in range(max(2, n_levels))))
+    return PainOutput(scale="levels", levels=tuple(f"level {i}" for i in range(n_levels)))
 
 
 def _head(found: Found) -> _Head:

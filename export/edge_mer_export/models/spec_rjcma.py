@@ -30,13 +30,24 @@ from edge_mer_export.models import bert, rjcma, tsav
 from edge_mer_export.models.bert import Bert
 from edge_mer_export.models.ir50 import IR50
 from edge_mer_export.models.rjcma import RJCMA
-from edge_mer_export.models.shapes import Shapes, under
+from edge_mer_export.models.shapes import Shapes, size, under
 from edge_mer_export.models.spec_jca import TARGET
 from edge_mer_export.models.spec_jmt import LICENCE, TARGETS, Target
 from edge_mer_export.models.tsav import FRAME
 from edge_mer_export.models.vggish import VGGish
 from edge_mer_export.models.vocabulary import TOKENIZER, simulated_words, tokenizer_of
-from edge_mer_export.models.zoo import Found, Part, Route, Setting, States, System, ZooModel
+from edge_mer_export.models.zoo import (
+    Found,
+    Part,
+    Route,
+    Setting,
+    States,
+    System,
+    ZooModel,
+    heads_that_fit,
+    mismatch,
+    whole,
+)
 
 SHARED = "shared"
 """Stands for a target in the keys of a backbone that all of them use."""
@@ -124,8 +135,11 @@ def rjcma_model(found: Found) -> ZooModel:
     first = fusions[names[0]]
     visual = _backbones(found.of("visual"), IR50)
     audio = _backbones(found.of("audio"), VGGish)
-    text = Bert.like(found.of("text"), found.settings["text_heads"])
+    with heads_that_fit("text_heads", found.settings["text_heads"]):
+        text = Bert.like(found.of("text"), found.settings["text_heads"])
+    _check_steps(fusions)
     if found.only is None:
+        _check_features(found, fusions, visual, audio, text.n_features)
         fusion = SideBySide(dict(fusions), [visual.place(n) for n in names], [audio.place(n) for n in names])
         sizes = {"visual": visual.n_features, "audio": audio.n_features, "text": text.n_features}
     else:
@@ -162,6 +176,42 @@ def rjcma_model(found: Found) -> ZooModel:
     }
     last = {str(target): f"fusions.{name}.regressor2" for name, target in zip(names, targets, strict=True)}
     return ZooModel(spec, stages, last, dead, assets={TOKENIZER: _tokenizer(found)})
+
+
+def _check_steps(fusions: dict[str, RJCMA]) -> None:
+    """Refuse models of windows of different lengths.
+
+    Raises:
+        DataError: Names both.
+    """
+    (name, first), *others = fusions.items()
+    for other, fusion in others:
+        if fusion.n_steps != first.n_steps:
+            raise DataError(
+                "model rjcma: the weights do not belong together",
+                expected=f"windows of {first.n_steps} steps, as in the model of {name}",
+                found=f"{fusion.n_steps} steps in the model of {other}",
+                hint="export each target to a bundle of its own",
+            )
+
+
+def _check_features(
+    found: Found, fusions: dict[str, RJCMA], visual: PerTarget, audio: PerTarget, n_text: int
+) -> None:
+    """Refuse a backbone whose feature has not the size that a fusion takes; those without weights pass.
+
+    Raises:
+        DataError: Names both sizes.
+    """
+    for name, fusion in fusions.items():
+        given = {"text": n_text}
+        for stage, nets in (("visual", visual), ("audio", audio)):
+            if found.of(stage):
+                begin, end = nets.place(name)
+                given[stage] = end - begin
+        for stage, takes in zip(("visual", "audio", "text"), fusion.features, strict=True):
+            if found.of("fusion") and found.of(stage) and given[stage] != takes:
+                raise mismatch("rjcma", f"the {stage} of {name}", takes, f"stage {stage}", given[stage])
 
 
 def _names(shapes: Shapes) -> list[str]:
@@ -276,7 +326,8 @@ def _tokenizer(found: Found) -> bytes:
         DataError: There are weights of a text encoder, and no vocabulary.
     """
     if "vocabulary" in found.assets:
-        return tokenizer_of(found.assets["vocabulary"])
+        n_words = size(found.of("text"), "embeddings.word_embeddings.weight", 0, 2, 0)
+        return tokenizer_of(found.assets["vocabulary"], n_words or None)
     if found.of("text") and found.only is None:
         raise DataError(
             "a text encoder without its vocabulary reads nothing",
@@ -332,14 +383,14 @@ def _positive(text: str) -> float:
 
 
 def _wait(text: str) -> Fraction:
-    value = Fraction(text)
+    value = Fraction(text) if "/" not in text else Fraction(-1)
     if not 0 <= value <= 60:
         raise ValueError(text)
     return value
 
 
 def _heads(text: str) -> int | None:
-    return None if text == "auto" else max(1, int(text))
+    return None if text == "auto" else whole(1, 64)(text)
 
 
 RJCMA_SYSTEM = System(
@@ -385,7 +436,7 @@ RJCMA_SYSTEM = System(
         Setting("text_mean", "mean of the word vectors' numbers in training", None, _number, "a number"),
         Setting("text_std", "their standard deviation", None, _positive, "a number above 0"),
         Setting("text_wait", "seconds that a step waits for its words", "4", _wait, "0 to 60"),
-        Setting("text_heads", "BERT's attention heads; auto: one per 64", "auto", _heads, "a number or auto"),
+        Setting("text_heads", "BERT's attention heads; auto: one per 64", "auto", _heads, "a whole number from 1 to 64, or auto"),
     ),
     share_equal_backbones,
 )

@@ -22,7 +22,7 @@ from edge_mer_export.models.intra_modal import FcLayer, IntraModalTransformer
 from edge_mer_export.models.r2plus1d import R2Plus1D, Reduction
 from edge_mer_export.models.resnet_audio import ResNetAudio
 from edge_mer_export.models.shapes import Shapes, under
-from edge_mer_export.models.zoo import Found, LooseStage, Part, Route, States
+from edge_mer_export.models.zoo import Found, LooseStage, Part, Route, States, mismatch
 
 FRAME = Fraction(1, 30)
 """Between two frames of the nominal 30 fps camera that the grids are made of."""
@@ -122,6 +122,8 @@ class FaceBackbones(nn.Module):
         face_i3d = I3D.like(of_i3d, upsample) if of_i3d else None
         r2d1 = None if of_i3d and not of_r2d1 else R2Plus1D.like(of_r2d1, reduce)
         fuse = intra_modal_like(of_fuse, num_heads, has_wide=False) if r2d1 and face_i3d else None
+        if r2d1 is not None and face_i3d is not None and fuse is not None and of_fuse:
+            _check_fused(r2d1.n_features, face_i3d.n_features, fuse)
         return cls(r2d1, face_i3d, fuse)
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -136,6 +138,33 @@ def intra_modal_like(shapes: Shapes, num_heads: int, *, has_wide: bool) -> Intra
     if "fc_layer.weight" in shapes:
         return FcLayer.like(shapes)
     return IntraModalTransformer.like(shapes, num_heads, has_wide)
+
+
+def _check_fused(n_r2d1: int, n_i3d: int, fuse: IntraModalTransformer | FcLayer) -> None:
+    if isinstance(fuse, FcLayer):
+        both = n_r2d1 + n_i3d
+        if fuse.fc_layer.in_features != both:
+            raise mismatch("jmt", "visual-fusion", fuse.fc_layer.in_features, "visual and i3d together", both)
+        return
+    for part, n in (("visual", n_r2d1), ("i3d", n_i3d)):
+        if n != fuse.n_features:
+            raise mismatch("jmt", "visual-fusion", fuse.n_features, part, n)
+
+
+def check_map(model: str, face: FaceBackbones, clip: FaceClip) -> None:
+    """Refuse a linear layer on the flattened map of another clip.
+
+    Raises:
+        DataError: Names both sizes.
+    """
+    if face.r2d1 is None or face.r2d1.vision_r2d1_fc is None:
+        return
+    # four layers halve the sides, three of them the time
+    n_positions = -(-clip.size_px // 16) ** 2 * -(-clip.n_frames // 8)
+    n_channels = face.r2d1.r2plus1d.layer4[0].conv1[1].num_features
+    takes = face.r2d1.vision_r2d1_fc.in_features
+    if takes // n_channels != n_positions:
+        raise mismatch(model, "visual-fc", takes, "the map of visual", n_channels * n_positions)
 
 
 def voice_backbone(found: Found) -> ResNetAudio:
@@ -156,8 +185,9 @@ def voice_backbone(found: Found) -> ResNetAudio:
 def loose_fusions(found: Found, num_heads: int) -> dict[str, LooseStage]:
     """Fusions of two features of one modality, of which the step's features are inputs."""
     of_visual, of_audio = under(found.of("visual"), "fuse."), under(found.of("audio"), "fuse.")
-    face = intra_modal_like(of_visual, num_heads, has_wide=False)
-    voice = intra_modal_like(of_audio, num_heads, has_wide=True)
+    # heads need not divide the published size of what is not there
+    face = intra_modal_like(of_visual, num_heads if of_visual else 1, has_wide=False)
+    voice = intra_modal_like(of_audio, num_heads if of_audio else 1, has_wide=True)
     return {
         "visual-fusion": _loose(face, "visual", ("visual_r2d1", "visual_i3d"), intra_modal.NARROW_DEAD_KEYS),
         "audio-fusion": _loose(voice, "audio", ("audio_resnet18", "audio_wavlm"), ()),
@@ -188,9 +218,14 @@ def _input_sizes(module: IntraModalTransformer | FcLayer) -> tuple[int, ...]:
 
 def drop_mask_channel(states: States) -> States:
     """TSAV's face network was trained with a mask as fourth channel and is used without it."""
-    if "visual" in states:
-        states["visual"] = dict(r2plus1d.without_mask_channel(states["visual"]))
+    visual = states.get("visual", {})
+    masked = {key: value for key, value in visual.items() if _has_mask(value)}
+    visual.update(r2plus1d.without_mask_channel(masked))
     return states
+
+
+def _has_mask(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 5 and value.shape[1] == r2plus1d.RGB + 1
 
 
 def face_clip(size_px: int, mean: tuple[float, float, float], std: tuple[float, float, float]) -> FaceClip:

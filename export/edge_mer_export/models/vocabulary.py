@@ -17,31 +17,57 @@ TOKENIZER = "text/tokenizer.json"
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
-def tokenizer_of(data: bytes) -> bytes:
+def tokenizer_of(data: bytes, n_words: int | None = None) -> bytes:
     """A tokenizer in the `tokenizers` library's own format.
 
     Args:
         data: Content of a tokenizer.json, or of a vocab.txt with one token per line (BERT, lower case).
+        n_words: How many tokens the text encoder knows.
 
     Raises:
-        DataError: It is neither.
+        DataError: It is neither, or knows tokens that the text encoder does not.
     """
+    made = _tokenizer_of(data)
+    numbers = Tokenizer.from_str(made.decode()).get_vocab().values()
+    if n_words is not None and (n_tokens := max(numbers, default=-1) + 1) > n_words:
+        raise DataError(
+            "the vocabulary does not belong to the text encoder",
+            expected=f"at most {n_words} tokens, as many as its weights have vectors",
+            found=f"{n_tokens}",
+            hint="give the vocabulary that lies beside the text encoder's weights",
+        )
+    return made
+
+
+def _tokenizer_of(data: bytes) -> bytes:
     if data.lstrip()[:1] == b"{":
         try:
             Tokenizer.from_str(data.decode())
         except Exception as error:  # the library raises plain Exception
-            raise DataError("the vocabulary is no tokenizer.json", found=str(error)) from error
+            raise DataError(
+                "the vocabulary is no tokenizer.json",
+                expected="a file that the tokenizers library wrote",
+                found=str(error),
+                hint="give vocab.txt or tokenizer.json from where the text encoder's weights are",
+            ) from error
         return data
     try:
-        tokens = data.decode().splitlines()
+        text = data.decode()
     except UnicodeDecodeError as error:
-        raise DataError("the vocabulary is neither vocab.txt nor tokenizer.json", found=str(error)) from error
+        raise DataError(
+            "the vocabulary is neither vocab.txt nor tokenizer.json",
+            expected="text in UTF-8",
+            found=str(error),
+            hint="give vocab.txt or tokenizer.json from where the text encoder's weights are",
+        ) from error
+    tokens = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     missing = [token for token in _SPECIAL if token not in tokens]
     if missing:
         raise DataError(
             "the vocabulary is no vocab.txt of BERT",
             expected=f"one token per line, among them {', '.join(_SPECIAL)}",
             found=f"{len(tokens)} lines without {', '.join(missing)}",
+            hint="give vocab.txt or tokenizer.json from where the text encoder's weights are",
         )
     return _word_piece(tokens)
 
@@ -54,7 +80,7 @@ def simulated_words() -> bytes:
 
 
 def _word_piece(tokens: list[str]) -> bytes:
-    numbers = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    numbers = {token: number for number, token in enumerate(tokens)}  # the number is the line's
     tokenizer = Tokenizer(WordPiece(numbers, unk_token="[UNK]"))  # noqa: S106 -- no password
     tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = BertPreTokenizer()

@@ -8,8 +8,9 @@ holds weights of it; a *stage* is a graph of a bundle, one per modality and the 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -57,6 +58,16 @@ class LooseStage:
     dead: tuple[str, ...] = ()
 
 
+def mismatch(model: str, taker: str, takes: int | str, giver: str, gives: int | str) -> DataError:
+    """What to say where a feature has not the size that is taken."""
+    return DataError(
+        f"model {model}: the weights do not belong together",
+        expected=f"a feature of {takes} numbers for {taker}",
+        found=f"{gives} numbers from {giver}",
+        hint="give all parts of one trained model",
+    )
+
+
 @dataclass(frozen=True)
 class ZooModel:
     """A model as it is declared and as it computes.
@@ -90,11 +101,9 @@ class ZooModel:
         """
         for encoder, tensor in zip(self.spec.encoders, self.spec.fusion.inputs, strict=False):
             if encoder.feature != tensor.shape[-1]:
-                raise DataError(
-                    f"model {self.spec.name}: the weights do not belong together",
-                    expected=f"a feature of {tensor.shape[-1]} numbers for the fusion's input {tensor.name}",
-                    found=f"{encoder.feature} numbers from stage {encoder.stage}",
-                    hint="give all parts of one trained model",
+                raise mismatch(
+                    self.spec.name, f"the fusion's input {tensor.name}", tensor.shape[-1],
+                    f"stage {encoder.stage}", encoder.feature,
                 )
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -221,6 +230,23 @@ def one_of(*words: str) -> Callable[[str], str]:
         return text
 
     return read
+
+
+@contextlib.contextmanager
+def heads_that_fit(setting: str, heads: int | None) -> Iterator[None]:
+    """Around the building of networks whose features so many attention heads must divide.
+
+    Raises:
+        UsageError: They do not.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(
+            f"cannot use --set {setting}={heads}",
+            expected="as many heads as in training, which divide the feature",
+            found=str(error),
+        ) from error
 
 
 @dataclass(frozen=True)
