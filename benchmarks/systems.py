@@ -325,9 +325,9 @@ Made by `make systems`; do not edit. Each system at its published size went thro
 `calibrate`, `verify` (with both negative controls), `evaluate` and a streamed `run` over a simulated session.
 
 Nobody publishes weights that could come along. Here backbones are random, fitted to simulated people in
-their batch norms alone, and frozen; only the fusion was trained, for minutes, on simulated people. What stands
-under "held out" says that a system learns and that quantization keeps what it learned. It says nothing about real
-people, and is not what the papers report.
+their batch norms alone, and frozen; only the fusion was trained, for minutes, on simulated people. What
+stands under "held out" says that a system learns and that quantization keeps what it learned. It says
+nothing about real people, and is not what the papers report.
 
 """
 

@@ -107,13 +107,13 @@ def import_model(
     shapes = {stage: {key: _shape(value) for key, value in state.items()} for stage, state in states.items()}
     assets = {file.part.name: read_bytes(file.path) for file in files if file.part.is_asset}
     model, wanted = _build(system, Found(shapes, values, assets, only))
-    lacking = [one.of for one in wanted if not states.get(one.of) and one.module.state_dict()]
+    lacking = [one.of for one in wanted if not (states.get(one.of) or one.prefix) and one.module.state_dict()]
     matching.demand(system, lacking)
-    if only is None:
-        model.check_sizes()
     for one in wanted:
         matching.fit(system, one, states.get(one.of, {}))
     matching.refuse_misfits(system)
+    if only is None:
+        model.check_sizes()
     return Imported(model.eval(), CheckpointReport(matching.reports()))
 
 
@@ -121,7 +121,7 @@ def _build(system: System, found: Found) -> tuple[ZooModel, list[LooseStage]]:
     """The variant, and the stages of it that are to take weights."""
     if found.only is None:
         model = system.build(found)
-        return model, [model.stage(name) for name in model.spec.stages]
+        return model, [model.bundle_stage(name) for name in model.spec.stages]
     with torch.device("meta"):  # the other stages, without weights, take neither time nor memory
         model = system.build(found)
     stage = model.stage(found.only)
@@ -276,6 +276,11 @@ def _check_parts(system: System, files: list[_File]) -> None:
 # -- keys and where they belong ------------------------------------------------------------------------
 
 
+def _option(part: Part) -> str:
+    """How a part is given."""
+    return f"--checkpoint {part.name}={part.file or 'FILE'}"
+
+
 def _parts_with(system: System, stage: str) -> list[Part]:
     """The parts that hold a stage's weights; those that complete others are left out."""
     parts = [part for part in system.parts if any(route.stage == stage for route in part.routes)]
@@ -339,8 +344,11 @@ class _Matching:
         key = origin.stage_key
         if (stage, key) in self._origin:
             other = self._origin[stage, key]
-            text = f"{other.key} of {other.tally.file.name} stands for the same weights"
-            self.problems.append(f"{origin.tally.file.name}: {origin.key}: {text}")
+            name, other_name = origin.tally.file.name, other.tally.file.name
+            if origin.tally is other.tally:
+                self._note(f"{name}: {origin.key}: {other.key} stands for the same weights")
+            else:
+                self._note(f"{name}: weights of {stage} that {other_name} holds too: leave one of them away")
         self._origin[stage, key] = origin
         self.states[stage][key] = value
 
@@ -351,16 +359,14 @@ class _Matching:
         """Refuse stages for which there is nothing at all."""
         if not lacking:
             return
-        ways = [
-            f"for {stage}: " + " or ".join(f"--checkpoint {part.name}={part.file or 'FILE'}" for part in parts)
-            for stage in lacking
-            if (parts := _parts_with(system, stage))
-        ]
+        ways = [f"for {stage}: {' or '.join(map(_option, _parts_with(system, stage)))}" for stage in lacking]
+        if len(system.parts) < 2:
+            ways = [f"give one file with all stages: {', '.join(system.stages)}"]
         raise DataError(
             f"model {system.name} lacks weights of {' and '.join(lacking)}",
             expected=_layout(system),
             found=", ".join(str(file.path) for file in self._files) or "no file",
-            hint="; ".join(ways) or None,
+            hint="; ".join(ways),
         )
 
     def fit(self, system: System, stage: LooseStage, state: dict[str, Any]) -> None:
@@ -375,8 +381,7 @@ class _Matching:
             if problem is None:
                 loaded[key.removeprefix(stage.prefix)] = value.to(want.dtype)
             elif value is None and (absent := self._absent_part(system, stage.of, key)):
-                add = f"--checkpoint {absent.name}={absent.file or 'FILE'}"
-                self._note(f"{absent.about}: expected {add}, found nothing")
+                self._note(f"{absent.about}: expected {_option(absent)}, found nothing")
             else:
                 name, file_key = self._named(stage.of, key)
                 self.problems.append(f"{name}: {file_key}: expected {shape_of(want)}, found {problem}")

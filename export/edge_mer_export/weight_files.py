@@ -149,10 +149,10 @@ def _unpickle(data: bytes, path: Path) -> Any:
             hint=_RESAVE,
         ) from error
     except Exception as error:  # a broken file makes torch.load raise almost anything
-        first_line = next(iter(str(error).splitlines()), "")
+        why = str(error).partition(". ")[0] or type(error).__name__
         raise DataError(
             f"{path} is not a whole torch.save file",
-            found=f"{len(data)} bytes ({type(error).__name__}: {first_line})",
+            found=f"{len(data)} bytes ({why})",
             hint="copy it again, or re-save it as a plain state_dict",
         ) from error
 

@@ -29,8 +29,8 @@ def _section(one: System) -> str:
     if one.settings:
         lines += ["", "| setting | default | what it means | values |", "|---|---|---|---|"]
         lines += [
-            f"| `--set {setting.name}=` | {setting.default or 'none'} | {setting.about} | {setting.expected} |"
-            for setting in one.settings
+            f"| `--set {one_of.name}=` | {one_of.default or 'none'} | {one_of.about} | {one_of.expected} |"
+            for one_of in one.settings
         ]
     return "\n".join([*lines, ""])
 

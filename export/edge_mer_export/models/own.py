@@ -14,12 +14,14 @@ Its checkpoint is its plain state_dict.
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from edge_mer.errors import DataError, UsageError
@@ -43,14 +45,20 @@ def own_system(name: str) -> System:
     path = Path(text)
     found = getattr(_run(path), attribute, None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        what = "nothing of that name" if found is None else f"a {type(found).__name__}"
+        what = "nothing of that name" if found is None else f"something of type {type(found).__name__}"
+        if isinstance(found, type):
+            what = f"a class derived from {', '.join(base.__name__ for base in found.__bases__)}"
         raise UsageError(
-            f"{path} has no model {attribute}", expected="a class derived from torch.nn.Module", found=what
+            f"{path} has no model {attribute!r}",
+            expected="a class derived from torch.nn.Module",
+            found=what,
+            hint="name it as path/to/file.py:Name",
         )
     model_class: Any = found
     spec = getattr(model_class, "spec", None)
     if not isinstance(spec, ModelSpec):
-        raise _incomplete(name, "`spec`, an edge_mer.types.model.ModelSpec", "none")
+        kind = "none" if spec is None else f"one of type {type(spec).__name__}"
+        raise _incomplete(name, "`spec`, an edge_mer.types.model.ModelSpec", kind)
     if not callable(getattr(model_class, "fuse", None)):
         raise _incomplete(name, "a method `fuse`, from the features of a window to the outputs", "none")
     encoders = spec.stages[:-1]
@@ -69,20 +77,31 @@ def _incomplete(name: str, expected: str, found: str) -> UsageError:
 
 def _run(path: Path) -> ModuleType:
     if not path.is_file():
-        raise UsageError(f"cannot read {path}", expected="a Python file", found="no such file")
-    loader = importlib.util.spec_from_file_location(path.stem, path)
+        found = "a folder" if path.is_dir() else "no such file"
+        raise UsageError(
+            f"cannot read {path}",
+            expected="a Python file",
+            found=found,
+            hint="check the path before the colon",
+        )
+    folder = path.parent.resolve()
+    # files beside it can be imported: by their names, as in a script, or with a dot, as in a package
+    package = ModuleType(f"_own_{hashlib.sha256(bytes(folder)).hexdigest()[:16]}")
+    package.__path__ = [str(folder)]
+    loader = importlib.util.spec_from_file_location(f"{package.__name__}.{path.stem}", path)
     if loader is None or loader.loader is None:
-        raise UsageError(f"{path} is no Python file")
+        raise UsageError(f"{path} is no Python file", expected="a name that ends with .py")
     module = importlib.util.module_from_spec(loader)
+    sys.modules[package.__name__], sys.modules[loader.name] = package, module  # as dataclasses expect it
     before = list(sys.path)
-    sys.path.insert(0, str(path.parent.resolve()))  # files beside it can be imported, as in a script
+    sys.path.insert(0, str(folder))
     try:
         loader.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(
             f"{path} cannot be run",
             found=f"{type(error).__name__}: {error}",
-            hint=f"python {path}",
+            hint=f"correct it until it runs: python {path}",
         ) from error
     finally:
         sys.path[:] = before
@@ -91,7 +110,8 @@ def _run(path: Path) -> ModuleType:
 
 def _built(name: str, model_class: Any, spec: ModelSpec) -> ZooModel:
     try:
-        whole: nn.Module = model_class()
+        with torch.device("cpu"):  # what it computes when it is made needs numbers
+            whole: nn.Module = model_class()
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
         raise DataError(f"model {name} cannot be built without arguments", found=found, hint=_HINT) from error
@@ -101,7 +121,13 @@ def _built(name: str, model_class: Any, spec: ModelSpec) -> ZooModel:
         raise _incomplete(name, f"a submodule for each encoder: {', '.join(lacking)}", found)
     stages = {stage: children[stage] for stage in spec.stages[:-1]}
     stages[spec.fusion.stage] = _fusion_of(whole, stages)
-    return ZooModel(spec, stages, getattr(model_class, "last_layers", {}))
+    last_layers = dict(getattr(model_class, "last_layers", {}))
+    linear = [key for key, part in whole.named_modules() if isinstance(part, nn.Linear)]
+    for output, layer in last_layers.items():
+        if layer not in linear:
+            found = f"{layer!r} of {output}; linear layers are {', '.join(linear) or 'none'}"
+            raise _incomplete(name, "in `last_layers`, for each output the name of a linear layer", found)
+    return ZooModel(spec, stages, last_layers)
 
 
 def _fusion_of(whole: nn.Module, encoders: dict[str, nn.Module]) -> nn.Module:

@@ -16,7 +16,17 @@ from edge_mer_export.models.jmt import JointMultimodalTransformer, jmt_fusion_li
 from edge_mer_export.models.r2plus1d import R2Plus1D
 from edge_mer_export.models.resnet_audio import ResNetAudio
 from edge_mer_export.models.tsav import FRAME, KINETICS_MEAN, KINETICS_STD
-from edge_mer_export.models.zoo import Found, Part, Route, Setting, System, ZooModel, heads_that_fit, one_of, whole
+from edge_mer_export.models.zoo import (
+    Found,
+    Part,
+    Route,
+    Setting,
+    System,
+    ZooModel,
+    heads_that_fit,
+    one_of,
+    whole,
+)
 
 SOURCE = "Joint Multimodal Transformer for Emotion Recognition in the Wild, arXiv 2403.10488"
 LICENCE = (

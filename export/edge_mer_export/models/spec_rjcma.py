@@ -383,7 +383,10 @@ def _positive(text: str) -> float:
 
 
 def _wait(text: str) -> Fraction:
-    value = Fraction(text) if "/" not in text else Fraction(-1)
+    try:
+        value = Fraction(text)
+    except ZeroDivisionError as error:
+        raise ValueError(text) from error
     if not 0 <= value <= 60:
         raise ValueError(text)
     return value
@@ -436,7 +439,13 @@ RJCMA_SYSTEM = System(
         Setting("text_mean", "mean of the word vectors' numbers in training", None, _number, "a number"),
         Setting("text_std", "their standard deviation", None, _positive, "a number above 0"),
         Setting("text_wait", "seconds that a step waits for its words", "4", _wait, "0 to 60"),
-        Setting("text_heads", "BERT's attention heads; auto: one per 64", "auto", _heads, "a whole number from 1 to 64, or auto"),
+        Setting(
+            "text_heads",
+            "BERT's attention heads; auto: one per 64",
+            "auto",
+            _heads,
+            "a number or auto",
+        ),
     ),
     share_equal_backbones,
 )

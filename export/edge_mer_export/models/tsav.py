@@ -9,6 +9,7 @@ Shape letters: B batch, C channel, T frame, H height, W width, D feature.
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -159,9 +160,10 @@ def check_map(model: str, face: FaceBackbones, clip: FaceClip) -> None:
     """
     if face.r2d1 is None or face.r2d1.vision_r2d1_fc is None:
         return
-    # four layers halve the sides, three of them the time
-    n_positions = -(-clip.size_px // 16) ** 2 * -(-clip.n_frames // 8)
-    n_channels = face.r2d1.r2plus1d.layer4[0].conv1[1].num_features
+    # the stem and three layers halve the sides, those three the time
+    side, time = math.ceil(clip.size_px / 16), math.ceil(clip.n_frames / 8)
+    n_positions = side * side * time
+    n_channels = face.r2d1.r2plus1d.state_dict()["layer4.0.conv1.1.weight"].numel()
     takes = face.r2d1.vision_r2d1_fc.in_features
     if takes // n_channels != n_positions:
         raise mismatch(model, "visual-fc", takes, "the map of visual", n_channels * n_positions)

@@ -102,8 +102,11 @@ class ZooModel:
         for encoder, tensor in zip(self.spec.encoders, self.spec.fusion.inputs, strict=False):
             if encoder.feature != tensor.shape[-1]:
                 raise mismatch(
-                    self.spec.name, f"the fusion's input {tensor.name}", tensor.shape[-1],
-                    f"stage {encoder.stage}", encoder.feature,
+                    self.spec.name,
+                    f"the fusion's input {tensor.name}",
+                    tensor.shape[-1],
+                    f"stage {encoder.stage}",
+                    encoder.feature,
                 )
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -119,13 +122,19 @@ class ZooModel:
         nn.ModuleDict(self.stages).load_state_dict(dict[str, Any](state))
 
     def stage(self, name: str) -> LooseStage:
-        """A stage with its tensors.
+        """A stage as it is exported alone, with its tensors.
 
         Raises:
             UsageError: The model has no such stage.
         """
-        if name in self.loose:
-            return self.loose[name]
+        return self.loose[name] if name in self.loose else self.bundle_stage(name)
+
+    def bundle_stage(self, name: str) -> LooseStage:
+        """A stage as it stands in the bundle, with its tensors.
+
+        Raises:
+            UsageError: The model has no such stage.
+        """
         if name == self.spec.fusion.stage:
             fusion = self.spec.fusion
             return LooseStage(self.stages[name], fusion.inputs, fusion.outputs, name, dead=self.dead_of(name))
