@@ -42,7 +42,8 @@ class WindowSet:
 
 def default_sources(model: ModelSpec, n_windows: int, first_person: int, n_people: int) -> list[str]:
     """Simulated people, each long enough for their share of whole windows."""
-    n_steps = model.fusion.n_steps + n_lead_in(model) + -(-n_windows // n_people)
+    n_hops = -(-n_windows // n_people)
+    n_steps = model.fusion.n_steps + n_lead_in(model) + n_hops * model.fusion.hop
     return [simulated(model, seed=5, person=first_person + i, n_steps=n_steps) for i in range(n_people)]
 
 
@@ -91,7 +92,10 @@ def _encoder_feeds(
 
 
 def _is_whole(model: ModelSpec, trace: StepTrace) -> bool:
-    return trace.is_real and bool(trace.present.all()) and trace.index >= model.fusion.n_steps - 1
+    """Whether it ends a full window as a device sees it: of encoded steps, at the end of a hop."""
+    fusion = model.fusion
+    ends_window = trace.index >= fusion.n_steps - 1 and (trace.index + 1) % fusion.hop == 0
+    return ends_window and trace.is_real and bool(trace.present.all())
 
 
 def _fusion_feed(model: ModelSpec, trace: StepTrace) -> Feed:

@@ -75,7 +75,8 @@ class StepTrace:
         index: The step.
         inputs: Stage -> its step tensor (batch = 1), of words the step's feature (1, feature); only
             stages whose modality was there.
-        features: Stage -> the fusion's window of its features, (1, L, feature).
+        features: Stage -> the fusion's window of its features, (1, L, feature); within a hop, where the
+            fusion does not look, the newest one alone, (1, 1, feature).
         present: (modality, L) bool.
         n_used: Steps that the fusion looked at; 0 when it did not run.
         raw: Output name -> raw numbers for this step, of the output's `value_shape`; empty when the
@@ -377,7 +378,7 @@ class Pipeline:
 
     def _say(self, encoder: Encoder, spec: Words, said: Said) -> _Found:
         """The feature of what is being said; silence is no gap, but a session without a transcript is."""
-        is_there = encoder in self._stream_names.values()
+        is_there = encoder.stage in self._tokenizers
         found = _Found(
             slot="present" if is_there else "absent",
             feature=None,
@@ -574,10 +575,11 @@ class Pipeline:
     def _trace(self, step: Step, found: dict[str, _Found], n_used: int, raw: Raw) -> StepTrace:
         there = [e for e in self._model.encoders if found[e.stage].slot == "present"]
         spoken, self._spoken = self._spoken, {}
+        n_kept = 1 if (step.index + 1) % self._setup.hop_steps else self._n_steps
         return StepTrace(
             index=step.index,
             inputs={e.stage: self._step_tensor(e, found[e.stage]) for e in there},
-            features={stage: ring.buffer.copy() for stage, ring in self._rings.items()},
+            features={stage: ring.buffer[:, -n_kept:].copy() for stage, ring in self._rings.items()},
             present=self._present(),
             n_used=n_used if raw else 0,
             raw=dict(raw),

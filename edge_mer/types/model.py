@@ -7,6 +7,7 @@ Durations are exact fractions of a second, written "16/15".
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -113,9 +114,9 @@ class Clip(Declared):
     std: tuple[float, float, float]
 
     @property
+    @abstractmethod
     def shape_px(self) -> tuple[int, int]:
         """Height and width."""
-        raise NotImplementedError
 
 
 class FaceClip(Clip):

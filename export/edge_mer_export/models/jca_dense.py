@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edge_mer_export.models.jmt import regressor, unit_length
 from edge_mer_export.models.shapes import Shapes, n_numbered, size
 
 N_STEPS = 16
@@ -27,12 +28,6 @@ HEAD_WIDTH = 128
 
 DEAD_KEYS: tuple[str, ...] = ()
 """Keys of a reference checkpoint that reach no output: none."""
-
-
-def _unit_length(x: Tensor) -> Tensor:
-    """Each feature (..., D) divided by its L2 norm; zero stays zero."""
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
-    return x / norm.clamp_min(1e-12)
 
 
 class _SpatialAttention(nn.Module):
@@ -149,11 +144,7 @@ class _Recurrent(nn.Module):
         rows = self.init_hidden.unsqueeze(1).expand(-1, x.shape[0], -1)  # (4 layers, B, H)
         h0, c0 = rows.chunk(2)  # 2 x (2 layers, B, H)
         steps, _ = self.rnn(x, (h0.contiguous(), c0.contiguous()))  # (B, L, 2H)
-        return _unit_length(self.linear(torch.cat([x, steps], dim=-1)))  # (B, L, D')
-
-
-def _regressor(n_in: int, width: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(n_in, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 1))
+        return unit_length(self.linear(torch.cat([x, steps], dim=-1)))  # (B, L, D')
 
 
 class DenseJointCoAttention(nn.Module):
@@ -200,8 +191,8 @@ class DenseJointCoAttention(nn.Module):
         self.video_attn = _VideoAttention(audio, visual, n_slices, attention_width)
         self.coattn = _CoAttention(n_layers, n_steps, visual, audio, dropout)
         self.Joint = _Recurrent(visual + audio, fused, rnn_hidden, rnn_layers)
-        self.vregressor = _regressor(fused, head_width, dropout)
-        self.aregressor = _regressor(fused, head_width, dropout)
+        self.vregressor = regressor(fused, head_width, dropout)
+        self.aregressor = regressor(fused, head_width, dropout)
 
     @classmethod
     def like(cls, shapes: Shapes) -> DenseJointCoAttention:
@@ -231,8 +222,8 @@ class DenseJointCoAttention(nn.Module):
         Returns:
             Valence (B, L) and arousal (B, L), each step's own; not bounded to [-1, 1] by the network.
         """
-        audio = self.audio_extract(_unit_length(audio))  # (B, L, A)
-        visual = self.video_attn(audio, _unit_length(visual))  # (B, L, V)
+        audio = self.audio_extract(unit_length(audio))  # (B, L, A)
+        visual = self.video_attn(audio, unit_length(visual))  # (B, L, V)
         visual = self.video_extract(visual)  # (B, L, V)
         visual, audio = self.coattn(visual, audio)  # (B, L, V) and (B, L, A)
         fused = self.Joint(torch.cat([visual, audio], dim=-1))  # (B, L, F)

@@ -349,7 +349,8 @@ class JointFeatures(FusedFeatures):
         super().__init__(_JointFusion(d_model, d_ff, heads, n_layers), d_model, None, present_input)
 
 
-def _regressor(d_model: int, width: int, dropout: float) -> nn.Sequential:
+def regressor(d_model: int, width: int, dropout: float) -> nn.Sequential:
+    """One number from a feature of `d_model` numbers, through a hidden layer."""
     return nn.Sequential(nn.Linear(d_model, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 1))
 
 
@@ -377,8 +378,8 @@ class AffectFusion(FusedFeatures):
         present_input: bool = False,
     ) -> None:
         super().__init__(fusion, d_model, visual_size, present_input)
-        self.vregressor = _regressor(fused, head_width, dropout)
-        self.aregressor = _regressor(fused, head_width, dropout)
+        self.vregressor = regressor(fused, head_width, dropout)
+        self.aregressor = regressor(fused, head_width, dropout)
 
     def forward(self, audio: Tensor, visual: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Estimate valence and arousal.

@@ -17,9 +17,10 @@ from edge_mer_export.models import jca as small_heads
 from edge_mer_export.models import jca_dense, tsav
 from edge_mer_export.models.jca import JointCrossAttention
 from edge_mer_export.models.jca_dense import DenseJointCoAttention
+from edge_mer_export.models.shapes import Shapes
 from edge_mer_export.models.spec_jmt import AFFECT_USE, LICENCE, TARGETS, Target
 from edge_mer_export.models.tsav import FRAME, KINETICS_MEAN, KINETICS_STD
-from edge_mer_export.models.zoo import Found, Part, Route, Setting, Shapes, System, ZooModel, one_of
+from edge_mer_export.models.zoo import Found, Part, Route, Setting, System, ZooModel, one_of
 
 FUSION = Part(
     "fusion",

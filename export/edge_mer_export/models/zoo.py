@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from edge_mer.errors import DataError, UsageError
 from edge_mer.types.model import ModelSpec, TensorSpec
+from edge_mer_export.models.shapes import Shapes
 
 MODELS = {
     "group": "edge_mer_export.models.spec_group:GROUP",
@@ -32,9 +33,6 @@ MODELS = {
     "jmt-tiny": "edge_mer_export.models.spec_jmt:JMT_TINY",
     "pain-tiny": "edge_mer_export.models.spec_pain_tiny:PAIN_TINY",
 }
-
-Shapes = Mapping[str, tuple[int, ...]]
-"""Key -> shape of a state_dict."""
 
 
 @dataclass(frozen=True)
