@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mer.errors import UsageError
+from edge_mer.preprocess.face import FaceDetector
 from edge_mer.preprocess.image import crop, normalise_into
-from edge_mer.preprocess.visual import ClipReport
-from edge_mer.types.model import SceneClip
+from edge_mer.preprocess.visual import ClipReport, FaceClipMaker
+from edge_mer.types.model import Clip, FaceClip, SceneClip
 
 
 class SceneClipMaker:
@@ -45,6 +47,25 @@ class SceneClipMaker:
     def _fitted(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         height, width = self._spec.shape_px
         return crop(frame, fit_transform(frame.shape[:2], (height, width)), (height, width))
+
+
+def clip_maker(spec: Clip, detector: FaceDetector | None) -> FaceClipMaker | SceneClipMaker:
+    """What makes the clips that a model declares.
+
+    Args:
+        spec: Of faces or of scenes.
+        detector: Finds faces; scenes need none.
+
+    Raises:
+        UsageError: Faces are looked at, and there is no detector.
+    """
+    if isinstance(spec, SceneClip):
+        return SceneClipMaker(spec)
+    if not isinstance(spec, FaceClip):
+        raise TypeError(f"a clip of neither faces nor scenes: {spec}")
+    if detector is None:
+        raise UsageError("the model looks at faces, and no face detector was given")
+    return FaceClipMaker(spec, detector)
 
 
 def fit_transform(frame_px: tuple[int, ...], clip_px: tuple[int, int]) -> NDArray[np.float64]:

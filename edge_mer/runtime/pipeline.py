@@ -20,7 +20,7 @@ from edge_mer.postprocess.decode import decode
 from edge_mer.postprocess.gate import Evidence, judge
 from edge_mer.preprocess.audio import SoundConditioner, log_mel
 from edge_mer.preprocess.face import FaceDetector
-from edge_mer.preprocess.scene import SceneClipMaker
+from edge_mer.preprocess.scene import SceneClipMaker, clip_maker
 from edge_mer.preprocess.signal import SignalConditioner, write_signal
 from edge_mer.preprocess.vggish_audio import vggish_log_mel
 from edge_mer.preprocess.visual import FaceClipMaker
@@ -40,7 +40,6 @@ from edge_mer.types.model import (
     MissingPolicy,
     ModelSpec,
     SampledSpec,
-    SceneClip,
     Signal,
     VggishLogMel,
     Words,
@@ -248,7 +247,7 @@ class Pipeline:
     def _set_up(self, encoder: Encoder, stream: StreamSpec | None) -> None:
         spec = encoder.preprocess
         if isinstance(spec, Clip):
-            self._clips[encoder.stage] = self._clip_maker(spec)
+            self._clips[encoder.stage] = clip_maker(spec, self._setup.detector)
         if stream is None:
             return
         check_fits(encoder, stream)
@@ -259,13 +258,6 @@ class Pipeline:
             self._sampled[encoder.stage] = _Sampled(
                 _conditioner(spec, round(stream.rate_hz)), Continuity(stream.rate_hz)
             )
-
-    def _clip_maker(self, spec: Clip) -> FaceClipMaker | SceneClipMaker:
-        if isinstance(spec, SceneClip):
-            return SceneClipMaker(spec)
-        if not isinstance(spec, FaceClip) or self._setup.detector is None:
-            raise UsageError(f"model {self._model.name} looks at faces, and no face detector was given")
-        return FaceClipMaker(spec, self._setup.detector)
 
     # -- what comes in -------------------------------------------------------------------------
 

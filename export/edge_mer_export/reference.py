@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from edge_mer.errors import DataError
 from edge_mer.preprocess.audio import log_mel
 from edge_mer.preprocess.face import FaceDetector
-from edge_mer.preprocess.scene import SceneClipMaker
+from edge_mer.preprocess.scene import clip_maker
 from edge_mer.preprocess.vggish_audio import vggish_log_mel
-from edge_mer.preprocess.visual import FaceClipMaker
 from edge_mer.preprocess.words import WordTokenizer, write_words
 from edge_mer.runtime.blank import as_clip, blank_tensor
 from edge_mer.runtime.golden import Arrays
@@ -21,10 +20,8 @@ from edge_mer.runtime.offline import Features, Presence, RunFusion
 from edge_mer.types.model import (
     Clip,
     Encoder,
-    FaceClip,
     LogMel,
     SampledSpec,
-    SceneClip,
     VggishLogMel,
     Words,
     to_ns,
@@ -88,7 +85,7 @@ def _cut_clips(
     steps: Floats,
     there: NDArray[np.bool_],
 ) -> None:
-    maker = _clip_maker(spec, detector)
+    maker = clip_maker(spec, detector)
     for step, out in enumerate(steps):
         chosen = frame_indices(encoder, spec, session, step)
         report = maker.make([_frame(session, index) for index in chosen], as_clip(out, spec))
@@ -99,14 +96,6 @@ def _cut_clips(
             )
         there[step] = report.coverage >= encoder.min_coverage
         out[...] *= there[step]
-
-
-def _clip_maker(spec: Clip, detector: FaceDetector) -> FaceClipMaker | SceneClipMaker:
-    if isinstance(spec, SceneClip):
-        return SceneClipMaker(spec)
-    if not isinstance(spec, FaceClip):
-        raise TypeError(f"a clip of neither faces nor scenes: {spec}")
-    return FaceClipMaker(spec, detector)
 
 
 def _frame(session: Arrays, index: int | None) -> tuple[int, NDArray[np.uint8]] | None:

@@ -4,15 +4,11 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the workbench needs PyTorch: pip install 'edge-mer[export]'")
@@ -27,10 +23,11 @@ from edge_mer_export.checkpoint import CheckpointReport, import_model
 from edge_mer_export.models.batchnorm import fold_batchnorm
 from edge_mer_export.models.jmt import Attention, JointMultimodalTransformer
 from edge_mer_export.models.zoo import ZooModel, build, system
+from tests.helpers import parity as recorded
+from tests.helpers.parity import deviation_error
 
 pytestmark = pytest.mark.workbench
 
-PARITY = Path(os.environ.get("EDGE_MER_TEST_PARITY", Path(__file__).parents[4] / "shared" / "parity"))
 LIVE, DEAD = 11_170_818, 40_922_624
 ENCODER_OPS = {"Conv", "Relu", "Add", "MaxPool", "ReduceMax", "ReduceMean"}
 STAGES = [
@@ -108,47 +105,13 @@ def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def deviation_error(found: Any, right: Any) -> float:
-    """Largest error in units of the right values' own standard deviation."""
-    found, right = np.asarray(found), np.asarray(right)
-    assert found.shape == right.shape
-    return float(np.abs(found - right).max() / right.std())
-
-
 # parity with the published modules
 
 
 @pytest.fixture(scope="module")
 def parity() -> Callable[[str], tuple[dict[str, Any], dict[str, Tensor]]]:
     """A parity case by name: its description and its arrays."""
-    if not PARITY.is_dir():
-        pytest.skip(f"no parity cases in {PARITY} (set EDGE_MER_TEST_PARITY)")
-
-    def case(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        arrays = np.load(PARITY / "cases" / f"{name}.npz")
-        description = json.loads((PARITY / "cases" / f"{name}.json").read_text())
-        return description, {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-
-    return case
-
-
-def case_weights(description: dict[str, Any], prefix: str) -> dict[str, Tensor]:
-    """The state_dict of a case, as the published code would save it."""
-    module_spec = importlib.util.spec_from_file_location("parity_weights", PARITY / "weights.py")
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    weights = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(weights)
-    state = {}
-    for key, tensor in description["keys"].items():
-        shape = tuple(tensor["shape"])
-        if tensor["dtype"] == "int64" or ".final_encoder." in key:  # dead, and 40 million numbers
-            dtype = getattr(torch, tensor["dtype"])
-            state[prefix + key] = torch.zeros(shape, dtype=dtype)
-        else:
-            values = weights.tensor(tensor["same_as"] or key, shape, description["gain"])
-            state[prefix + key] = torch.from_numpy(np.asarray(values))
-    return state
+    return lambda name: (recorded.description(name), recorded.arrays(name))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +127,7 @@ def imported(
         "audio_resnet18.pt": ("bb_audio_resnet18_1ch", "resnet."),
     }
     for file, (name, prefix) in files.items():
-        torch.save(case_weights(parity(name)[0], prefix), folder / file)
+        torch.save({prefix + key: value for key, value in recorded.state(name).items()}, folder / file)
     imported = import_model(system("jmt"), [folder])
     for file in files:
         (folder / file).unlink()
