@@ -25,7 +25,7 @@ def load_bundle(path: str | PathLike[str]) -> Bundle:
         path: The bundle's folder.
 
     Returns:
-        The bundle, with `name`, `modalities`, `outputs`, `precisions`, `step_s`, `window_s`,
+        The bundle, with `name`, `modalities`, `outputs`, `precisions`, `step_s`, `hop_s`, `window_s`,
         `latency_s`, `bundle_id`, and all that it declares in `manifest`.
 
     Raises:

@@ -68,8 +68,13 @@ class Bundle:
 
     @property
     def step_s(self) -> float:
-        """Seconds between two predictions."""
+        """Seconds between two steps of the grid."""
         return float(self.manifest.model.step)
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds between two predictions."""
+        return float(self.manifest.model.step * self.manifest.model.fusion.hop)
 
     @property
     def window_s(self) -> float:

@@ -31,9 +31,9 @@ def build_engine(
         [describe(t.choice), f"{t.hop_ms:.2f}", "" if t.error is None else f"{t.error:.2g}", _verdict(t)]
         for t in trials
     ]
-    out.print(table(["candidate", "ms per step", "error", "verdict"], rows))
+    out.print(table(["candidate", "ms per prediction", "error", "verdict"], rows))
     chosen = next(trial for trial in trials if trial.error is not None and trial.refused is None)
-    out.print(f"\nChosen: {describe(chosen.choice)}, {chosen.hop_ms:.2f} ms per step.")
+    out.print(f"\nChosen: {describe(chosen.choice)}, {chosen.hop_ms:.2f} ms per prediction.")
 
 
 def try_all(bundle: Bundle, clock: Clock, target: str) -> list[Trial]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from edge_mer.cli.common import out, table
 from edge_mer.cli.main import verb_app
 from edge_mer.clock import MonotonicClock
 from edge_mer.engine.onnxruntime import available_threads
-from edge_mer.runtime.build import median_ms
+from edge_mer.runtime.build import stage_times_ms
 from edge_mer.runtime.proof import golden_sessions
 from edge_mer.runtime.setup import CPU_PRECISIONS, open_setup
 from edge_mer.runtime.simulated import simulated
@@ -106,19 +105,7 @@ def _row(bundle: Bundle, manifest: Manifest, precision: str, truth: dict[str, An
 
 def _times(bundle: Bundle, precision: str) -> tuple[float, float]:
     """Median times of all encoders, and of the fusion, on golden data."""
-    setup = open_setup(bundle, precision, None)
-    session = golden_sessions(bundle.manifest, bundle.read_arrays)[0]
-    clock = MonotonicClock()
-    step_ms = 0.0
-    for encoder in setup.model.encoders:
-        engine = setup.engines[encoder.stage]
-        engine.inputs[encoder.input.name][...] = session[f"input.{encoder.stage}"][:1]
-        step_ms += median_ms(_run(engine.infer), clock)
-    return step_ms, median_ms(_run(setup.engines[setup.model.fusion.stage].infer), clock)
-
-
-def _run(infer: Callable[[], object]) -> Callable[[], None]:
-    def work() -> None:
-        infer()
-
-    return work
+    sessions = golden_sessions(bundle.manifest, bundle.read_arrays)
+    times_ms = stage_times_ms(open_setup(bundle, precision, None), sessions, MonotonicClock())
+    fusion_ms = times_ms.pop(bundle.manifest.model.fusion.stage)
+    return sum(times_ms.values()), fusion_ms

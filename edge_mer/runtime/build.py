@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ TARGETS = ("cpu",)
 _WARM_UP_RUNS = 3
 _TIMED_NS = 300_000_000
 _MIN_RUNS, _MAX_RUNS = 10, 200
+_N_TOKENS = 12
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Trial:
 
     Attributes:
         choice: Precision, threads, graph level.
-        hop_ms: Median time of all stages of one step.
+        hop_ms: What one prediction costs: the fusion, and the encoders for the steps of a hop.
         error: Largest error of an output against PyTorch, in its standard deviations; None while
             it was only timed.
         refused: Why it may not serve.
@@ -140,25 +142,44 @@ def unfaithful(manifest: Manifest, precision: str) -> str | None:
 
 
 def hop_ms(setup: PipelineSetup, sessions: list[Arrays], clock: Clock) -> float:
-    """Median time of all stages of one step in milliseconds, on golden data."""
-    for encoder in setup.model.encoders:
-        if not isinstance(encoder.preprocess, Words):  # any tokens take as long as any others
-            tensor = setup.engines[encoder.stage].inputs[encoder.input.name]
-            tensor[...] = sessions[0][f"input.{encoder.stage}"][:1]
-    for encoder, spec in zip(setup.model.encoders, setup.model.fusion.inputs, strict=False):
-        features = np.resize(
-            sessions[0][f"feature.{encoder.stage}"], spec.concrete(batch=1, steps=setup.model.fusion.n_steps)
-        )
-        setup.engines[setup.model.fusion.stage].inputs[spec.name][...] = features
+    """What one prediction costs in milliseconds: the fusion, and the encoders for the steps of a hop.
 
-    def step() -> None:
-        for stage in setup.model.stages:
-            setup.engines[stage].infer()
-
-    return median_ms(step, clock)
+    Of words, one utterance per hop.
+    """
+    model, times_ms = setup.model, stage_times_ms(setup, sessions, clock)
+    total_ms = times_ms[model.fusion.stage]
+    for encoder in model.encoders:
+        n_runs = 1 if isinstance(encoder.preprocess, Words) else model.fusion.hop // encoder.repeat
+        total_ms += n_runs * times_ms[encoder.stage]
+    return total_ms
 
 
-def median_ms(work: Callable[[], None], clock: Clock) -> float:
+def stage_times_ms(setup: PipelineSetup, sessions: list[Arrays], clock: Clock) -> dict[str, float]:
+    """Median time of each stage's run in milliseconds, on golden data.
+
+    Of words, of an utterance of 12 tokens.
+    """
+    model, golden = setup.model, sessions[0]
+    feeds: dict[str, Arrays] = {}
+    for encoder, spec in zip(model.encoders, model.fusion.inputs, strict=False):
+        stage, tensor = encoder.stage, encoder.input
+        if isinstance(encoder.preprocess, Words):  # any tokens take as long as any others
+            tokens = np.ones(tensor.concrete(batch=1, token=_N_TOKENS), tensor.dtype)
+            feeds[stage] = {tensor.name: tokens}
+        else:
+            feeds[stage] = {tensor.name: golden[f"input.{stage}"][:1]}
+        window = spec.concrete(batch=1, steps=model.fusion.n_steps)
+        feeds.setdefault(model.fusion.stage, {})[spec.name] = np.resize(golden[f"feature.{stage}"], window)
+    if model.fusion.has_present_input:
+        spec = model.fusion.inputs[-1]
+        shape = spec.concrete(batch=1, steps=model.fusion.n_steps)
+        feeds[model.fusion.stage][spec.name] = np.ones(shape, np.bool_)
+    return {
+        stage: median_ms(partial(setup.engines[stage].run, feeds[stage]), clock) for stage in model.stages
+    }
+
+
+def median_ms(work: Callable[[], object], clock: Clock) -> float:
     """Median of repeated runs in milliseconds, warmed up; the slowest and fastest 5 % dropped."""
     for _ in range(_WARM_UP_RUNS):
         work()

@@ -114,7 +114,18 @@ class StepWindower:
         complete |= {m: track.is_complete(step, session_ns) for m, track in self._tracks.items()}
         if any(not complete[modality] for modality in complete.keys() & self._open):
             return session_ns >= self._due_ns(step) + MAX_WAIT_NS
-        return any(complete[modality] for modality in self._leading)
+        return any(complete[modality] and self._has_ended(modality, step) for modality in self._leading)
+
+    def _has_ended(self, modality: Modality, step: int) -> bool:
+        """Whether a stream reaches to the end of `step`; one whose pieces end before it may stop earlier."""
+        encoder = next(e for e in self._model.encoders if e.modality == modality)
+        if encoder.offset >= 0 or modality not in self._sensors:
+            return True
+        spec = encoder.preprocess
+        reaches_ns = (self._sensors[modality].watermark_ns or 0) + (
+            to_ns(spec.last_frame_before_end) if isinstance(spec, Clip) else 0
+        )
+        return reaches_ns >= self._model.step_end_ns(step)
 
     def _due_ns(self, step: int) -> int:
         """When all pieces of `step` should be there; one that serves several steps ends with the last."""

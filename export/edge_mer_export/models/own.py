@@ -26,7 +26,9 @@ from torch import nn
 
 from edge_mer.errors import DataError, UsageError
 from edge_mer.types.model import ModelSpec
-from edge_mer_export.models.zoo import Found, Part, Route, System, ZooModel
+from edge_mer_export.engines import as_tuple
+from edge_mer_export.models.zoo import Found, LooseStage, Part, Route, System, ZooModel
+from edge_mer_export.onnx_stage import random_feed
 
 _HINT = "the documentation's page on models of your own has a complete example"
 
@@ -127,7 +129,47 @@ def _built(name: str, model_class: Any, spec: ModelSpec) -> ZooModel:
         if layer not in linear:
             found = f"{layer!r} of {output}; linear layers are {', '.join(linear) or 'none'}"
             raise _incomplete(name, "in `last_layers`, for each output the name of a linear layer", found)
-    return ZooModel(spec, stages, last_layers)
+    model = ZooModel(spec, stages, last_layers).eval()
+    for stage in spec.stages:
+        what = "fuse" if stage == spec.fusion.stage else stage
+        _try(f"model {name}: {what}", model.stage(stage), spec.fusion.n_steps)
+    return model
+
+
+def _try(what: str, stage: LooseStage, n_steps: int) -> None:
+    """Run a stage once on random numbers: does it give what is declared?"""
+    feed = random_feed(stage.inputs, n_steps, 0)
+    try:
+        with torch.inference_mode():
+            found = as_tuple(stage.module(*(torch.from_numpy(feed[spec.name]) for spec in stage.inputs)))
+    except Exception as error:
+        taken = ", ".join(f"{spec.name} {feed[spec.name].shape}" for spec in stage.inputs)
+        raise DataError(
+            f"{what} fails on random numbers of the declared inputs: {taken}",
+            found=f"{type(error).__name__}: {error}",
+            hint=_HINT,
+        ) from error
+    sizes = {
+        axis: size
+        for spec in stage.inputs
+        for axis, size in zip(spec.axes, feed[spec.name].shape, strict=True)
+    }
+    expected = [f"{one.dtype} {one.concrete(**sizes)}" for one in stage.outputs]
+    given = [_kind(one) for one in found]
+    if given != expected:
+        names = ", ".join(one.name for one in stage.outputs)
+        raise DataError(
+            f"{what} does not give the declared {names}",
+            expected=", ".join(expected),
+            found=", ".join(given),
+            hint=_HINT,
+        )
+
+
+def _kind(value: object) -> str:
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
 
 def _fusion_of(whole: nn.Module, encoders: dict[str, nn.Module]) -> nn.Module:

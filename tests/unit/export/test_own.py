@@ -187,6 +187,26 @@ BROKEN = {
         "in `last_layers`, for each output the name of a linear layer",
         "'tail' of arousal; linear layers are eda.1, head",
     ),
+    FILE.replace("self.head(eda", "self.head(eda @ eda"): (
+        3,
+        "fuse fails on random numbers of the declared inputs: eda (1, 4, 3)",
+        "Found: RuntimeError: ",
+    ),
+    FILE.replace(".squeeze(-1)", ""): (
+        3,
+        "fuse does not give the declared arousal. Expected: float32 (1, 4).",
+        "Found: float32 (1, 4, 1).",
+    ),
+    FILE.replace("nn.Linear(8, 3))", "nn.Linear(8, 4))"): (
+        3,
+        "eda does not give the declared feature. Expected: float32 (1, 3).",
+        "Found: float32 (1, 4).",
+    ),
+    FILE.replace("        return self.head", "        return 1, self.head"): (
+        3,
+        "fuse does not give the declared arousal. Expected: float32 (1, 4).",
+        "Found: int, float32 (1, 4).",
+    ),
     FILE.replace('"withhold"', '"never"'): (3, "cannot be run", "ValidationError"),
 }
 

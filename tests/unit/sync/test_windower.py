@@ -213,6 +213,19 @@ def test_a_partial_tail_is_dropped_and_counted(duration_s: float, dropped: int) 
     assert feeder.windower.n_dropped_tail(round(duration_s * 1e9)) == dropped
 
 
+@pytest.mark.parametrize("behind", ["visual", "audio"])
+def test_a_stream_whose_pieces_lie_in_the_past_makes_no_steps_of_the_future(behind: str) -> None:
+    """Its pieces are whole before their steps end, and when nothing more comes, those steps never end."""
+    ago = {behind: -2 * STEP}
+    encoders = (
+        visual_encoder(offset=ago.get("visual", STEP * 0)),
+        audio_encoder(offset=ago.get("audio", STEP * 0)),
+    )
+    feeder = Feeder(Recording.of(2.0), tiny_model(encoders=encoders))
+    assert [step.index for step in feeder.rest()] == list(range(7))
+    assert feeder.windower.n_dropped_tail(2_000_000_000) == 1
+
+
 def test_without_any_data_there_is_no_step() -> None:
     windower = StepWindower(MODEL, BOTH)
     assert windower.take() is None
