@@ -11,6 +11,7 @@ measured on the way is kept in build/systems, so that a stopped run goes on.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import statistics
@@ -131,7 +132,9 @@ def measure(name: str, study: Study) -> dict[str, Any]:
     if not bundle.exists():
         verb("export", name, "--checkpoint", str(weights), *options, "--out", str(bundle))
     if not whole.exists():
-        verb("calibrate", str(bundle), "--out", str(whole), "--windows", "32")
+        words = [("--data", one) for one in sessions(model.spec, 700)]
+        words += [("--check", one) for one in sessions(model.spec, 800)]
+        verb("calibrate", str(bundle), "--out", str(whole), "--windows", "32", *itertools.chain(*words))
     verified = verb("verify", str(whole))
     steps = model.spec.fusion.n_steps + study.n_hops * model.spec.fusion.hop
     numbers = folder / "evaluation.json"
@@ -155,6 +158,12 @@ def measure(name: str, study: Study) -> dict[str, Any]:
         "window_s": float(model.spec.step * model.spec.fusion.n_steps),
         "study": dataclasses.asdict(study),
     }
+
+
+def sessions(spec: ModelSpec, first_person: int) -> list[str]:
+    """A few people, each for eight hops after the first whole window."""
+    steps = spec.fusion.n_steps + n_lead_in(spec) + 8 * spec.fusion.hop
+    return [simulated(spec, seed=5, person=first_person + i, n_steps=steps) for i in range(5)]
 
 
 # -- learning ------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ import edge_mer
 from edge_mer.errors import UsageError
 from edge_mer.labels.manifest import Recording
 from edge_mer.runtime.agreement import measure
-from edge_mer.types.model import ModelSpec
+from edge_mer.types.model import ModelSpec, Words
 from edge_mer_export.models.zoo import ZooModel, build
 from edge_mer_export.training.curves import curves
 from edge_mer_export.training.phases import BackboneTask, FusionTask, Scores, Task
@@ -141,8 +141,18 @@ def check_phases(spec: ModelSpec, recipe: Recipe) -> None:
     """Whether a recipe trains what the model has.
 
     Raises:
-        UsageError: It has other backbones.
+        UsageError: It has other backbones, or some that are not trained step by step.
     """
+    for encoder in spec.encoders:
+        is_words = isinstance(encoder.preprocess, Words)
+        if is_words or encoder.repeat > 1:
+            kind = "utterances" if is_words else f"{encoder.repeat} steps at once"
+            raise UsageError(
+                f"model {spec.name} cannot be trained here",
+                expected="encoders that read one step of sound, pictures or a biosignal",
+                found=f"{encoder.stage}, which reads {kind}",
+                hint="train it with its authors' code, and give its files to edge-mer export --checkpoint",
+            )
     stages = {encoder.stage for encoder in spec.encoders}
     if recipe.backbones.keys() != stages:
         raise UsageError(

@@ -1,5 +1,6 @@
 """Recipes: what is refused, in one message; who is learned from; and the page that explains them."""
 
+# ruff: noqa: E402  what the workbench needs is asked for first
 from __future__ import annotations
 
 import re
@@ -13,7 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
-pytest.importorskip("torch", reason="the workbench needs PyTorch: pip install 'edge-mer[export]'")
+torch = pytest.importorskip("torch", reason="the workbench needs PyTorch: pip install 'edge-mer[export]'")
 
 from edge_mer.cli.main import verb_app
 from edge_mer.errors import DataError, UsageError
@@ -129,6 +130,15 @@ def test_phases_are_those_of_the_model(tmp_path: Path) -> None:
         UsageError, match=r"do not fit model jmt-tiny\. Expected: audio, visual\. Found: eda, visual"
     ):
         check_phases(build("jmt-tiny").spec, read_recipe(written(tmp_path, text)).recipe)
+
+
+@pytest.mark.parametrize(
+    ("model", "found"), [("rjcma", "text, which reads utterances"), ("jmt-pain", "eda, which reads 4 steps")]
+)
+def test_what_is_not_trained_step_by_step_is_refused(model: str, found: str, tmp_path: Path) -> None:
+    text = f'model = "{model}"\n{PEOPLE}{PHASES}'
+    with torch.device("meta"), pytest.raises(UsageError, match=found):
+        check_phases(build(model).spec, read_recipe(written(tmp_path, text)).recipe)
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
