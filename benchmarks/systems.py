@@ -72,11 +72,11 @@ class Study:
 
 
 STUDIES = {
-    "jmt": Study(24, 10, 16, 400, 1e-4),
+    "jmt": Study(20, 10, 12, 300, 1e-4),
     "jca": Study(24, 10, 16, 400, 3e-4),
-    "rjcma": Study(16, 12, 12, 150, 3e-4),
-    "jmt-pain": Study(24, 16, 16, 400, 1e-4),
-    "group": Study(40, 8, 30, 400, 3e-4),
+    "rjcma": Study(12, 12, 8, 150, 3e-4),
+    "jmt-pain": Study(16, 16, 10, 400, 1e-4),
+    "group": Study(100, 4, 40, 400, 3e-4),
 }
 
 

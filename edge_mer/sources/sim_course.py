@@ -32,6 +32,12 @@ A channel alone can know a course at best with the correlation 1 / sqrt(1 + s^2)
 both together know it with 0.90, since their noises are independent.
 """
 
+CONTAGION = 1.5
+"""How much the mood of a company moves each of its people: standard deviations relative to their own.
+
+Two of them then feel alike with the correlation 1.5^2 / (1 + 1.5^2) = 0.69.
+"""
+
 RISE_S, DECAY_S = 0.7, 1.0
 _HOLD_S = (3.0, 6.0)
 _PAUSE_S = (4.0, 9.0)
@@ -91,6 +97,11 @@ class Wander:
     @staticmethod
     def _like(per_wave: NDArray[np.float64], t_s: Times | float) -> NDArray[np.float64]:
         return per_wave.reshape(per_wave.shape + (1,) * np.ndim(t_s))
+
+
+def feelings(purpose: str, seed: int, person: int) -> Wander:
+    """The wanders of valence and arousal, of what is felt or of what hides it."""
+    return Wander(generator(purpose, seed, person), 2, SHORTEST_S, LONGEST_S)
 
 
 @dataclass(frozen=True)
@@ -211,16 +222,21 @@ class Course:
         person: Chooses the person.
         until_s: End of the session.
         with_pain: Whether there are painful stimuli.
+        mood: Of the company that the person is in; None alone.
 
     Attributes:
         pain: The painful stimuli; None without.
     """
 
-    def __init__(self, seed: int, person: int, until_s: float, with_pain: bool) -> None:
-        def wander(purpose: str) -> Wander:
-            return Wander(generator(purpose, seed, person), 2, SHORTEST_S, LONGEST_S)
-
-        self._felt, self._face, self._voice = wander("course"), wander("face course"), wander("voice course")
+    def __init__(
+        self, seed: int, person: int, until_s: float, with_pain: bool, mood: Wander | None = None
+    ) -> None:
+        self._felt = feelings("course", seed, person)
+        self._face, self._voice = (
+            feelings("face course", seed, person),
+            feelings("voice course", seed, person),
+        )
+        self._mood = mood
         self.pain = Pain(generator("pain", seed, person), until_s) if with_pain else None
 
     def pain_at(self, t_s: Times) -> NDArray[np.float64]:
@@ -253,6 +269,8 @@ class Course:
     def _feeling(self, t_s: Times) -> NDArray[np.float64]:
         """The wanders of valence and arousal: (2, *shape of `t_s`)."""
         wanders = self._felt.at(t_s)
+        if self._mood is not None:
+            wanders = (wanders + CONTAGION * self._mood.at(t_s)) / math.hypot(1, CONTAGION)
         if self.pain is not None:
             wanders += np.multiply.outer(_PAIN_PULL, self.pain.at(t_s))
         return wanders

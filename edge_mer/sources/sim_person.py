@@ -53,6 +53,7 @@ class Actor:
         seed: Chooses what the person feels and does in this session.
         person: Chooses who it is.
         conditions: What is the same for everyone.
+        mood: Of the company that the person is in; None alone.
 
     Attributes:
         course: What the person feels and shows.
@@ -62,8 +63,8 @@ class Actor:
         covering: When something is held before the face, and what.
     """
 
-    def __init__(self, seed: int, person: int, conditions: Conditions) -> None:
-        self.course = Course(seed, person, conditions.until_s, conditions.with_pain)
+    def __init__(self, seed: int, person: int, conditions: Conditions, mood: Wander | None = None) -> None:
+        self.course = Course(seed, person, conditions.until_s, conditions.with_pain, mood)
         self.body = Body(seed, person, self.course, conditions.noise)
         self.voice = Voice(
             Speaker.draw(generator("speaker", person)),

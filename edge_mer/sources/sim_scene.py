@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mer.sources.sim_course import Times, Wander, generator
+from edge_mer.sources.sim_course import Times, Wander, feelings, generator
 from edge_mer.sources.sim_cover import Cover
 from edge_mer.sources.sim_face import Expression, FacePainter, Light, Pose, paint_wall
 from edge_mer.sources.sim_person import Actor, Conditions
@@ -48,7 +48,8 @@ class Scene:
         self, seed: int, persons: Sequence[int], conditions: Conditions, frames: range, samples: range
     ) -> None:
         self._key, self._noise = (seed, persons[0]), conditions.noise
-        self._actors = tuple(Actor(seed, person, conditions) for person in persons)
+        mood = feelings("mood", *self._key) if len(persons) > 1 else None
+        self._actors = tuple(Actor(seed, person, conditions, mood) for person in persons)
         self._frames, self._samples = frames, samples
         rng = generator("light", *self._key)
         self._light = Wander(rng, 2, shortest_s=15.0, longest_s=90.0)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from edge_mer.clock import NS_PER_S
 from edge_mer.sources.sim import EMOTIONS, SimSource
-from edge_mer.sources.sim_course import generator
+from edge_mer.sources.sim_course import CONTAGION, generator
 from edge_mer.sources.sim_cover import KINDS, Cover, Covering
 from edge_mer.sources.sim_face import Expression, FacePainter, Light, Pose
 from edge_mer.sources.sim_look import Look
-from edge_mer.sources.sim_person import Conditions
+from edge_mer.sources.sim_person import Actor, Conditions
 from edge_mer.sources.sim_scene import Scene
 from edge_mer.sources.sim_voice import RATE_HZ
 from edge_mer.sources.sim_words import VOCABULARY, draw_words
@@ -120,24 +120,44 @@ def test_every_face_of_a_company_is_found() -> None:
             assert n_faces(chunk.data) == 3
 
 
-def test_the_people_of_a_company_are_those_that_come_alone() -> None:
-    rest, t_ns = "seed=3&pain=1&duration_s=20", np.arange(0, 20 * NS_PER_S, NS_PER_S)
-    company = SimSource(f"{rest}&person=4&people=3")
-    alone = [SimSource(f"{rest}&person={person}").truth(t_ns) for person in (4, 5, 6)]
+def test_the_people_of_a_company_look_as_they_do_alone() -> None:
+    company = Scene(3, range(4, 7), Conditions(20.0), range(1), range(1))
+    for actor, person in zip(company._actors, range(4, 7), strict=True):
+        alone = Actor(3, person, Conditions(20.0))
+        assert actor.look == alone.look
+        assert actor.voice._speaker == alone.voice._speaker
+
+
+def test_the_truth_of_a_company_is_the_mean_of_its_people_s() -> None:
+    t_ns = np.arange(0, 20 * NS_PER_S, NS_PER_S)
+    company = SimSource("seed=3&pain=1&duration_s=20&person=4&people=3")
     for name, course in company.truth(t_ns).items():
         if name != "emotion":  # a class of the mean, and no mean of classes
-            np.testing.assert_allclose(course, np.mean([truth[name] for truth in alone], axis=0), atol=1e-6)
-        for which in range(3):
-            np.testing.assert_array_equal(company.truth_of(which, t_ns)[name], alone[which][name])
+            each = [company.truth_of(which, t_ns)[name] for which in range(3)]
+            np.testing.assert_allclose(course, np.mean(each, axis=0), atol=1e-6)
     with pytest.raises(ValueError, match="the people are 0 to 2"):
         company.truth_of(3, 0)
+
+
+def test_the_people_of_a_company_share_a_mood() -> None:
+    """Gaussian courses of correlation r are as erf of them correlated by about 6 / pi asin(r / 2)."""
+    t_ns, felt = np.arange(0, 60 * NS_PER_S, 10 * NS_PER_S), []
+    for k in range(150):
+        source = SimSource(f"seed={k}&person={3 * k}&people=3&duration_s=60")
+        felt.append([source.truth_of(which, t_ns)["valence"] for which in range(3)])
+    alike = CONTAGION**2 / (1 + CONTAGION**2)
+    found = np.corrcoef(np.concatenate(felt, axis=1))[np.triu_indices(3, 1)]
+    np.testing.assert_allclose(found, 6 / np.pi * np.arcsin(alike / 2), atol=0.08)
+    alone = [SimSource(f"seed={k}&person={k}&duration_s=60").truth(t_ns)["valence"] for k in range(150)]
+    others = [SimSource(f"seed={k}&person={k + 1}&duration_s=60").truth(t_ns)["valence"] for k in range(150)]
+    assert abs(np.corrcoef(np.concatenate(alone), np.concatenate(others))[0, 1]) < 0.12
 
 
 def test_the_emotion_of_a_company_is_that_of_its_mean_valence() -> None:
     truth = SimSource("seed=3&person=4&people=3&duration_s=120").truth(np.arange(0, 120 * NS_PER_S, NS_PER_S))
     names = [EMOTIONS[int(number)] for number in truth["emotion"]]
     for valence, name in zip(truth["valence"].tolist(), names, strict=True):
-        assert name == ("positive" if valence >= 1 / 6 else "negative" if valence <= -1 / 6 else "neutral")
+        assert name == ("positive" if valence >= 0.3 else "negative" if valence <= -0.3 else "neutral")
     assert truth["emotion"].dtype == np.float32
 
 
