@@ -139,7 +139,8 @@ def measure(name: str, study: Study) -> dict[str, Any]:
     steps = model.spec.fusion.n_steps + study.n_hops * model.spec.fusion.hop
     numbers = folder / "evaluation.json"
     people = ["--people", str(study.n_judged), "--steps", str(steps)]
-    verb("evaluate", str(whole), *people, "--json", str(numbers))
+    if not numbers.exists():
+        verb("evaluate", str(whole), *people, "--json", str(numbers))
     runs = {precision: streamed(whole, model.spec, precision) for precision in ("fp32", "int8-cpu")}
     manifest = json.loads((whole / "manifest.json").read_text())
     return {
@@ -297,7 +298,8 @@ def n_params(module: nn.Module) -> int:
 
 def macs(model: ZooModel, stage: str) -> int:
     """Multiplications of one run at batch 1."""
-    one = model.stage(stage)
+    one = model.bundle_stage(stage)
+    one.module.requires_grad_(False)  # the counter asks inputs for gradients, which an LSTM's first state has
     feed = random_feed(one.inputs, model.spec.fusion.n_steps, 0)
     counter = FlopCounterMode(display=False)
     hooks, recurrent = [], [0]
