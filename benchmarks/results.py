@@ -67,14 +67,14 @@ def run(*arguments: str) -> None:
 
 def section(model: str, found: dict[str, Any]) -> str:
     """One model's table."""
-    names = list(found["rows"][0]["ccc"])
+    names = list(found["rows"][0]["scores"])
     titles = ["precision", "what is there", *(f"CCC {name}" for name in names)]
     lines = [f"## {model}", "", row(titles), row(["---"] * len(titles))]
     for precision in found["gain"]:
         for one in found["rows"]:
             if one["precision"] == precision:
                 what = " + ".join(one["modalities"])
-                lines.append(row([precision, what, *(written(one["ccc"][name]) for name in names)]))
+                lines.append(row([precision, what, *(written(one["scores"][name]["CCC"]) for name in names)]))
         gains = found["gain"][precision]
         lines.append(row([precision, "fusion minus best single", *(written(gains[n], "+") for n in names)]))
     steps = found["rows"][0]["n_steps"]

@@ -434,7 +434,8 @@ def judged_rows(name: str, one: dict[str, Any]) -> list[list[str]]:
     full = max(len(row["modalities"]) for row in one["evaluation"]["rows"])
     rows = {r["precision"]: r for r in one["evaluation"]["rows"] if len(r["modalities"]) == full}
     scores = {
-        precision: {**(row["ccc"] or {}), **(row.get("kappa") or {})} for precision, row in rows.items()
+        precision: {name: next(iter(one.values())) for name, one in row["scores"].items()}
+        for precision, row in rows.items()
     }
     people, learned = one["evaluation"]["n_people"], one["study"]["n_people"]
     return [

@@ -70,22 +70,35 @@ def _recordings(data: Path, model: ModelSpec) -> list[Recording]:
 
 
 def _show(found: Evaluation) -> None:
-    first = found.rows[0]
-    names = [*first.ccc, *first.kappa]
-    titles = [*(f"CCC {name}" for name in first.ccc), *(f"kappa {name}" for name in first.kappa)]
+    first = found.rows[0].scores
+    leading = {name: next(iter(scores)) for name, scores in first.items()}
+    titles = [f"{measure} {name}" for name, measure in leading.items()]
     for precision, gains in found.gain.items():
         rows = [
-            [" + ".join(row.modalities), *map(written, (*row.ccc.values(), *row.kappa.values()))]
+            [" + ".join(row.modalities), *(written(row.scores[name][leading[name]]) for name in leading)]
             for row in found.rows
             if row.precision == precision
         ]
         if gains:
-            rows.append(["fusion minus best single", *(written(gains[name], sign=True) for name in names)])
+            rows.append(["fusion minus best single", *(written(gains[name], sign=True) for name in leading)])
+        rows += [
+            [f"guessed: {what}", *(written(scores[name][leading[name]]) for name in leading)]
+            for what, scores in found.baselines.items()
+        ]
         out.print(table([precision, *titles], rows))
         out.print()
+    whole = [row for row in found.rows if row.modalities == found.rows[0].modalities]
+    sides = {row.precision: row.scores for row in whole}
+    sides |= {f"guessed: {what}": scores for what, scores in found.baselines.items()}
+    for name, scores in first.items():
+        if len(scores) > 1:
+            rows = [[what, *map(written, one[name].values())] for what, one in sides.items()]
+            out.print(table([name, *scores], rows))
+            out.print()
     out.print(
         f"{found.n_people} people, {found.rows[0].n_steps} steps; "
-        "in brackets 95 % intervals, by drawing whole people again."
+        "in brackets 95 % intervals, by drawing whole people again. Guesses know the other people's labels,\n"
+        "but no sensor: their mean, or that at the same time since the start."
     )
 
 

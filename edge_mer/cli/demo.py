@@ -60,7 +60,7 @@ def _show(bundle: Bundle, evaluation: dict[str, Any]) -> None:
     manifest = bundle.manifest
     whole = "+".join(manifest.model.modalities)
     truth = {
-        row["precision"]: row["ccc"] for row in evaluation["rows"] if "+".join(row["modalities"]) == whole
+        row["precision"]: row["scores"] for row in evaluation["rows"] if "+".join(row["modalities"]) == whole
     }
     columns = ["precision", "MB", "of FP32", "fidelity", "CCC with truth", "ms per step", "ms per hop"]
     rows = [_row(bundle, manifest, name, truth.get(name)) for name in manifest.candidates]
@@ -98,7 +98,7 @@ def _row(bundle: Bundle, manifest: Manifest, precision: str, truth: dict[str, An
         f"{candidate.n_bytes / 1e6:.2f}",
         f"{candidate.n_bytes / whole:.3f}",
         fidelity or "reference",
-        " ".join(f"{truth[name]['value']:.3f}" for name in names) if truth else "",
+        " ".join(f"{truth[name]['CCC']['value']:.3f}" for name in names) if truth else "",
         *times,
     ]
 

@@ -52,6 +52,23 @@ def decode(outputs: tuple[Output, ...], raw: Raw) -> Estimates | None:
     )
 
 
+def answers(output: Output, raw: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """What an output says: the clipped value, or each class' or level's probability.
+
+    Args:
+        output: What the model declares.
+        raw: (…, *value_shape).
+
+    Returns:
+        (…, *value_shape).
+    """
+    values = np.asarray(raw, np.float64)
+    if isinstance(output, AffectOutput):
+        return np.clip(values, output.low, output.high)
+    probabilities: NDArray[np.float64] = softmax(values, axis=-1)
+    return probabilities
+
+
 def expected(output: Output, raw: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """What an output comes to: the clipped value, the mean level, or each class' probability.
 
@@ -62,13 +79,10 @@ def expected(output: Output, raw: NDArray[np.floating[Any]]) -> NDArray[np.float
     Returns:
         (…), of classes (…, class).
     """
-    values = np.asarray(raw, np.float64)
-    if isinstance(output, AffectOutput):
-        return np.clip(values, output.low, output.high)
-    probabilities: NDArray[np.float64] = softmax(values, axis=-1)
-    if isinstance(output, EmotionOutput):
-        return probabilities
-    return np.asarray(probabilities @ np.arange(len(output.levels), dtype=np.float64))
+    found = answers(output, raw)
+    if isinstance(output, PainOutput):
+        return np.asarray(found @ np.arange(len(output.levels), dtype=np.float64))
+    return found
 
 
 def _pain(output: PainOutput, raw: NDArray[np.floating[Any]]) -> Pain:

@@ -303,9 +303,9 @@ def test_a_bundle_is_judged(shared_bundle: Path, tmp_path: Path, capsys: pytest.
     ]
     assert {row["n_steps"] for row in found["rows"]} == {6}
     for row in found["rows"]:
-        assert row["ccc"].keys() == {"valence", "arousal", "mean"}
-        assert f"{row['ccc']['valence']['value']:.3f} [" in shown
-    assert len({row["ccc"]["mean"]["value"] for row in found["rows"]}) == 6
+        assert row["scores"].keys() == {"valence", "arousal", "mean"}
+        assert f"{row['scores']['valence']['CCC']['value']:.3f} [" in shown
+    assert len({row["scores"]["mean"]["CCC"]["value"] for row in found["rows"]}) == 6
     assert found["gain"].keys() == {"fp32", "int8-cpu"}
 
 

@@ -26,7 +26,7 @@ from edge_mer.types.model import EmotionOutput, ModelSpec, TensorSpec
 from edge_mer_calibration import cli_evaluate, evaluation
 from edge_mer_calibration.cli_evaluate import written
 from edge_mer_calibration.evaluation import FIRST_PERSON, Evaluation, evaluate_bundle, simulated_people
-from edge_mer_calibration.metrics import Estimate
+from edge_mer_calibration.metrics import CLASS_MEASURES, Estimate
 from tests.helpers.fake_session import tiny_manifest_alone
 from tests.helpers.numpy_engines import SCALE, mean_of_window, tiny_engines
 from tests.helpers.tiny_model import N_STEPS, tiny_model
@@ -138,12 +138,14 @@ def test_every_subset_and_precision_is_a_direct_computation(opened: list[str]) -
     for row in found.rows:
         expected = directly(row.modalities, 1.0 if row.precision == "fp32" else 0.5)
         for name, (ccc, n) in expected.items():
-            assert row.ccc[name].value == pytest.approx(ccc, abs=1e-5)
-            assert row.ccc[name].low <= row.ccc[name].value <= row.ccc[name].high
+            assert row.scores[name]["CCC"].value == pytest.approx(ccc, abs=1e-5)
+            assert (
+                row.scores[name]["CCC"].low <= row.scores[name]["CCC"].value <= row.scores[name]["CCC"].high
+            )
             values.add(round(ccc, 4))
             if name == "arousal":
                 assert row.n_steps == n
-        assert row.ccc["mean"].value == pytest.approx(
+        assert row.scores["mean"]["CCC"].value == pytest.approx(
             np.mean([ccc for ccc, _ in expected.values()]), abs=1e-5
         )
     assert len(values) > 8
@@ -158,6 +160,39 @@ def test_gain_is_that_of_all_over_the_best_single_one(opened: list[str]) -> None
         assert gain.value == pytest.approx(both - max(alone), abs=1e-5)
         assert gain.low <= gain.value <= gain.high
     assert "mean" in found.gain["int8-cpu"]
+
+
+def test_guesses_know_the_others_and_the_time_and_answer_where_the_model_does(
+    opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "NEAR_S", 0.3)
+    found = evaluate_bundle(a_bundle(), None, recordings(), ["fp32"], lambda _: None)
+    near = evaluation.NEAR_S
+    ends = [
+        (s, k, tiny_model().step_end_ns(t.index) / 1e9)
+        for s in SESSIONS.values()
+        for k, t in enumerate(s.traces)
+    ]
+    for name in ("valence", "arousal"):
+        by_time, constant, truths = [], [], []
+        for session, k, end_s in ends:
+            others = [
+                (float(other.labels[name][j]), abs(at_s - end_s))
+                for other, j, at_s in ends
+                if other.person != session.person and np.isfinite(other.labels[name][j])
+            ]
+            if session.traces[k].inputs and np.isfinite(session.labels[name][k]):
+                constant.append(np.mean([label for label, _ in others]))
+                nearby = [label for label, away_s in others if away_s <= near]
+                by_time.append(np.mean(nearby) if nearby else constant[-1])
+                truths.append(float(session.labels[name][k]))
+        for what, guesses in (("constant", constant), ("time", by_time)):
+            scores = found.baselines[what][name]
+            expected = concordance(np.array(guesses), np.array(truths)) or 0.0
+            assert scores["CCC"].value == pytest.approx(expected, abs=1e-6), what
+            assert scores["MAE"].value == pytest.approx(
+                np.mean(np.abs(np.subtract(guesses, truths))), abs=1e-6
+            )
 
 
 LABELS = ("positive", "neutral", "negative")
@@ -195,10 +230,17 @@ def test_classes_have_kappa_in_the_place_of_ccc(monkeypatch: pytest.MonkeyPatch)
                 truths.append(int(session.labels["emotion"][k]))
     a, b = np.array(estimates), np.array(truths)
     chance = sum(np.mean(a == k) * np.mean(b == k) for k in range(3))
-    assert row.ccc == {}
-    assert row.kappa.keys() == {"emotion"}
-    assert row.kappa["emotion"].value == pytest.approx((np.mean(a == b) - chance) / (1 - chance), abs=1e-9)
-    assert row.kappa["emotion"].low <= row.kappa["emotion"].value <= row.kappa["emotion"].high
+    assert row.scores.keys() == {"emotion"}
+    assert tuple(row.scores["emotion"]) == CLASS_MEASURES
+    assert row.scores["emotion"]["accuracy"].value == pytest.approx(np.mean(a == b))
+    assert row.scores["emotion"]["kappa"].value == pytest.approx(
+        (np.mean(a == b) - chance) / (1 - chance), abs=1e-9
+    )
+    assert (
+        row.scores["emotion"]["kappa"].low
+        <= row.scores["emotion"]["kappa"].value
+        <= row.scores["emotion"]["kappa"].high
+    )
     assert row.n_steps == len(a) == 10
 
 
@@ -249,13 +291,18 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     """What the command hands over to be judged; the rest is the numbers of this file."""
     names: list[Recording] = []
     one = Estimate(0.5, 0.25, 0.625)
-    row = evaluation.Row("fp32", BOTH, {"valence": one}, 12)
+    row = evaluation.Row("fp32", BOTH, 12, {"valence": {"CCC": one, "MAE": Estimate(0.75, 0.5, 1)}})
     rows = (row, replace(row, modalities=("visual",)))
 
     def evaluate(_b: object, _d: object, given: list[Recording], _p: object, _s: object) -> Evaluation:
         names.extend(given)
         return Evaluation(
-            "tiny", "sha256:0", len(given), rows, {"fp32": {"valence": Estimate(-0.1, -0.2, 0.3)}}
+            "tiny",
+            "sha256:0",
+            len(given),
+            rows,
+            {"time": {"valence": {"CCC": Estimate(0.125, 0, 0.5), "MAE": one}}},
+            {"fp32": {"valence": Estimate(-0.1, -0.2, 0.3)}},
         )
 
     monkeypatch.setattr(cli_evaluate, "open_bundle", lambda _: a_bundle())
@@ -284,10 +331,13 @@ def test_the_table_and_the_file_have_the_same_numbers(
     assert re.search(r"fp32 +CCC valence", shown)
     assert re.search(r"visual \+ audio +0\.500 \[0\.25, 0\.62\]", shown)
     assert re.search(r"fusion minus best single +-0\.100 \[-0\.20, \+0\.30\]", shown)
+    assert re.search(r"guessed: time +0\.125 \[0\.00, 0\.50\]", shown)
+    assert re.search(r"valence +CCC +MAE", shown)
+    assert re.search(r"fp32 +0\.500 \[0\.25, 0\.62\] +0\.750 \[0\.50, 1\.00\]", shown)
     assert "3 people, 12 steps" in shown
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["rows"][1]["modalities"] == ["visual"]
-    assert found["rows"][0]["ccc"]["valence"] == {"value": 0.5, "low": 0.25, "high": 0.625}
+    assert found["rows"][0]["scores"]["valence"]["CCC"] == {"value": 0.5, "low": 0.25, "high": 0.625}
     assert found["gain"]["fp32"]["valence"]["high"] == 0.3
     assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
 
@@ -295,15 +345,17 @@ def test_the_table_and_the_file_have_the_same_numbers(
 def test_the_table_names_the_measure_of_each_output(
     judged: list[Recording], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = evaluation.Row("fp32", BOTH, {}, 12, {"emotion": Estimate(0.25, 0.125, 0.5)})
-    found = Evaluation("tiny", "sha256:0", 2, (row,), {"fp32": {}})
+    row = evaluation.Row("fp32", BOTH, 12, {"emotion": {"kappa": Estimate(0.25, 0.125, 0.5)}})
+    found = Evaluation("tiny", "sha256:0", 2, (row,), {}, {"fp32": {}})
     monkeypatch.setattr(cli_evaluate, "evaluate_bundle", lambda *_: found)
     assert main(["evaluate", "x"]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"fp32 +kappa emotion", shown)
     assert re.search(r"visual \+ audio +0\.250 \[0\.12, 0\.50\]", shown)
     assert "CCC" not in shown
-    assert found.to_dict()["rows"][0]["kappa"] == {"emotion": {"value": 0.25, "low": 0.125, "high": 0.5}}
+    assert found.to_dict()["rows"][0]["scores"] == {
+        "emotion": {"kappa": {"value": 0.25, "low": 0.125, "high": 0.5}}
+    }
 
 
 def test_a_file_is_there_whole_or_not_at_all(
