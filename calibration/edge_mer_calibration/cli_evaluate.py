@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edge_mer.bundle.read import open_bundle
+from edge_mer.bundle.write import check_free
 from edge_mer.cli.common import detector_for, err, out, progress, table
 from edge_mer.errors import UsageError
 from edge_mer.labels.manifest import Recording, read_manifest
@@ -16,7 +17,10 @@ from edge_mer.labels.problems import demand, summary
 from edge_mer.runtime.labelled import check, ranges_of
 from edge_mer.types.model import ModelSpec
 from edge_mer_calibration.evaluation import Evaluation, evaluate_bundle, simulated_people
-from edge_mer_calibration.metrics import Estimate
+from edge_mer_calibration.findings import write_findings
+from edge_mer_calibration.judging import Row
+from edge_mer_calibration.metrics import Estimate, leading
+from edge_mer_calibration.scoring import Scored
 
 
 def evaluate(
@@ -33,11 +37,17 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the numbers to this file too.")
     ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Write a new bundle there that knows how sure it may be.")
+    ] = None,
     face_detector: Annotated[
         Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
     ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle of that name.")] = False,
 ) -> None:
     """Hold a bundle's estimates against labels."""
+    if to is not None:
+        check_free(to, replace=replace)
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise UsageError(f"cannot write {json_file}", found=f"no folder {json_file.parent}")
     opened = open_bundle(bundle)
@@ -48,6 +58,14 @@ def evaluate(
     _show(found)
     if json_file is not None:
         _write(found, json_file)
+    if to is not None:
+        who = (
+            f"{found.n_people} simulated people"
+            if data is None
+            else f"{found.n_people} people of {data.name}"
+        )
+        made = write_findings(opened, found, who, to, replace=replace)
+        out.print(f"{to} is {made.bundle_id}; {_policies(made.model)}.")
 
 
 def _recordings(data: Path, model: ModelSpec) -> list[Recording]:
@@ -71,20 +89,17 @@ def _recordings(data: Path, model: ModelSpec) -> list[Recording]:
 
 def _show(found: Evaluation) -> None:
     first = found.rows[0].scores
-    leading = {name: next(iter(scores)) for name, scores in first.items()}
-    titles = [f"{measure} {name}" for name, measure in leading.items()]
+    measures = {name: leading(scores) for name, scores in first.items()}
+
+    def cells(scores: Scored) -> list[str]:
+        return [written(scores[name][measure]) for name, measure in measures.items()]
+
+    titles = [f"{measure} {name}" for name, measure in measures.items()]
     for precision, gains in found.gain.items():
-        rows = [
-            [" + ".join(row.modalities), *(written(row.scores[name][leading[name]]) for name in leading)]
-            for row in found.rows
-            if row.precision == precision
-        ]
+        rows = [[_what_is_there(row), *cells(row.scores)] for row in found.rows if row.precision == precision]
         if gains:
-            rows.append(["fusion minus best single", *(written(gains[name], sign=True) for name in leading)])
-        rows += [
-            [f"guessed: {what}", *(written(scores[name][leading[name]]) for name in leading)]
-            for what, scores in found.baselines.items()
-        ]
+            rows.append(["fusion minus best single", *(written(gains[name], sign=True) for name in measures)])
+        rows += [[f"guessed: {what}", *cells(scores)] for what, scores in found.baselines.items()]
         out.print(table([precision, *titles], rows))
         out.print()
     whole = [row for row in found.rows if row.modalities == found.rows[0].modalities]
@@ -100,6 +115,16 @@ def _show(found: Evaluation) -> None:
         "in brackets 95 % intervals, by drawing whole people again. Guesses know the other people's labels,\n"
         "but no sensor: their mean, or that at the same time since the start."
     )
+
+
+def _what_is_there(row: Row) -> str:
+    stand_in = {"zero_feature": ", rest zero", "blank_input": ", rest blank"}.get(str(row.stand_in), "")
+    return " + ".join(row.modalities) + stand_in
+
+
+def _policies(model: ModelSpec) -> str:
+    """What is done without each modality, e.g. "without visual mask, without audio abstain"."""
+    return ", ".join(f"without {one.modality} {one.missing or 'abstain'}" for one in model.encoders)
 
 
 def written(one: Estimate, *, sign: bool = False) -> str:

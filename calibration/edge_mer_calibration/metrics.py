@@ -183,6 +183,11 @@ def estimate(values: Doubles) -> Estimate:
     return Estimate(float(values[0]), float(low), float(high))
 
 
+def leading(scores: Mapping[str, Any]) -> str:
+    """The measure that an output is judged by first: CCC, or kappa of classes without an order."""
+    return next(iter(scores))
+
+
 def gain(together: Doubles, alone: Mapping[str, Doubles]) -> Estimate:
     """How much better all modalities are than the best single one, each draw's own best."""
     return estimate(together - np.max(list(alone.values()), axis=0))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from edge_mer.types.evaluation import Findings
 from edge_mer.types.model import Declared, ModelSpec
 
 SCHEMA_VERSION = 1
@@ -51,6 +52,7 @@ class Candidate(Declared):
         golden: Output -> error on the golden sessions, measured on the workbench.
         fidelity: Output -> error on other sessions; None for the reference itself.
         note: What a reader should know.
+        findings: What `evaluate` found about it on people with labels; None before.
     """
 
     stages: dict[str, str]
@@ -58,6 +60,7 @@ class Candidate(Declared):
     golden: dict[str, OutputError]
     fidelity: dict[str, OutputError] | None = None
     note: str | None = None
+    findings: Findings | None = None
 
 
 class Golden(Declared):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edge_mer.clock import Clock
 from edge_mer.engine.base import Engine
 from edge_mer.errors import UsageError
+from edge_mer.postprocess.certainty import confidence, intervals
 from edge_mer.postprocess.decode import decode
 from edge_mer.postprocess.gate import Evidence, judge
 from edge_mer.preprocess.audio import SoundConditioner, log_mel
@@ -32,6 +33,7 @@ from edge_mer.sync.frames import Frame
 from edge_mer.sync.samples import Continuity, Piece
 from edge_mer.sync.windower import Step, StepWindower
 from edge_mer.sync.words import Said
+from edge_mer.types.evaluation import Findings, SubsetFindings
 from edge_mer.types.model import (
     Clip,
     Encoder,
@@ -163,6 +165,7 @@ class PipelineSetup:
         missing: Policies that replace the declared ones.
         assets: Path in the bundle -> content of files that preprocessing reads.
         hop: Steps between two predictions; None takes the declared hop.
+        findings: How sure estimates are; None if that was never measured.
     """
 
     model: ModelSpec
@@ -174,6 +177,7 @@ class PipelineSetup:
     missing: Mapping[Modality, MissingPolicy] = field(default_factory=dict)
     assets: Mapping[str, bytes] = field(default_factory=dict)
     hop: int | None = None
+    findings: Findings | None = None
 
     def __post_init__(self) -> None:
         for encoder in self.model.encoders:
@@ -528,6 +532,10 @@ class Pipeline:
     ) -> Prediction:
         began_ns = self._clock.now_ns()
         estimates = decode(self._model.outputs, raw) if raw else None
+        measured = self._measured() if estimates is not None else None
+        affect = None if estimates is None else estimates.affect
+        if affect is not None and measured is not None:
+            affect = replace(affect, interval=intervals(self._model.outputs, raw, measured))
         status, reasons = judge(
             Evidence(withheld, self._why_degraded(found), estimates is not None or bool(withheld))
         )
@@ -541,7 +549,7 @@ class Pipeline:
             utc_synchronised=self._utc_synchronised,
             status=status,
             reasons=reasons,
-            affect=None if estimates is None else estimates.affect,
+            affect=affect,
             pain=None if estimates is None else estimates.pain,
             emotion=None if estimates is None else estimates.emotion,
             modalities={e.modality: _modality_status(found[e.stage], step) for e in self._model.encoders},
@@ -550,7 +558,24 @@ class Pipeline:
             engine=self._setup.engine_name,
             precision=self._setup.precision,
             bundle_id=self._setup.bundle_id,
+            confidence=None if measured is None else confidence(self._model.outputs, raw, measured),
         )
+
+    def _measured(self) -> SubsetFindings | None:
+        """What was found for the modalities that are there in the whole window; None if nothing was.
+
+        One that is there in some steps only counts as missing, which errs on the careful side.
+        """
+        if self._setup.findings is None:
+            return None
+        n_there = min(self.counters.n_steps + 1, self._n_steps)
+        is_whole = {
+            encoder.modality: set(self._rings[encoder.stage].slots[-n_there:]) == {"present"}
+            for encoder in self._model.encoders
+        }
+        found = self._setup.findings.of(tuple(modality for modality, whole in is_whole.items() if whole))
+        policies = {self._policy(e) for e in self._model.encoders if not is_whole[e.modality]}
+        return found if found is not None and policies <= {found.stand_in} else None
 
     def _latency(self, step: Step, timing: _Timing, postprocess_ns: int) -> Latency:
         wait_ns = None if self._start_ns is None else timing.start_ns - self._start_ns - step.t_end_ns

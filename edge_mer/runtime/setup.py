@@ -68,6 +68,7 @@ def open_setup(
             expected=" or ".join(CPU_PRECISIONS),
         )
     model = bundle.manifest.model
+    candidate = next(one for name, one in bundle.manifest.candidates.items() if name == precision)
     _check_policies(model, missing or {})
     stages = {stage: bundle.read_stage(precision, stage) for stage in model.stages}
     return PipelineSetup(
@@ -79,6 +80,7 @@ def open_setup(
         missing=missing or {},
         assets=assets_of(bundle),
         hop=hop,
+        findings=candidate.findings,
     )
 
 

@@ -19,14 +19,17 @@ from edge_mer.bundle.read import Bundle
 from edge_mer.cli.main import main
 from edge_mer.errors import UsageError
 from edge_mer.labels.manifest import Recording
+from edge_mer.runtime.blank import blank_feature
 from edge_mer.runtime.labelled import LabelledSession
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
 from edge_mer.runtime.proof import concordance
 from edge_mer.types.model import EmotionOutput, ModelSpec, TensorSpec
-from edge_mer_calibration import cli_evaluate, evaluation
+from edge_mer_calibration import cli_evaluate, evaluation, guesses
 from edge_mer_calibration.cli_evaluate import written
 from edge_mer_calibration.evaluation import FIRST_PERSON, Evaluation, evaluate_bundle, simulated_people
+from edge_mer_calibration.judging import Row, judge
 from edge_mer_calibration.metrics import CLASS_MEASURES, Estimate
+from edge_mer_calibration.scoring import People
 from tests.helpers.fake_session import tiny_manifest_alone
 from tests.helpers.numpy_engines import SCALE, mean_of_window, tiny_engines
 from tests.helpers.tiny_model import N_STEPS, tiny_model
@@ -165,9 +168,9 @@ def test_gain_is_that_of_all_over_the_best_single_one(opened: list[str]) -> None
 def test_guesses_know_the_others_and_the_time_and_answer_where_the_model_does(
     opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "NEAR_S", 0.3)
+    monkeypatch.setattr(guesses, "NEAR_S", 0.3)
     found = evaluate_bundle(a_bundle(), None, recordings(), ["fp32"], lambda _: None)
-    near = evaluation.NEAR_S
+    near = 0.3
     ends = [
         (s, k, tiny_model().step_end_ns(t.index) / 1e9)
         for s in SESSIONS.values()
@@ -186,12 +189,12 @@ def test_guesses_know_the_others_and_the_time_and_answer_where_the_model_does(
                 nearby = [label for label, away_s in others if away_s <= near]
                 by_time.append(np.mean(nearby) if nearby else constant[-1])
                 truths.append(float(session.labels[name][k]))
-        for what, guesses in (("constant", constant), ("time", by_time)):
+        for what, guessed in (("constant", constant), ("time", by_time)):
             scores = found.baselines[what][name]
-            expected = concordance(np.array(guesses), np.array(truths)) or 0.0
+            expected = concordance(np.array(guessed), np.array(truths)) or 0.0
             assert scores["CCC"].value == pytest.approx(expected, abs=1e-6), what
             assert scores["MAE"].value == pytest.approx(
-                np.mean(np.abs(np.subtract(guesses, truths))), abs=1e-6
+                np.mean(np.abs(np.subtract(guessed, truths))), abs=1e-6
             )
 
 
@@ -219,7 +222,7 @@ def test_classes_have_kappa_in_the_place_of_ccc(monkeypatch: pytest.MonkeyPatch)
     sessions = {name: replace(SESSIONS[name], labels=in_classes(SESSIONS[name])) for name in "cd"}
     monkeypatch.setattr(evaluation, "collect_labelled", lambda _, one: sessions[one.name])
     found = evaluate_bundle(a_bundle(model), None, recordings(["c", "d"]), ["fp32"], lambda _: None)
-    (row,) = found.rows
+    row = found.rows[0]
     estimates, truths = [], []
     for session in sessions.values():
         means = [np.mean([one.mean() for one in trace.inputs.values()]) for trace in session.traces]
@@ -251,14 +254,42 @@ def in_classes(session: LabelledSession) -> dict[str, NDArray[np.float32]]:
     return {"emotion": numbers}
 
 
-def test_a_model_that_needs_everything_has_one_row_and_no_gain(opened: list[str]) -> None:
+def test_a_model_without_a_mask_is_judged_with_what_stands_in_best(opened: list[str]) -> None:
     bundle = a_bundle(tiny_model(warm_up="withhold"))
     found = evaluate_bundle(bundle, None, recordings(["c", "d"]), ["fp32"], lambda _: None)
-    (row,) = found.rows
-    assert row.modalities == BOTH
+    assert [row.modalities for row in found.rows] == [BOTH, ("visual",), ("audio",)]
+    assert [row.stand_in is None for row in found.rows] == [True, False, False]
     # windows of 4 steps in sessions of 12 and 6, all of whose labels but those of step 2 are there
-    assert row.n_steps == 9 + 3
-    assert found.gain == {"fp32": {}}
+    assert {row.n_steps for row in found.rows} == {9 + 3}
+    # what stands in is in no mean of the other modality, and is a constant in its own
+    for row, name in zip(found.rows[1:], ("valence", "arousal"), strict=True):
+        assert row.scores[name] == found.rows[0].scores[name]
+        other = "arousal" if name == "valence" else "valence"
+        assert row.scores[other]["CCC"].value == pytest.approx(0, abs=1e-6)
+
+
+def test_what_stands_in_is_a_zero_or_a_blank_whichever_does_better() -> None:
+    """Blank sound is -15 dB, -1 after its normalisation: with this fusion it is much too low."""
+    model = tiny_model(warm_up="withhold")
+    people = People.of([SESSIONS["c"], SESSIONS["d"]])
+
+    def summed(face: Any, voice: Any) -> tuple[Any, ...]:
+        both = SCALE * (face[:, :, 0] + 3 * voice[:, :, 0])
+        return both, both
+
+    found = {}
+    for favoured in ("zero_feature", "blank_input"):
+        shift = 0.0 if favoured == "zero_feature" else None
+        engines = tiny_engines(model, summed)
+        blank = float(blank_feature(model.encoders[1], engines["audio"])[0])
+        assert abs(blank) > 0.5
+
+        def moved(face: Any, voice: Any, by: float = blank if shift is None else 0.0) -> tuple[Any, ...]:
+            return summed(face, voice - by)
+
+        rows = judge(model, tiny_engines(model, moved), "fp32", people).rows
+        found[favoured] = next(row.stand_in for row in rows if row.modalities == ("visual",))
+    assert found == {"zero_feature": "zero_feature", "blank_input": "blank_input"}
 
 
 def test_what_is_done_is_said(opened: list[str]) -> None:
@@ -291,7 +322,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     """What the command hands over to be judged; the rest is the numbers of this file."""
     names: list[Recording] = []
     one = Estimate(0.5, 0.25, 0.625)
-    row = evaluation.Row("fp32", BOTH, 12, {"valence": {"CCC": one, "MAE": Estimate(0.75, 0.5, 1)}})
+    row = Row("fp32", BOTH, 12, {"valence": {"CCC": one, "MAE": Estimate(0.75, 0.5, 1)}})
     rows = (row, replace(row, modalities=("visual",)))
 
     def evaluate(_b: object, _d: object, given: list[Recording], _p: object, _s: object) -> Evaluation:
@@ -345,7 +376,7 @@ def test_the_table_and_the_file_have_the_same_numbers(
 def test_the_table_names_the_measure_of_each_output(
     judged: list[Recording], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = evaluation.Row("fp32", BOTH, 12, {"emotion": {"kappa": Estimate(0.25, 0.125, 0.5)}})
+    row = Row("fp32", BOTH, 12, {"emotion": {"kappa": Estimate(0.25, 0.125, 0.5)}})
     found = Evaluation("tiny", "sha256:0", 2, (row,), {}, {"fp32": {}})
     monkeypatch.setattr(cli_evaluate, "evaluate_bundle", lambda *_: found)
     assert main(["evaluate", "x"]) == 0
@@ -450,7 +481,7 @@ def test_numbers_are_written_with_their_interval() -> None:
 
 def test_the_page_names_everything_in_the_file() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    for kind in (Evaluation, evaluation.Row, Estimate):
+    for kind in (Evaluation, Row, Estimate):
         for name in kind.__dataclass_fields__:
             assert f"`{name}`" in text, name
 

@@ -21,6 +21,7 @@ from edge_mer.clock import ManualClock
 from edge_mer.errors import SpecMismatchError, UsageError
 from edge_mer.preprocess.face import FaceDetector
 from edge_mer.runtime.pipeline import Pipeline, PipelineSetup, StepTrace
+from edge_mer.types.evaluation import Findings, Interval, SubsetFindings
 from edge_mer.types.model import MissingPolicy, ModelSpec
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Chunk, Modality, StreamSpec
@@ -71,9 +72,12 @@ def set_up(
     fusion: Callable[..., Any] = mean_of_window,
     missing: dict[Modality, MissingPolicy] | None = None,
     detector: FaceDetector | None = None,
+    findings: Findings | None = None,
 ) -> PipelineSetup:
     engines = tiny_engines(model, fusion)
-    return PipelineSetup(model, engines, detector or SquareDetector(), missing=missing or {})
+    return PipelineSetup(
+        model, engines, detector or SquareDetector(), missing=missing or {}, findings=findings
+    )
 
 
 def play(session: TinySession, model: ModelSpec | None = None, **how: Any) -> Played:
@@ -343,6 +347,42 @@ def test_a_masked_modality_leaves_the_estimate_to_the_others(modality: str) -> N
     assert played.traces[5].present[1 - row].all()
     assert not feature(played.traces[5], modality).any()
     assert not played.predictions[5].modalities[modality].present
+
+
+def found_for(
+    modalities: tuple[Modality, ...], stand_in: MissingPolicy | None, width: float
+) -> SubsetFindings:
+    widths = {"valence": Interval(half_width=width, coverage=0.9)}
+    return SubsetFindings(modalities=modalities, stand_in=stand_in, scores={}, interval=widths)
+
+
+def widths_of(played: Played) -> list[float | None]:
+    """How wide the intervals of valence are; none of these ends at the ends of its range."""
+    affects = [prediction.affect for prediction in played.predictions]
+    return [
+        None if a is None or a.interval is None else a.interval["valence"][1] - a.interval["valence"][0]
+        for a in affects
+    ]
+
+
+@pytest.mark.parametrize("modality", MISSING)
+def test_an_interval_is_that_of_the_modalities_in_the_whole_window(modality: Modality) -> None:
+    rest: tuple[Modality, ...] = ("audio",) if modality == "visual" else ("visual",)
+    subsets = (found_for(("visual", "audio"), None, 0.125), found_for(rest, "mask", 0.25))
+    findings = Findings(people="some", n_people=2, n_steps=3, subsets=subsets)
+    played = play(TinySession(10, **MISSING[modality]), with_policy(modality, "mask"), findings=findings)
+    assert widths_of(played) == pytest.approx([0.25] * 5 + [0.5] * 4 + [0.25])
+
+
+@pytest.mark.parametrize("policy", ["zero_feature", "blank_input", "hold"])
+def test_a_stand_in_that_was_not_measured_has_no_interval(policy: MissingPolicy) -> None:
+    subsets = (found_for(("visual", "audio"), None, 0.125), found_for(("audio",), "zero_feature", 0.25))
+    findings = Findings(people="some", n_people=2, n_steps=3, subsets=subsets)
+    played = play(
+        TinySession(10, faceless={5}), with_policy("visual", policy, warm_up="withhold"), findings=findings
+    )
+    measured = 0.5 if policy == "zero_feature" else None
+    assert widths_of(played)[4:9] == pytest.approx([0.25] + [measured] * 4)
 
 
 @pytest.mark.parametrize("modality", MISSING)

@@ -1,0 +1,106 @@
+"""How sure estimates may be: 90 % intervals of numbers, and temperatures of classes.
+
+Both come from people with labels, and what they are worth is measured on people that they were not taken
+from: each person is left out in turn.
+
+Shape letters: N step, K class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from edge_mer.types.evaluation import Interval, Sharpness
+
+Floats = NDArray[np.floating[Any]]
+Doubles = NDArray[np.float64]
+
+LEVEL = 0.9
+N_BINS = 10
+_LOG_T = (-3.0, 3.0)
+
+
+def interval(found: Sequence[Floats], truth: Sequence[Floats]) -> Interval | None:
+    """Split conformal interval (Vovk et al. 2005) of the absolute error, over all steps of all people.
+
+    Args:
+        found: Each person's estimates, (N,).
+        truth: Each person's labels, (N,); pairs with a NaN do not count.
+
+    Returns:
+        None with fewer than two people that have steps.
+    """
+    errors = [np.abs(a - b)[np.isfinite(a) & np.isfinite(b)] for a, b in zip(found, truth, strict=True)]
+    errors = [one for one in errors if one.size]
+    if len(errors) < 2:
+        return None
+    inside = [one <= _half_width(np.concatenate(others)) for one, others in _left_out(errors)]
+    return Interval(
+        half_width=_half_width(np.concatenate(errors)), coverage=float(np.concatenate(inside).mean())
+    )
+
+
+def _half_width(errors: Floats) -> float:
+    return float(np.quantile(errors, min(1.0, LEVEL * (1 + 1 / errors.size)), method="higher"))
+
+
+def sharpness(found: Sequence[Floats], truth: Sequence[Floats]) -> Sharpness | None:
+    """Temperature (Guo et al. 2017) that makes the labels likeliest, over all steps of all people.
+
+    Args:
+        found: Each person's probabilities, (N, K).
+        truth: Each person's class numbers, (N,); pairs with a NaN do not count.
+
+    Returns:
+        None with fewer than two people that have steps.
+    """
+    there = [np.isfinite(a).all(axis=1) & np.isfinite(b) for a, b in zip(found, truth, strict=True)]
+    pairs = [
+        (np.log(np.maximum(a[kept], 1e-300)), np.rint(b[kept]).astype(np.int64))
+        for a, b, kept in zip(found, truth, there, strict=True)
+        if kept.any()
+    ]
+    if len(pairs) < 2:
+        return None
+    sure, right = [], []
+    for (logits, classes), others in _left_out(pairs):
+        probabilities = softmax(logits / _temperature(others), axis=1)
+        sure.append(probabilities.max(axis=1))
+        right.append(probabilities.argmax(axis=1) == classes)
+    return Sharpness(
+        temperature=_temperature(pairs), ece=calibration_error(np.concatenate(sure), np.concatenate(right))
+    )
+
+
+def _temperature(pairs: Sequence[tuple[Doubles, NDArray[np.int64]]]) -> float:
+    logits, classes = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    steps = np.arange(len(classes))
+
+    def loss(log_t: float) -> float:
+        return float(-log_softmax(logits / np.exp(log_t), axis=1)[steps, classes].mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=_LOG_T, method="bounded").x))
+
+
+def calibration_error(sure: Doubles, right: NDArray[np.bool_]) -> float:
+    """Expected calibration error (Naeini et al. 2015): 10 bins of equal width, weighted by their steps.
+
+    Args:
+        sure: Probability of the likeliest class, (N,).
+        right: Whether it was the true one, (N,).
+    """
+    bins = np.minimum((sure * N_BINS).astype(np.int64), N_BINS - 1)
+    gaps = np.bincount(bins, sure - right, N_BINS)
+    return float(np.abs(gaps).sum() / len(sure))
+
+
+def _left_out(people: Sequence[Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """Each person, and the others."""
+    for i, one in enumerate(people):
+        yield one, [*people[:i], *people[i + 1 :]]
