@@ -16,6 +16,7 @@ from edge_mer.labels.manifest import Recording, read_manifest
 from edge_mer.labels.problems import demand, summary
 from edge_mer.runtime.labelled import check, ranges_of
 from edge_mer.types.model import ModelSpec
+from edge_mer_calibration.corruption import Corruption
 from edge_mer_calibration.evaluation import Evaluation, evaluate_bundle, simulated_people
 from edge_mer_calibration.findings import write_findings
 from edge_mer_calibration.judging import Row
@@ -34,6 +35,13 @@ def evaluate(
     people: Annotated[int, typer.Option(min=2, help="How many simulated people.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each simulated person.")] = 75,
     precision: Annotated[list[str], typer.Option(help="Judge only this candidate; may be repeated.")] = [],  # noqa: B006
+    corrupt: Annotated[
+        list[str],
+        typer.Option(
+            help="Judge once more with something that goes wrong, e.g. noise=10 (dB), blur=2, dark=0.2, "
+            "cover=0.1, artefacts=6, skew=audio:200 (ms); may be repeated."
+        ),
+    ] = [],  # noqa: B006
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the numbers to this file too.")
     ] = None,
@@ -50,11 +58,14 @@ def evaluate(
         check_free(to, replace=replace)
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise UsageError(f"cannot write {json_file}", found=f"no folder {json_file.parent}")
+    corruptions = [Corruption.parse(one) for one in corrupt]
     opened = open_bundle(bundle)
     model = opened.manifest.model
     recordings = simulated_people(model, people, steps) if data is None else _recordings(data, model)
     with progress() as say:
-        found = evaluate_bundle(opened, detector_for(model, face_detector), recordings, precision, say)
+        found = evaluate_bundle(
+            opened, detector_for(model, face_detector), recordings, precision, say, corruptions
+        )
     _show(found)
     if json_file is not None:
         _write(found, json_file)
@@ -94,27 +105,38 @@ def _show(found: Evaluation) -> None:
     def cells(scores: Scored) -> list[str]:
         return [written(scores[name][measure]) for name, measure in measures.items()]
 
+    def signed(values: dict[str, Estimate]) -> list[str]:
+        return [written(values[name], sign=True) for name in measures]
+
     titles = [f"{measure} {name}" for name, measure in measures.items()]
     for precision, gains in found.gain.items():
         rows = [[_what_is_there(row), *cells(row.scores)] for row in found.rows if row.precision == precision]
         if gains:
-            rows.append(["fusion minus best single", *(written(gains[name], sign=True) for name in measures)])
+            rows.append(["fusion minus best single", *signed(gains)])
         rows += [[f"guessed: {what}", *cells(scores)] for what, scores in found.baselines.items()]
-        out.print(table([precision, *titles], rows))
-        out.print()
+        _show_table([precision, *titles], rows)
+    if found.corrupted:
+        rows = [[f"{one.corruption}, {one.precision}", *cells(one.scores)] for one in found.corrupted]
+        _show_table(["corrupted", *titles], rows)
+        rows = [[f"{one.corruption}, {one.precision}", *signed(one.change)] for one in found.corrupted]
+        _show_table(["change by it", *titles], rows)
     whole = [row for row in found.rows if row.modalities == found.rows[0].modalities]
     sides = {row.precision: row.scores for row in whole}
     sides |= {f"guessed: {what}": scores for what, scores in found.baselines.items()}
     for name, scores in first.items():
         if len(scores) > 1:
             rows = [[what, *map(written, one[name].values())] for what, one in sides.items()]
-            out.print(table([name, *scores], rows))
-            out.print()
+            _show_table([name, *scores], rows)
     out.print(
         f"{found.n_people} people, {found.rows[0].n_steps} steps; "
         "in brackets 95 % intervals, by drawing whole people again. Guesses know the other people's labels,\n"
         "but no sensor: their mean, or that at the same time since the start."
     )
+
+
+def _show_table(titles: list[str], rows: list[list[str]]) -> None:
+    out.print(table(titles, rows))
+    out.print()
 
 
 def _what_is_there(row: Row) -> str:

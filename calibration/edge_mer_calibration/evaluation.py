@@ -11,11 +11,15 @@ from edge_mer.errors import UsageError
 from edge_mer.labels.manifest import Recording
 from edge_mer.preprocess.face import FaceDetector
 from edge_mer.runtime.labelled import LabelledSession, collect_labelled
+from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.setup import CPU_PRECISIONS, open_setup
 from edge_mer.runtime.simulated import n_lead_in, simulated
+from edge_mer.sources.base import Source
+from edge_mer.sources.registry import open_source
 from edge_mer.types.model import ModelSpec
+from edge_mer_calibration.corruption import Corruption
 from edge_mer_calibration.guesses import guesses
-from edge_mer_calibration.judging import Row, judge
+from edge_mer_calibration.judging import CorruptedRow, Judged, Row, judge, judge_corrupted
 from edge_mer_calibration.metrics import Estimate
 from edge_mer_calibration.scoring import People, Scored
 
@@ -38,6 +42,7 @@ class Evaluation:
             label, or the frequency of each class, of the other people; "time" that of theirs within 30 s
             of the same time since the start.
         gain: Precision -> output -> first measure of all modalities minus that of the best single one.
+        corrupted: Per corruption and precision.
     """
 
     model: str
@@ -46,6 +51,7 @@ class Evaluation:
     rows: tuple[Row, ...]
     baselines: dict[str, Scored]
     gain: dict[str, dict[str, Estimate]]
+    corrupted: tuple[CorruptedRow, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers, ready for JSON."""
@@ -78,8 +84,9 @@ def evaluate_bundle(
     recordings: Sequence[Recording],
     precisions: Sequence[str],
     say: Say,
+    corruptions: Sequence[Corruption] = (),
 ) -> Evaluation:
-    """Play labelled recordings once, and judge every precision and subset on them.
+    """Play labelled recordings once, and once more with each corruption; judge every precision and subset.
 
     Args:
         bundle: The bundle.
@@ -87,29 +94,61 @@ def evaluate_bundle(
         recordings: With labels.
         precisions: Which candidates; empty = all that run on a CPU.
         say: Told what is being done.
+        corruptions: What is done to the recordings, one after the other.
 
     Raises:
         DataError: A recording cannot be used.
-        UsageError: No such precision.
+        UsageError: No such precision, or a corruption of what the model does not look at.
     """
     model = bundle.manifest.model
     names = _precisions(bundle, precisions)
+    _check_corruptions(model, corruptions)
     setup = open_setup(bundle, "fp32", detector)
-    sessions: list[LabelledSession] = []
-    for number, recording in enumerate(recordings, 1):
-        say(f"playing {recording.name}, {number} of {len(recordings)}")
-        sessions.append(collect_labelled(setup, recording))
-    people = People.of(sessions)
-    rows: list[Row] = []
-    gains: dict[str, dict[str, Estimate]] = {}
-    baselines: dict[str, Scored] = {}
+    people = _played(setup, recordings, say)
+    judged: dict[str, Judged] = {}
     for name in names:
         say(f"judging {name}")
-        judged = judge(model, open_setup(bundle, name, detector).engines, name, people)
-        rows += judged.rows
-        gains[name] = judged.gain
-        baselines = baselines or guesses(model, people, judged.found)
-    return Evaluation(model.name, bundle.manifest.bundle_id, people.n, tuple(rows), baselines, gains)
+        judged[name] = judge(model, open_setup(bundle, name, detector).engines, name, people)
+    corrupted: list[CorruptedRow] = []
+    for corruption in corruptions:
+        worse = _played(setup, recordings, say, corruption)
+        for name in names:
+            engines = open_setup(bundle, name, detector).engines
+            corrupted.append(judge_corrupted(model, engines, judged[name], corruption.text, worse))
+    return Evaluation(
+        model=model.name,
+        bundle_id=bundle.manifest.bundle_id,
+        n_people=people.n,
+        rows=tuple(row for one in judged.values() for row in one.rows),
+        baselines=guesses(model, people, judged[names[0]].found),
+        gain={name: one.gain for name, one in judged.items()},
+        corrupted=tuple(corrupted),
+    )
+
+
+def _played(
+    setup: PipelineSetup, recordings: Sequence[Recording], say: Say, corruption: Corruption | None = None
+) -> People:
+    def opened(uri: str) -> Source:
+        source = open_source(uri)
+        return source if corruption is None else corruption.applied(source)
+
+    sessions: list[LabelledSession] = []
+    what = "" if corruption is None else f" with {corruption.text}"
+    for number, recording in enumerate(recordings, 1):
+        say(f"playing {recording.name}{what}, {number} of {len(recordings)}")
+        sessions.append(collect_labelled(setup, recording, opened))
+    return People.of(sessions)
+
+
+def _check_corruptions(model: ModelSpec, corruptions: Sequence[Corruption]) -> None:
+    for one in corruptions:
+        if not set(one.modalities) & set(model.modalities):
+            raise UsageError(
+                f"{one.text} changes nothing that model {model.name} looks at",
+                expected=f"a corruption of {' or '.join(model.modalities)}",
+                found=" or ".join(one.modalities),
+            )
 
 
 def _precisions(bundle: Bundle, asked: Sequence[str]) -> list[str]:

@@ -28,7 +28,7 @@ from edge_mer.types.evaluation import Interval, Sharpness
 from edge_mer.types.model import AffectOutput, MissingPolicy, ModelSpec
 from edge_mer.types.signals import Modality
 from edge_mer_calibration.certainty import interval, sharpness
-from edge_mer_calibration.metrics import Estimate, gain, leading
+from edge_mer_calibration.metrics import Estimate, estimate, gain, leading
 from edge_mer_calibration.scoring import Found, People, PerDraw, Scored, estimated, score
 
 STAND_INS: tuple[MissingPolicy, ...] = ("zero_feature", "blank_input")
@@ -60,16 +60,37 @@ class Row:
 
 
 @dataclass(frozen=True)
+class CorruptedRow:
+    """How well one precision does with all modalities, one of them corrupted.
+
+    Attributes:
+        precision: Of the stages.
+        corruption: What was done.
+        n_steps: Steps with an estimate and a label.
+        scores: Output -> measure -> value.
+        change: Output -> its first measure minus that without the corruption, on the same people.
+    """
+
+    precision: str
+    corruption: str
+    n_steps: int
+    scores: Scored
+    change: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
 class Judged:
     """One precision.
 
     Attributes:
         rows: Per subset, all modalities first.
+        whole: Every measure with all modalities, per draw.
         gain: Output -> first measure of all modalities minus that of the best single one.
         found: Each session's estimates with all modalities.
     """
 
     rows: list[Row]
+    whole: PerDraw
     gain: dict[str, Estimate]
     found: list[Found]
 
@@ -93,7 +114,28 @@ def judge(model: ModelSpec, engines: Mapping[str, Engine], precision: str, peopl
         whole = whole or best.found
         per_draw[subset] = best.per_draw
         rows.append(best.row(precision, subset))
-    return Judged(rows, _gains(model, per_draw), whole)
+    return Judged(rows, per_draw[model.modalities], _gains(model, per_draw), whole)
+
+
+def judge_corrupted(
+    model: ModelSpec, engines: Mapping[str, Engine], clean: Judged, corruption: str, people: People
+) -> CorruptedRow:
+    """The same precision on the same people, with something that went wrong.
+
+    Args:
+        model: The model's declaration.
+        engines: Stage -> engine.
+        clean: What the precision came to without it.
+        corruption: What was done to the sessions.
+        people: Whom to judge on, with what was done.
+    """
+    found = _OnTrial.of(model, engines, people).without(model.modalities, None)
+    change = {
+        name: estimate(scores[leading(scores)] - clean.whole[name][leading(scores)])
+        for name, scores in found.per_draw.items()
+    }
+    precision = clean.rows[0].precision
+    return CorruptedRow(precision, corruption, found.n_steps, estimated(found.per_draw), change)
 
 
 def _gains(model: ModelSpec, per_draw: dict[tuple[Modality, ...], PerDraw]) -> dict[str, Estimate]:

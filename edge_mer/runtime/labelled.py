@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -125,7 +125,9 @@ def truth_of(recording: Recording, ranges: Mapping[str, Range] | None = None) ->
     return track
 
 
-def collect_labelled(setup: PipelineSetup, recording: Recording) -> LabelledSession:
+def collect_labelled(
+    setup: PipelineSetup, recording: Recording, opened: Callable[[str], Source] = open_source
+) -> LabelledSession:
     """Play a recording through the device's own runtime, and find the label of each step.
 
     A step's label is the one that is nearest to the step's end, if it is within one step.
@@ -133,6 +135,7 @@ def collect_labelled(setup: PipelineSetup, recording: Recording) -> LabelledSess
     Args:
         setup: Model and engines.
         recording: As a manifest names it; its sources start together.
+        opened: From a URI to its source.
 
     Raises:
         DataError: The labels or a source cannot be used, or there was not even one step.
@@ -140,7 +143,7 @@ def collect_labelled(setup: PipelineSetup, recording: Recording) -> LabelledSess
     """
     model = setup.model
     truth = truth_of(recording, ranges_of(model))
-    traces = collect(setup, [open_source(uri) for uri in recording.sources])
+    traces = collect(setup, [opened(uri) for uri in recording.sources])
     ends_ns = np.array([model.step_end_ns(trace.index) for trace in traces], np.int64)
     return LabelledSession(recording.person, traces, truth.at(ends_ns, to_ns(model.step)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ from edge_mer.runtime.blank import blank_feature
 from edge_mer.runtime.labelled import LabelledSession
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
 from edge_mer.runtime.proof import concordance
+from edge_mer.sources.base import Source
 from edge_mer.types.model import EmotionOutput, ModelSpec, TensorSpec
 from edge_mer_calibration import cli_evaluate, evaluation, guesses
 from edge_mer_calibration.cli_evaluate import written
+from edge_mer_calibration.corruption import CorruptedSource, Corruption
 from edge_mer_calibration.evaluation import FIRST_PERSON, Evaluation, evaluate_bundle, simulated_people
-from edge_mer_calibration.judging import Row, judge
+from edge_mer_calibration.judging import CorruptedRow, Row, judge
 from edge_mer_calibration.metrics import CLASS_MEASURES, Estimate
 from edge_mer_calibration.scoring import People
 from tests.helpers.fake_session import tiny_manifest_alone
@@ -99,7 +101,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return PipelineSetup(model, tiny_engines(model, fusion), SquareDetector())
 
     monkeypatch.setattr(evaluation, "open_setup", open_setup)
-    monkeypatch.setattr(evaluation, "collect_labelled", lambda _, one: SESSIONS[one.name])
+    monkeypatch.setattr(evaluation, "collect_labelled", lambda _, one, __: SESSIONS[one.name])
     return names
 
 
@@ -220,7 +222,7 @@ def test_classes_have_kappa_in_the_place_of_ccc(monkeypatch: pytest.MonkeyPatch)
         evaluation, "open_setup", lambda *_: PipelineSetup(model, tiny_engines(model, ranked), None)
     )
     sessions = {name: replace(SESSIONS[name], labels=in_classes(SESSIONS[name])) for name in "cd"}
-    monkeypatch.setattr(evaluation, "collect_labelled", lambda _, one: sessions[one.name])
+    monkeypatch.setattr(evaluation, "collect_labelled", lambda _, one, __: sessions[one.name])
     found = evaluate_bundle(a_bundle(model), None, recordings(["c", "d"]), ["fp32"], lambda _: None)
     row = found.rows[0]
     estimates, truths = [], []
@@ -298,6 +300,41 @@ def test_what_is_done_is_said(opened: list[str]) -> None:
     assert said == ["playing a, 1 of 2", "playing b, 2 of 2", "judging int8-cpu"]
 
 
+def test_what_goes_wrong_is_judged_on_the_same_people(
+    opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of each session's labels are turned round, say, whenever something is opened with noise."""
+    said: list[str] = []
+
+    def turned(_: object, one: Recording, opened: Callable[[str], Source]) -> LabelledSession:
+        session = SESSIONS[one.name]
+        if not isinstance(opened("sim:duration_s=1"), CorruptedSource):
+            return session
+        return replace(session, labels={name: -values for name, values in session.labels.items()})
+
+    monkeypatch.setattr(evaluation, "collect_labelled", turned)
+    noise = Corruption.parse("noise=3")
+    found = evaluate_bundle(a_bundle(), None, recordings(), [], said.append, [noise])
+    assert [(one.corruption, one.precision) for one in found.corrupted] == [
+        ("noise=3", "fp32"),
+        ("noise=3", "int8-cpu"),
+    ]
+    assert "playing a with noise=3, 1 of 4" in said
+    clean = {row.precision: row for row in found.rows if row.modalities == BOTH}
+    for one in found.corrupted:
+        for name in ("valence", "arousal", "mean"):
+            change = one.scores[name]["CCC"].value - clean[one.precision].scores[name]["CCC"].value
+            assert one.change[name].value == pytest.approx(change, abs=1e-9)
+            assert one.change[name].low < change < one.change[name].high
+            assert change < -0.2
+
+
+def test_a_corruption_of_what_is_not_looked_at_is_refused(opened: list[str]) -> None:
+    with pytest.raises(UsageError, match="artefacts=3 changes nothing that model tiny looks at"):
+        evaluate_bundle(a_bundle(), None, recordings(), [], lambda _: None, [Corruption.parse("artefacts=3")])
+    assert opened == []
+
+
 @pytest.mark.parametrize("precision", ["int8-trt", "fp16", "int4"])
 def test_a_precision_that_cannot_run_here_is_refused(opened: list[str], precision: str) -> None:
     with pytest.raises(
@@ -325,7 +362,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     row = Row("fp32", BOTH, 12, {"valence": {"CCC": one, "MAE": Estimate(0.75, 0.5, 1)}})
     rows = (row, replace(row, modalities=("visual",)))
 
-    def evaluate(_b: object, _d: object, given: list[Recording], _p: object, _s: object) -> Evaluation:
+    def evaluate(_b: object, _d: object, given: list[Recording], *_: object) -> Evaluation:
         names.extend(given)
         return Evaluation(
             "tiny",
@@ -481,7 +518,7 @@ def test_numbers_are_written_with_their_interval() -> None:
 
 def test_the_page_names_everything_in_the_file() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    for kind in (Evaluation, Row, Estimate):
+    for kind in (Evaluation, Row, CorruptedRow, Estimate):
         for name in kind.__dataclass_fields__:
             assert f"`{name}`" in text, name
 
