@@ -12,7 +12,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 import edge_mer
-from edge_mer.bundle.manifest import Calibration, Candidate, FileEntry, Manifest, OutputError, PrecisionName
+from edge_mer.bundle.manifest import (
+    Calibration,
+    Candidate,
+    FileEntry,
+    Manifest,
+    OutputError,
+    PrecisionName,
+    StageQuantization,
+)
 from edge_mer.bundle.read import Bundle
 from edge_mer.bundle.write import check_free, write_bundle
 from edge_mer.engine.base import Engine
@@ -22,13 +30,19 @@ from edge_mer.runtime.offline import blank_features, encode, engine_fusion, last
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
 from edge_mer.runtime.proof import golden_errors, golden_sessions, output_error
 from edge_mer.runtime.setup import open_engines
-from edge_mer.types.model import ModelSpec
-from edge_mer_calibration.quantize import METHOD, SCHEMES, finish_stage, quantize_stage
-from edge_mer_calibration.windows import WindowSet, choose_windows, trace_sessions
+from edge_mer.types.model import ModelSpec, TensorSpec
+from edge_mer_calibration.methods import Stage, histograms_of
+from edge_mer_calibration.quantize import SCHEMES, finish_stage
+from edge_mer_calibration.windows import WindowSet, choose_windows, held_windows, trace_sessions
 
 Say = Callable[[str], None]
 Floats = NDArray[np.floating]
+Quantized = dict[str, tuple[bytes, StageQuantization]]
+"""Stage -> its form in 8 bits, and how it was made."""
+
 MILLION = 1_000_000
+N_HELD = 16
+"""Windows of the other sessions on which methods are compared."""
 
 
 @dataclass(frozen=True)
@@ -73,39 +87,57 @@ def calibrate_bundle(
     windows = choose_windows(model, trace_sessions(setup, plan.data), plan.n_windows)
     say(f"playing {len(plan.check)} other sessions for fidelity")
     checked = trace_sessions(setup, plan.check)
+    stages = _stages(bundle, windows, held_windows(model, checked, N_HELD), say)
     files = {name: bundle.read(name) for name in bundle.manifest.files}
     candidates = dict(bundle.manifest.candidates)
     for precision in plan.precisions:
-        stages = _quantize(bundle, windows, precision, say)
+        made = _quantize(stages, precision, say)
         say(f"measuring {precision}")
-        shipped = {stage: finish_stage(data, SCHEMES[precision]) for stage, data in stages.items()}
-        candidates[precision] = _candidate(bundle, precision, stages, shipped, checked)
+        shipped = {stage: finish_stage(data, SCHEMES[precision]) for stage, (data, _) in made.items()}
+        candidates[precision] = _candidate(bundle, precision, made, shipped, checked)
         files |= {f"stages/{stage}.{precision}.onnx": data for stage, data in shipped.items()}
     return _write(bundle, candidates, files, windows, plan, out, replace=replace)
 
 
-def _quantize(bundle: Bundle, windows: WindowSet, precision: str, say: Say) -> dict[str, bytes]:
-    stages = {}
-    for stage in bundle.manifest.model.stages:
-        say(f"quantizing {stage} to {precision} on {windows.n_windows} windows")
-        stages[stage] = quantize_stage(
-            bundle.read_stage("fp32", stage), windows.feeds[stage], SCHEMES[precision]
-        )
+def _stages(bundle: Bundle, windows: WindowSet, held: WindowSet, say: Say) -> list[Stage]:
+    model = bundle.manifest.model
+    tensors: dict[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {
+        encoder.stage: ((encoder.input,), (encoder.output,)) for encoder in model.encoders
+    }
+    tensors[model.fusion.stage] = (model.fusion.inputs, model.fusion.outputs)
+    stages = []
+    for name in model.stages:
+        say(f"measuring ranges of {name} on {windows.n_windows} windows")
+        data = bundle.read_stage("fp32", name)
+        histograms = histograms_of(data, windows.feeds[name])
+        stages.append(Stage(name, data, *tensors[name], histograms, held.feeds[name]))
     return stages
+
+
+def _quantize(stages: list[Stage], precision: str, say: Say) -> Quantized:
+    made: Quantized = {}
+    for stage in stages:
+        say(f"quantizing {stage.name} to {precision}")
+        made[stage.name] = stage.quantized(SCHEMES[precision])
+    return made
 
 
 def _candidate(
     bundle: Bundle,
     precision: str,
-    stages: dict[str, bytes],
+    made: Quantized,
     shipped: dict[str, bytes],
     checked: list[list[StepTrace]],
 ) -> Candidate:
-    """What a candidate costs: `stages` are judged in FP32 arithmetic, `shipped` go into the bundle."""
+    """What a candidate costs: `made` is judged in FP32 arithmetic, `shipped` goes into the bundle."""
     model = bundle.manifest.model
-    # Golden errors are of the graph as it is written: a device's INT8 kernels are held against that.
+    stages = {stage: data for stage, (data, _) in made.items()}
+    # Golden errors are of the graph as it is written: a device's INT8 kernels are held against that. Where
+    # those of this processor will not run it, its fidelity is too: they saturate on signed 8-bit products,
+    # and erred 13 times as much as the graph itself.
     options = OrtOptions(threads=available_threads())
     as_written = open_engines(model, stages, dataclasses.replace(options, fuse_qdq=False))
+    as_run = as_written if SCHEMES[precision].half else open_engines(model, stages, options)
     sessions = golden_sessions(bundle.manifest, bundle.read_arrays)
     errors = golden_errors(PipelineSetup(model, as_written, None), bundle.manifest.golden, sessions)
     n_bytes = sum(len(data) for data in shipped.values())
@@ -118,7 +150,8 @@ def _candidate(
         stages={stage: f"stages/{stage}.{precision}.onnx" for stage in stages},
         n_bytes=n_bytes,
         golden=errors,
-        fidelity=fidelity(model, open_engines(model, stages, options), checked),
+        fidelity=fidelity(model, as_run, checked),
+        quantization={stage: how for stage, (_, how) in made.items()},
         note="; ".join(notes) or None,
     )
 
@@ -186,7 +219,7 @@ def _write(
         f"edge-mer calibrate {edge_mer.__version__}, onnxruntime {onnxruntime.__version__}",
     )
     calibration = Calibration(
-        source=tuple(plan.data), n_windows=windows.n_windows, windows_sha256=windows.sha256, method=METHOD
+        source=tuple(plan.data), n_windows=windows.n_windows, windows_sha256=windows.sha256
     )
 
     def manifest(table: dict[str, FileEntry]) -> Manifest:

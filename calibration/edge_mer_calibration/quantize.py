@@ -14,31 +14,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from edge_mer.bundle.onnx_guard import MAX_IR_VERSION
 
-METHOD = "min-max over the windows"
-_OPERATORS = ("Conv", "MatMul", "Gemm")
+OPERATORS = ("Conv", "MatMul", "Gemm")
 _LEAST_WIDTH = 16
 _MOVES = ("Where", "Concat", "Unsqueeze", "Squeeze", "Transpose", "Reshape", "Slice", "Expand", "Identity")
 _LIMITS = ("Clip", "Max", "Expand", "Unsqueeze", "Identity")
-Feed = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -70,52 +65,43 @@ SCHEMES = {
 }
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Gives each feed once; an error in a feed ends the calibration, not just its data."""
-
-    def __init__(self, feeds: list[Feed]) -> None:
-        self._left = iter(feeds)
-        self.n_given = 0
-
-    def get_next(self) -> Feed | None:
-        feed = next(self._left, None)
-        self.n_given += feed is not None
-        return feed
-
-
-def quantize_stage(model: bytes, feeds: list[Feed], scheme: Scheme) -> bytes:
+def quantize_stage(
+    model: bytes,
+    ranges: Mapping[str, tuple[float, float]],
+    scheme: Scheme,
+    nodes: Sequence[str] | None = None,
+) -> bytes:
     """The stage in 8 bits, what stays in float still in FP32: the form in which it is judged.
 
     Args:
         model: The FP32 stage.
-        feeds: Its inputs in every calibration window.
+        ranges: Lowest and highest value that each tensor shall hold.
         scheme: How.
-
-    Raises:
-        RuntimeError: Not every window was used.
+        nodes: Which nodes; None takes all of `quantizable`.
     """
     graph = onnx.load_model_from_string(model)
-    reader = _Reader(feeds)
+    chosen = quantizable(graph) if nodes is None else list(nodes)
+    if not chosen:  # the library would take an empty list for all of them
+        return model
+    data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     with tempfile.TemporaryDirectory(prefix="edge-mer-") as folder, _quiet():
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         source.write_bytes(model)
-        quantize_static(
-            source,
-            target,
-            reader,
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(_OPERATORS),
-            nodes_to_quantize=_weighted(graph),
-            per_channel=True,
-            reduce_range=scheme.narrow_weights,
-            activation_type=scheme.activation,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options=_options(scheme),
+        quantizer = QDQQuantizer(
+            load_model_with_shape_infer(source),
+            True,  # per channel
+            scheme.narrow_weights,
+            QuantType.QInt8,
+            scheme.activation,
+            TensorsData(CalibrationMethod.MinMax, data),
+            chosen,
+            [],
+            list(OPERATORS),
+            _options(scheme),
         )
+        quantizer.quantize_model()
+        quantizer.model.save_model_to_file(str(target), False)
         quantized = onnx.load(target)
-    if reader.n_given != len(feeds):
-        raise RuntimeError(f"calibration used {reader.n_given} of {len(feeds)} windows")
     compact(quantized)
     onnx.checker.check_model(quantized)
     return bytes(quantized.SerializeToString(deterministic=True))
@@ -140,7 +126,7 @@ def _options(scheme: Scheme) -> dict[str, Any]:
     }
 
 
-def _weighted(model: onnx.ModelProto) -> list[str]:
+def quantizable(model: onnx.ModelProto) -> list[str]:
     """Names of the nodes that multiply activations by weights and stand 8 bits.
 
     Left in float are narrow products, with fewer than 16 rows or columns: they cost nothing, engines have
@@ -155,7 +141,7 @@ def _weighted(model: onnx.ModelProto) -> list[str]:
     return [
         node.name
         for node in graph.node
-        if node.op_type in _OPERATORS
+        if node.op_type in OPERATORS
         and node.input[1] in weights
         and (node.op_type == "Conv" or min(weights[node.input[1]]) >= _LEAST_WIDTH)
         and not _has_unit_length(node.input[0], producers)

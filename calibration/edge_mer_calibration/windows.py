@@ -77,6 +77,16 @@ def choose_windows(model: ModelSpec, sessions: list[list[StepTrace]], n_windows:
     )
 
 
+def held_windows(model: ModelSpec, sessions: list[list[StepTrace]], n_most: int) -> WindowSet:
+    """Up to `n_most` whole windows of other sessions.
+
+    Raises:
+        DataError: There is not even one.
+    """
+    n_whole = sum(_is_whole(model, trace) for session in sessions for trace in session)
+    return choose_windows(model, sessions, max(1, min(n_most, n_whole)))
+
+
 def _encoder_feeds(
     encoder: Encoder, chosen: list[StepTrace], sessions: list[list[StepTrace]], n_windows: int
 ) -> list[Feed]:

@@ -43,6 +43,19 @@ class OutputError(Declared):
     ccc: float | None = None
 
 
+class StageQuantization(Declared):
+    """How the values of a stage became 8 bits.
+
+    Attributes:
+        method: Which part of each tensor's values the levels hold.
+        tried: Method -> root mean square error of the stage's outputs on windows that no range was taken
+            from, in standard deviations of each output.
+    """
+
+    method: str
+    tried: dict[str, float]
+
+
 class Candidate(Declared):
     """The stages in one precision, with their evidence.
 
@@ -51,6 +64,7 @@ class Candidate(Declared):
         n_bytes: Of all its stages.
         golden: Output -> error on the golden sessions, measured on the workbench.
         fidelity: Output -> error on other sessions; None for the reference itself.
+        quantization: Stage -> how it was quantized; empty for the reference itself.
         note: What a reader should know.
         findings: What `evaluate` found about it on people with labels; None before.
     """
@@ -59,6 +73,7 @@ class Candidate(Declared):
     n_bytes: int = Field(gt=0)
     golden: dict[str, OutputError]
     fidelity: dict[str, OutputError] | None = None
+    quantization: dict[str, StageQuantization] = Field(default_factory=dict)
     note: str | None = None
     findings: Findings | None = None
 
@@ -84,13 +99,11 @@ class Calibration(Declared):
         source: URIs of the sessions.
         n_windows: Windows used.
         windows_sha256: Over all step tensors, in order.
-        method: How ranges became scales.
     """
 
     source: tuple[str, ...]
     n_windows: int
     windows_sha256: str
-    method: str
 
 
 class Lineage(Declared):
@@ -126,14 +139,16 @@ class Manifest(Declared):
 
     def canonical(self) -> bytes:
         """JSON with sorted keys and no white space: the bytes that `bundle_id` hashes."""
-        text = json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
-        )
+        text = json.dumps(self._dumped(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return text.encode()
 
     def file_text(self) -> bytes:
         """What `manifest.json` holds: this and its `bundle_id`, with sorted keys, a line per entry."""
-        return pretty({**self.model_dump(mode="json"), "bundle_id": self.bundle_id})
+        return pretty({**self._dumped(), "bundle_id": self.bundle_id})
+
+    def _dumped(self) -> dict[str, Any]:
+        """Without what is None: a field that comes to be known later changes no older bundle."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     @property
     def bundle_id(self) -> str:

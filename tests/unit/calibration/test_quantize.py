@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from edge_mer.bundle.onnx_guard import inspect_onnx
 from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions
 from edge_mer.types.model import TensorSpec
-from edge_mer_calibration.quantize import SCHEMES, finish_stage, quantize_stage
+from edge_mer_calibration.methods import histograms_of
+from edge_mer_calibration.quantize import SCHEMES, finish_stage, quantizable, quantize_stage
 from edge_mer_export.onnx_stage import export_stage
 
 pytestmark = pytest.mark.workbench
@@ -23,6 +24,12 @@ pytestmark = pytest.mark.workbench
 INPUT = (TensorSpec(name="x", axes=("batch", "channel", "column"), shape=("batch", 3, 64)),)
 OUTPUT = (TensorSpec(name="feature", axes=("batch", "feature"), shape=("batch", 64)),)
 Feed = dict[str, NDArray[Any]]
+
+
+def by_min_max(stage: bytes, feeds: list[Feed], scheme: str) -> bytes:
+    histograms = histograms_of(stage, feeds)
+    ranges = {name: (one.low, one.high) for name, one in histograms.items()}
+    return quantize_stage(stage, ranges, SCHEMES[scheme])
 
 
 class Attends(nn.Module):
@@ -55,7 +62,7 @@ def feeds() -> list[Feed]:
 
 @pytest.fixture(scope="module", params=sorted(SCHEMES))
 def quantized(request: pytest.FixtureRequest, stage: bytes, feeds: list[Feed]) -> tuple[str, onnx.ModelProto]:
-    data = finish_stage(quantize_stage(stage, feeds, SCHEMES[request.param]), SCHEMES[request.param])
+    data = finish_stage(by_min_max(stage, feeds, request.param), SCHEMES[request.param])
     inspect_onnx(data, "attends.onnx")
     return request.param, onnx.load_model_from_string(data)
 
@@ -121,7 +128,7 @@ def test_only_the_standard_domain_is_used(quantized: tuple[str, onnx.ModelProto]
 @pytest.mark.parametrize("name", sorted(SCHEMES))
 def test_numbers_stay_close(name: str, stage: bytes, feeds: list[Feed]) -> None:
     """On data it was calibrated on, 8 bits cost a few percent; a wrong scale would cost everything."""
-    data = quantize_stage(stage, feeds, SCHEMES[name])
+    data = by_min_max(stage, feeds, name)
     options = OrtOptions(fuse_qdq=name == "int8-cpu")
     whole = OrtEngine("attends", stage, INPUT, OUTPUT, {"batch": 1}, options)
     small = OrtEngine("attends", data, INPUT, OUTPUT, {"batch": 1}, options)
@@ -136,4 +143,16 @@ def test_a_broken_window_ends_the_calibration(stage: bytes) -> None:
     good = {"x": np.zeros((1, 3, 64), np.float32)}
     bad = {"x": np.zeros((1, 3, 5), np.float32)}
     with pytest.raises(Exception, match="x"):
-        quantize_stage(stage, [good, bad, good], SCHEMES["int8-cpu"])
+        by_min_max(stage, [good, bad, good], "int8-cpu")
+
+
+def test_only_the_named_nodes_are_quantized(stage: bytes, feeds: list[Feed]) -> None:
+    ranges = {name: (one.low, one.high) for name, one in histograms_of(stage, feeds).items()}
+    graph = onnx.load_model_from_string(stage)
+    conv = next(node.name for node in graph.graph.node if node.op_type == "Conv")
+    assert set(quantizable(graph)) > {conv}
+    some = onnx.load_model_from_string(quantize_stage(stage, ranges, SCHEMES["int8-cpu"], [conv]))
+    small = {tuple(t.dims) for t in some.graph.initializer if t.data_type == TensorProto.INT8 and t.dims}
+    assert (128, 3, 5) in small
+    assert not {(64, 128), (128, 64)} & small
+    assert quantize_stage(stage, ranges, SCHEMES["int8-cpu"], []) == stage

@@ -1,0 +1,191 @@
+"""What values the tensors of a stage take on calibration windows, and which of them 8 bits shall hold.
+
+Only ranges and histograms leave a calibration set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.quantization.calibrate import HistogramCollector
+
+Feed = dict[str, NDArray[Any]]
+Method = Literal["min-max", "percentile", "entropy", "mse"]
+METHODS: tuple[Method, ...] = get_args(Method)
+"""From the plainest on, in the order in which they are tried."""
+
+PERCENTILE = 99.99
+N_BINS = 2048
+N_LEVELS = 128
+_ENTROPY_BINS = 512
+_MSE_STEPS = 48
+"""How many clips between a quarter and the whole of a range are tried."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """The values of one tensor over all windows.
+
+    Attributes:
+        counts: (bins,) of equal width, around 0.
+        edges: (bins + 1,).
+        low: Smallest value.
+        high: Largest value.
+        peaks: Largest absolute value per channel of the last axis, (channel,).
+    """
+
+    counts: NDArray[np.int64]
+    edges: NDArray[np.float32]
+    low: float
+    high: float
+    peaks: NDArray[np.float32]
+
+
+class Ranges:
+    """Histograms of the tensors that a stage's products read and write.
+
+    Args:
+        model: The FP32 stage.
+        operators: Whose inputs and outputs are watched.
+        threads: How many a run may take.
+    """
+
+    def __init__(self, model: bytes, operators: Sequence[str], threads: int) -> None:
+        graph_model = onnx.load_model_from_string(model)
+        watched = _watched(graph_model, operators)
+        declared = {value.name for value in graph_model.graph.output}
+        for name in watched:
+            if name not in declared:
+                graph_model.graph.output.append(onnx.ValueInfoProto(name=name))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            graph_model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        self._inputs = {value.name for value in graph_model.graph.input}
+        self._names = watched
+        self._collector = HistogramCollector("entropy", False, N_BINS, N_LEVELS, PERCENTILE, "same")
+        self._peaks: dict[str, NDArray[np.float32]] = {}
+        self.n_windows = 0
+
+    def add(self, feed: Feed) -> None:
+        """Run one window, and count its values."""
+        inner = [name for name in self._names if name not in self._inputs]
+        found = dict(zip(inner, self._session.run(inner, feed), strict=True)) if inner else {}
+        found |= {name: feed[name] for name in self._names if name in self._inputs}
+        self._collector.collect_value({name: values for name, values in found.items() if values.size})
+        for name, values in found.items():
+            peaks = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0).astype(np.float32)
+            before = self._peaks.get(name)
+            same = before is not None and before.shape == peaks.shape
+            self._peaks[name] = np.maximum(before, peaks) if same and before is not None else peaks
+        self.n_windows += 1
+
+    def histograms(self) -> dict[str, Histogram]:
+        """Tensor -> its values."""
+        return {
+            name: Histogram(
+                np.asarray(counts, np.int64),
+                np.asarray(edges, np.float32),
+                float(low),
+                float(high),
+                self._peaks[name],
+            )
+            for name, (counts, edges, low, high, _) in self._collector.get_histogram_dict().items()
+        }
+
+
+def _watched(model: onnx.ModelProto, operators: Sequence[str]) -> list[str]:
+    """Float tensors, but weights, that nodes of these operators read or write, each once."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    names = [
+        name
+        for node in model.graph.node
+        if node.op_type in operators
+        for name in (*node.input, *node.output)
+        if name and name not in constants
+    ]
+    return list(dict.fromkeys(names))
+
+
+def clipped(one: Histogram, method: Method, *, symmetric: bool) -> tuple[float, float]:
+    """Which part of a tensor's values 8 bits shall hold: lowest and highest; the rest is clipped to them.
+
+    Args:
+        one: The tensor's values.
+        method: "min-max" all of them; "percentile" all but 0.01 %; "entropy" what keeps most of the
+            distribution (ONNX Runtime's); "mse" what makes the mean square error of rounding and clipping
+            smallest.
+        symmetric: Whether the levels will be symmetric around 0.
+    """
+    low, high = _CHOICES[method](one, symmetric)
+    return max(low, one.low), min(high, one.high)
+
+
+def _min_max(one: Histogram, _symmetric: bool) -> tuple[float, float]:
+    return one.low, one.high
+
+
+def _percentile(one: Histogram, symmetric: bool) -> tuple[float, float]:
+    shares = np.cumsum(one.counts) / max(1, one.counts.sum())
+    cut = (1 - PERCENTILE / 100) / 2
+    low = float(one.edges[np.searchsorted(shares, cut)])
+    high = float(one.edges[min(len(one.counts), int(np.searchsorted(shares, 1 - cut)) + 1)])
+    return (-max(-low, high), max(-low, high)) if symmetric else (low, high)
+
+
+def _entropy(one: Histogram, _symmetric: bool) -> tuple[float, float]:
+    if len(one.counts) <= N_LEVELS or one.low == one.high:
+        return one.low, one.high
+    collector = HistogramCollector("entropy", False, N_BINS, N_LEVELS, PERCENTILE, "same")
+    counts, edges = _coarser(one)  # its time grows with the square of the bins
+    found = (counts, edges, np.float32(one.low), np.float32(one.high), edges[-1])
+    with contextlib.redirect_stdout(io.StringIO()):
+        low, high = collector.get_entropy_threshold(found, N_LEVELS)
+    return float(low), float(high)
+
+
+def _coarser(one: Histogram) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The same with about `_ENTROPY_BINS` bins, symmetric around 0."""
+    factor = max(1, len(one.counts) // _ENTROPY_BINS)
+    width = (one.edges[-1] - one.edges[0]) / len(one.counts) * factor
+    half = int(np.ceil(one.edges[-1] / width))
+    edges = (np.arange(-half, half + 1) * width).astype(np.float32)
+    middles = (one.edges[1:] + one.edges[:-1]) / 2
+    counts, _ = np.histogram(middles, edges, weights=one.counts.astype(np.float64))
+    return np.rint(counts).astype(np.int64), edges
+
+
+def _mse(one: Histogram, symmetric: bool) -> tuple[float, float]:
+    middles = ((one.edges[1:] + one.edges[:-1]) / 2).astype(np.float64)
+    best, least = (one.low, one.high), np.inf
+    for share in np.linspace(0.25, 1.0, _MSE_STEPS):
+        low, high = min(0.0, one.low) * share, max(0.0, one.high) * share
+        if symmetric:
+            high = max(-low, high)
+            low = -high
+        scale = (high - low) / 255
+        if scale == 0:
+            continue
+        rounded = np.clip(np.rint((middles - low) / scale), 0, 255) * scale + low
+        error = float(((rounded - middles) ** 2 * one.counts).sum())
+        if error < least:
+            best, least = (low, high), error
+    return best
+
+
+_CHOICES: dict[Method, Callable[[Histogram, bool], tuple[float, float]]] = {
+    "min-max": _min_max,
+    "percentile": _percentile,
+    "entropy": _entropy,
+    "mse": _mse,
+}
