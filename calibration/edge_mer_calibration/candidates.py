@@ -17,29 +17,25 @@ from edge_mer.bundle.manifest import (
     Candidate,
     FileEntry,
     Manifest,
-    OutputError,
     PrecisionName,
-    StageQuantization,
+    kind_of,
 )
 from edge_mer.bundle.read import Bundle
 from edge_mer.bundle.write import check_free, write_bundle
-from edge_mer.engine.base import Engine
 from edge_mer.engine.onnxruntime import OrtOptions, available_threads
 from edge_mer.errors import UsageError
-from edge_mer.runtime.offline import blank_features, encode, engine_fusion, last_rows, padded
-from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
-from edge_mer.runtime.proof import golden_errors, golden_sessions, output_error
+from edge_mer.runtime.pipeline import PipelineSetup
+from edge_mer.runtime.proof import golden_errors, golden_sessions
 from edge_mer.runtime.setup import open_engines
-from edge_mer.types.model import ModelSpec, TensorSpec
+from edge_mer.types.model import TensorSpec
+from edge_mer_calibration.fidelity import Fidelity
 from edge_mer_calibration.methods import Stage, histograms_of
 from edge_mer_calibration.quantize import SCHEMES, finish_stage
+from edge_mer_calibration.search import Found, Search
 from edge_mer_calibration.windows import WindowSet, choose_windows, held_windows, trace_sessions
 
 Say = Callable[[str], None]
 Floats = NDArray[np.floating]
-Quantized = dict[str, tuple[bytes, StageQuantization]]
-"""Stage -> its form in 8 bits, and how it was made."""
-
 MILLION = 1_000_000
 N_HELD = 16
 """Windows of the other sessions on which methods are compared."""
@@ -53,13 +49,16 @@ class CalibrationPlan:
         data: URIs of the sessions that windows come from.
         check: URIs of other sessions, on which fidelity is measured.
         n_windows: Windows to use, neither more nor fewer.
-        precisions: Candidates to make.
+        precisions: Kinds of candidates to make.
+        max_ccc_drop: Concordance with FP32 that the worst output may lose. Where all of a model in 8 bits
+            loses more, a mixed candidate is made too.
     """
 
     data: Sequence[str]
     check: Sequence[str]
     n_windows: int
     precisions: Sequence[PrecisionName]
+    max_ccc_drop: float
 
 
 def calibrate_bundle(
@@ -90,12 +89,14 @@ def calibrate_bundle(
     stages = _stages(bundle, windows, held_windows(model, checked, N_HELD), say)
     files = {name: bundle.read(name) for name in bundle.manifest.files}
     candidates = dict(bundle.manifest.candidates)
-    for precision in plan.precisions:
-        made = _quantize(stages, precision, say)
-        say(f"measuring {precision}")
-        shipped = {stage: finish_stage(data, SCHEMES[precision]) for stage, (data, _) in made.items()}
-        candidates[precision] = _candidate(bundle, precision, made, shipped, checked)
-        files |= {f"stages/{stage}.{precision}.onnx": data for stage, data in shipped.items()}
+    fidelity = Fidelity(model, setup.engines, checked)
+    for kind in plan.precisions:
+        scheme = SCHEMES[kind]
+        found = _searched(Search(stages, scheme, fidelity, plan.max_ccc_drop, _prefixed(kind, say)), kind)
+        for name, one in found.items():
+            shipped = {stage: finish_stage(data, scheme) for stage, data in one.stages.items()}
+            candidates[name] = _candidate(bundle, name, one, shipped, fidelity)
+            files |= {f"stages/{stage}.{name}.onnx": data for stage, data in shipped.items()}
     return _write(bundle, candidates, files, windows, plan, out, replace=replace)
 
 
@@ -114,35 +115,36 @@ def _stages(bundle: Bundle, windows: WindowSet, held: WindowSet, say: Say) -> li
     return stages
 
 
-def _quantize(stages: list[Stage], precision: str, say: Say) -> Quantized:
-    made: Quantized = {}
-    for stage in stages:
-        say(f"quantizing {stage.name} to {precision}")
-        made[stage.name] = stage.quantized(SCHEMES[precision])
-    return made
+def _prefixed(kind: str, say: Say) -> Say:
+    return lambda what: say(f"{kind}: {what}")
+
+
+def _searched(search: Search, kind: str) -> dict[str, Found]:
+    """All in 8 bits, and where that is not good enough, a mixed candidate."""
+    whole = search.whole()
+    return {kind: whole} if whole.is_good else {kind: whole, f"{kind}+mixed": search.mixed(whole)}
 
 
 def _candidate(
     bundle: Bundle,
     precision: str,
-    made: Quantized,
+    found: Found,
     shipped: dict[str, bytes],
-    checked: list[list[StepTrace]],
+    fidelity: Fidelity,
 ) -> Candidate:
-    """What a candidate costs: `made` is judged in FP32 arithmetic, `shipped` goes into the bundle."""
-    model = bundle.manifest.model
-    stages = {stage: data for stage, (data, _) in made.items()}
+    """What a candidate costs: what was found is judged in FP32 arithmetic, `shipped` goes into the bundle."""
+    model, stages, scheme = bundle.manifest.model, found.stages, SCHEMES[kind_of(precision)]
     # Golden errors are of the graph as it is written: a device's INT8 kernels are held against that. Where
     # those of this processor will not run it, its fidelity is too: they saturate on signed 8-bit products,
     # and erred 13 times as much as the graph itself.
     options = OrtOptions(threads=available_threads())
     as_written = open_engines(model, stages, dataclasses.replace(options, fuse_qdq=False))
-    as_run = as_written if SCHEMES[precision].half else open_engines(model, stages, options)
+    as_run = as_written if scheme.half else open_engines(model, stages, options)
     sessions = golden_sessions(bundle.manifest, bundle.read_arrays)
     errors = golden_errors(PipelineSetup(model, as_written, None), bundle.manifest.golden, sessions)
     n_bytes = sum(len(data) for data in shipped.values())
     notes = []
-    if SCHEMES[precision].half:
+    if scheme.half:
         notes.append("errors were measured in FP32 arithmetic; half precision is proven where it runs")
     if bundle.manifest.lineage.n_params - bundle.manifest.lineage.n_params_pruned < MILLION:
         notes.append("below a million parameters INT8 seldom wins size or time: compare with fp32")
@@ -150,57 +152,10 @@ def _candidate(
         stages={stage: f"stages/{stage}.{precision}.onnx" for stage in stages},
         n_bytes=n_bytes,
         golden=errors,
-        fidelity=fidelity(model, as_run, checked),
-        quantization={stage: how for stage, (_, how) in made.items()},
+        fidelity=fidelity.of(as_run),
+        quantization=found.how,
         note="; ".join(notes) or None,
     )
-
-
-def fidelity(
-    model: ModelSpec, engines: dict[str, Engine], sessions: list[list[StepTrace]]
-) -> dict[str, OutputError]:
-    """Outputs of quantized stages against FP32's on the same step tensors.
-
-    Args:
-        model: The model's declaration.
-        engines: The quantized stages.
-        sessions: FP32's traces.
-
-    Returns:
-        Output -> error in standard deviations of FP32's output, and concordance with it.
-    """
-    found: dict[str, list[Floats]] = {output.name: [] for output in model.outputs}
-    expected: dict[str, list[Floats]] = {output.name: [] for output in model.outputs}
-    for traces in sessions:
-        for trace, raw in zip(traces, _replay(model, engines, traces), strict=True):
-            for name, value in raw.items():
-                found[name].append(value)
-                expected[name].append(trace.raw[name])
-    errors: dict[str, OutputError] = {}
-    for output in model.outputs:
-        truth = np.array(expected[output.name])
-        errors[output.name] = output_error(output, np.array(found[output.name]), truth, float(truth.std()))
-    return errors
-
-
-def _replay(model: ModelSpec, engines: dict[str, Engine], traces: list[StepTrace]) -> list[dict[str, Floats]]:
-    """What the quantized stages give where FP32 gave something, per step."""
-    n_steps, run_fusion = model.fusion.n_steps, engine_fusion(model, engines[model.fusion.stage])
-    features, blanks = encode(model, engines, traces), blank_features(model, engines)
-    results: list[dict[str, Floats]] = []
-    for index, trace in enumerate(traces):
-        if trace.n_used == 0:
-            results.append({})
-            continue
-        present = trace.present[:, n_steps - trace.n_used :]
-        window = {
-            stage: last_rows(rows, index, trace.n_used) * present[row][:, np.newaxis]
-            for row, (stage, rows) in enumerate(features.items())
-        }
-        if blanks is not None:
-            window = {stage: padded(rows, blanks[stage], n_steps) for stage, rows in window.items()}
-        results.append(run_fusion(window, present, trace.n_used - 1))
-    return results
 
 
 def _write(

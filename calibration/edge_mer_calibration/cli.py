@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
-from edge_mer.bundle.manifest import Manifest, PrecisionName
+from edge_mer.bundle.manifest import Candidate, Manifest, PrecisionName
 from edge_mer.bundle.read import open_bundle
 from edge_mer.cli.common import detector_for, out, progress, table
 from edge_mer.errors import UsageError
@@ -36,6 +36,15 @@ def calibrate(
     precision: Annotated[
         list[str], typer.Option(help="A candidate to add; may be repeated. Default: int8-cpu and int8-trt.")
     ] = [],  # noqa: B006
+    max_ccc_drop: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Concordance with fp32 that the worst output may lose; where all in 8 bits loses more, "
+            "the blocks that harm most stay in float.",
+        ),
+    ] = 0.005,
     face_detector: Annotated[
         Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
     ] = None,
@@ -49,6 +58,7 @@ def calibrate(
         check=check or default_sources(model, 32, first_person=800, n_people=8),
         n_windows=windows,
         precisions=[_precision(name) for name in precision or SCHEMES],
+        max_ccc_drop=max_ccc_drop,
     )
     with progress() as say:
         setup = open_setup(opened, "fp32", detector_for(model, face_detector))
@@ -57,10 +67,9 @@ def calibrate(
 
 
 def _precision(name: str) -> PrecisionName:
-    known: dict[str, PrecisionName] = {one: one for one in get_args(PrecisionName) if one in SCHEMES}
-    if name not in known:
-        raise UsageError(f"no candidate {name!r} can be made", expected=" or ".join(known))
-    return known[name]
+    if name not in SCHEMES:
+        raise UsageError(f"no candidate {name!r} can be made", expected=" or ".join(SCHEMES))
+    return name
 
 
 def _show(manifest: Manifest, to: Path) -> None:
@@ -86,3 +95,15 @@ def _show(manifest: Manifest, to: Path) -> None:
     for name, candidate in manifest.candidates.items():
         if candidate.note:
             out.print(f"{name}: {candidate.note}.")
+        if left := _in_float(candidate):
+            out.print(f"{name}: in float stay {', '.join(left)}.")
+
+
+def _in_float(candidate: Candidate) -> list[str]:
+    """Blocks that were left in float, with what each would have cost alone."""
+    return [
+        f"{stage} {block or 'outside of modules'} ({finding.drop:.4f})"
+        for stage, how in candidate.quantization.items()
+        for block, finding in how.blocks.items()
+        if finding.is_float
+    ]

@@ -12,7 +12,7 @@ from edge_mer.labels.manifest import Recording
 from edge_mer.preprocess.face import FaceDetector
 from edge_mer.runtime.labelled import LabelledSession, collect_labelled
 from edge_mer.runtime.pipeline import PipelineSetup
-from edge_mer.runtime.setup import CPU_PRECISIONS, open_setup
+from edge_mer.runtime.setup import cpu_precisions, open_setup
 from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.sources.base import Source
 from edge_mer.sources.registry import open_source
@@ -152,7 +152,7 @@ def _check_corruptions(model: ModelSpec, corruptions: Sequence[Corruption]) -> N
 
 
 def _precisions(bundle: Bundle, asked: Sequence[str]) -> list[str]:
-    able = [name for name in bundle.manifest.candidates if name in CPU_PRECISIONS]
+    able = cpu_precisions(bundle.manifest.candidates)
     for name in asked:
         if name not in able:
             raise UsageError(f"{name} cannot be evaluated here", expected=" or ".join(able))

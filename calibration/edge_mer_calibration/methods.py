@@ -38,6 +38,11 @@ class Stage:
     histograms: Mapping[str, Histogram]
     held: Sequence[Feed]
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of free axes, for an engine whose buffers nobody fills."""
+        return {"batch": 1, "steps": 1, "token": 1}
+
     def quantized(self, scheme: Scheme) -> tuple[bytes, StageQuantization]:
         """The stage in 8 bits by the method that errs least, and what each came to."""
         expected = self._outputs(self.model)
@@ -59,7 +64,7 @@ class Stage:
             model,
             self.inputs,
             self.outputs,
-            {"batch": 1, "steps": 1, "token": 1},
+            self.sizes,
             OrtOptions(threads=available_threads(), fuse_qdq=False),  # as it is written
         )
         runs = [engine.run(feed) for feed in self.held]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -13,7 +13,13 @@ from edge_mer.types.model import Declared, ModelSpec
 
 SCHEMA_VERSION = 1
 
-PrecisionName = Literal["fp32", "fp16", "int8-cpu", "int8-trt"]
+PrecisionName = Annotated[str, Field(pattern=r"^(fp32|fp16|int8-cpu|int8-trt)(\+[a-z0-9-]{1,24})?$")]
+"""A kind of numbers, and where there are several candidates of it, which: "int8-cpu+mixed"."""
+
+
+def kind_of(precision: str) -> str:
+    """The kind of numbers: "int8-cpu" of "int8-cpu+mixed"."""
+    return precision.partition("+")[0]
 
 
 def pretty(raw: dict[str, Any]) -> bytes:
@@ -43,6 +49,20 @@ class OutputError(Declared):
     ccc: float | None = None
 
 
+class BlockFinding(Declared):
+    """What 8 bits cost in one block of a stage.
+
+    Attributes:
+        n_nodes: Convolutions and products in it.
+        drop: Concordance with FP32 that the worst output of the model loses when it alone is in 8 bits.
+        is_float: It stays in float.
+    """
+
+    n_nodes: int
+    drop: float
+    is_float: bool
+
+
 class StageQuantization(Declared):
     """How the values of a stage became 8 bits.
 
@@ -50,10 +70,12 @@ class StageQuantization(Declared):
         method: Which part of each tensor's values the levels hold.
         tried: Method -> root mean square error of the stage's outputs on windows that no range was taken
             from, in standard deviations of each output.
+        blocks: Module path -> what was found about it; empty where all of the stage was good enough.
     """
 
     method: str
     tried: dict[str, float]
+    blocks: dict[str, BlockFinding] = Field(default_factory=dict)
 
 
 class Candidate(Declared):

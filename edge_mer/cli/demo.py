@@ -17,7 +17,7 @@ from edge_mer.clock import MonotonicClock
 from edge_mer.engine.onnxruntime import available_threads
 from edge_mer.runtime.build import stage_times_ms
 from edge_mer.runtime.proof import golden_sessions
-from edge_mer.runtime.setup import CPU_PRECISIONS, open_setup
+from edge_mer.runtime.setup import cpu_precisions, open_setup
 from edge_mer.runtime.simulated import simulated
 from edge_mer.types.model import ModelSpec
 
@@ -91,7 +91,7 @@ def _row(bundle: Bundle, manifest: Manifest, precision: str, truth: dict[str, An
         " ".join(f"{candidate.fidelity[name].ccc or 0.0:.3f}" for name in names) if candidate.fidelity else ""
     )
     times = (
-        [f"{ms:.2f}" for ms in _times(bundle, precision)] if precision in CPU_PRECISIONS else ["TensorRT", ""]
+        [f"{ms:.2f}" for ms in _times(bundle, precision)] if cpu_precisions([precision]) else ["TensorRT", ""]
     )
     return [
         precision,

@@ -11,7 +11,7 @@ from edge_mer.bundle.read import open_bundle
 from edge_mer.cli.common import out, table
 from edge_mer.runtime.build import unfaithful
 from edge_mer.runtime.proof import Check, golden_sessions, prove
-from edge_mer.runtime.setup import CPU_PRECISIONS, open_setup
+from edge_mer.runtime.setup import cpu_precisions, open_setup
 
 
 def verify(
@@ -26,8 +26,9 @@ def verify(
     out.print(f"{n_files} files are as they were made: {opened.manifest.bundle_id}")
     sessions = golden_sessions(opened.manifest, opened.read_arrays)
     proofs = {}
-    others = [name for name in opened.manifest.candidates if name not in CPU_PRECISIONS]
-    for name in precision or [name for name in opened.manifest.candidates if name in CPU_PRECISIONS]:
+    able = cpu_precisions(opened.manifest.candidates)
+    others = [name for name in opened.manifest.candidates if name not in able]
+    for name in precision or able:
         proofs[name] = prove(open_setup(opened, name, None), opened.manifest, name, sessions)
         rows = [_row(check) for check in proofs[name].checks]
         out.print(table(["check", "error", "must be", "verdict"], rows, title=f"\n{name}"))

@@ -21,7 +21,7 @@ from edge_mer.errors import ParityError
 from edge_mer.runtime.golden import Arrays
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.proof import golden_sessions, prove
-from edge_mer.runtime.setup import CPU_PRECISIONS, open_setup
+from edge_mer.runtime.setup import cpu_precisions, open_setup
 from edge_mer.types.model import Words
 
 TARGETS = ("cpu",)
@@ -82,8 +82,12 @@ def choices(bundle: Bundle) -> list[Choice]:
     """All ways to run a bundle on this processor; `int8-trt` and `fp16` are for TensorRT."""
     threads = sorted({1, available_threads()})
     graphs: tuple[GraphLevel, ...] = ("extended", "all")
-    precisions = [p for p in bundle.manifest.candidates if p in CPU_PRECISIONS]
-    return [Choice(p, OrtOptions(threads=t, graph=g)) for p in precisions for t in threads for g in graphs]
+    return [
+        Choice(precision, OrtOptions(threads=n, graph=graph))
+        for precision in cpu_precisions(bundle.manifest.candidates)
+        for n in threads
+        for graph in graphs
+    ]
 
 
 def build(bundle: Bundle, clock: Clock, target: str = "cpu") -> Iterator[Trial]:

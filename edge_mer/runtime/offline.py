@@ -118,9 +118,11 @@ def presence(model: ModelSpec, traces: Sequence[StepTrace]) -> Presence:
 
 
 def encode(model: ModelSpec, engines: Mapping[str, Engine], traces: Sequence[StepTrace]) -> Features:
-    """All steps of a session through each encoder, several at a time; zeros where absent."""
+    """All steps of a session through each encoder with an engine, several at a time; zeros where absent."""
     features: Features = {}
     for encoder, there in zip(model.encoders, presence(model, traces).values(), strict=True):
+        if encoder.stage not in engines:
+            continue
         engine, rows = engines[encoder.stage], np.zeros((len(traces), encoder.feature), np.float32)
         where = np.flatnonzero(there)
         if isinstance(encoder.preprocess, Words):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from edge_mer.bundle.manifest import kind_of
 from edge_mer.bundle.read import Bundle
 from edge_mer.engine.base import Engine
 from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
@@ -43,9 +44,14 @@ def open_engines(model: ModelSpec, stages: Mapping[str, bytes], options: OrtOpti
     return engines
 
 
-CPU_PRECISIONS = ("fp32", "int8-cpu")
+CPU_KINDS = ("fp32", "int8-cpu")
 """What ONNX Runtime's CPU runs rightly. It computes half precision in ways that differ from version
 to version, so `fp16` and `int8-trt` can neither be run nor judged there."""
+
+
+def cpu_precisions(candidates: Iterable[str]) -> list[str]:
+    """Those candidates that a CPU runs."""
+    return [name for name in candidates if kind_of(name) in CPU_KINDS]
 
 
 def open_setup(
@@ -62,10 +68,10 @@ def open_setup(
         BundleError: The bundle is broken or altered.
         UsageError: A policy or a hop that the model cannot follow.
     """
-    if precision in bundle.manifest.candidates and precision not in CPU_PRECISIONS:
+    if precision in bundle.manifest.candidates and kind_of(precision) not in CPU_KINDS:
         raise UsageError(
             f"{precision} is made for TensorRT and does not run on a CPU",
-            expected=" or ".join(CPU_PRECISIONS),
+            expected=" or ".join(cpu_precisions(bundle.manifest.candidates)),
         )
     model = bundle.manifest.model
     candidate = next(one for name, one in bundle.manifest.candidates.items() if name == precision)

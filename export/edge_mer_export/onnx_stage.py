@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
@@ -24,6 +25,7 @@ from edge_mer_export.models.batchnorm import fold_batchnorm
 
 OPSET = 20
 BATCH_LIMIT = 256
+_SCOPES = "pkg.torch.onnx.name_scopes"
 TOKEN_LIMIT = 512
 """Places that a BERT encoder knows."""
 Arrays = dict[str, NDArray[np.generic]]
@@ -97,7 +99,7 @@ def _quiet() -> Iterator[None]:
 
 
 def clean(model: onnx.ModelProto, stage: str) -> onnx.ModelProto:
-    """Strip what no one reads, and number the nodes by operator: "Conv_3"."""
+    """Strip what no one reads, and name nodes by module and operator: "resnet.layer1.0.conv1/Conv_3"."""
     model.ir_version = MAX_IR_VERSION
     model.producer_name, model.producer_version, model.doc_string = "edge-mer", "", ""
     del model.metadata_props[:]
@@ -111,13 +113,22 @@ def clean(model: onnx.ModelProto, stage: str) -> onnx.ModelProto:
     del graph.metadata_props[:]
     counts: Counter[str] = Counter()
     for node in graph.node:
-        node.name, node.doc_string = f"{node.op_type}_{counts[node.op_type]}", ""
+        name = f"{node.op_type}_{counts[node.op_type]}"
+        scope = _module_of(node)
+        node.name, node.doc_string = f"{scope}/{name}" if scope else name, ""
         counts[node.op_type] += 1
         del node.metadata_props[:]
     for tensor in (*graph.initializer, *graph.input, *graph.output):
         tensor.doc_string = ""
         del tensor.metadata_props[:]
     return model
+
+
+def _module_of(node: onnx.NodeProto) -> str:
+    """Path of the PyTorch module that a node comes from, as the exporter noted it; "" if it did not."""
+    scopes = next((one.value for one in node.metadata_props if one.key == _SCOPES), "[]")
+    path = ast.literal_eval(scopes)[:-1]  # the last one is the node's own name
+    return str(path[-1]) if path else ""
 
 
 def _check_declared(
