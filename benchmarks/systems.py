@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/systems.py jca    one of them
 
 Nobody publishes weights that could come along, so backbones are random, their batch norms fitted to simulated
-people, and frozen; only the fusion is trained, for minutes, on simulated people. The page says so. What is
-measured on the way is kept in build/systems, so that a stopped run goes on.
+people, and frozen; the fusion, and where one is cheap an encoder, is trained for minutes on simulated people.
+The page says so. What is measured on the way is kept in build/systems, so that a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -36,8 +37,8 @@ from edge_mer.runtime.labelled import collect_labelled
 from edge_mer.runtime.offline import presence
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.simulated import n_lead_in, simulated
-from edge_mer.types.model import ModelSpec, Words
-from edge_mer_export.engines import ZeroEngine, as_tuple, torch_engines
+from edge_mer.types.model import Encoder, ModelSpec, Words
+from edge_mer_export.engines import ZeroEngine, as_tuple, torch_engines, zero_engines
 from edge_mer_export.meaningful import make_meaningful
 from edge_mer_export.models.zoo import ZooModel, build
 from edge_mer_export.onnx_stage import random_feed
@@ -62,6 +63,7 @@ class Study:
         n_judged: Other people to judge by.
         n_updates: Of the fusion's weights.
         rate: Learning rate.
+        lessons: Encoders that learn first, each alone with a head that is thrown away, from so many people.
     """
 
     n_people: int
@@ -69,14 +71,15 @@ class Study:
     n_judged: int
     n_updates: int
     rate: float
+    lessons: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 STUDIES = {
     "jmt": Study(20, 10, 12, 300, 1e-4),
     "jca": Study(24, 10, 16, 400, 3e-4),
     "rjcma": Study(12, 12, 8, 150, 3e-4),
-    "jmt-pain": Study(16, 16, 10, 400, 1e-4),
-    "group": Study(100, 4, 40, 400, 3e-4),
+    "jmt-pain": Study(24, 16, 16, 200, 1e-4, {"eda": 200}),
+    "group": Study(100, 4, 40, 200, 1e-4, {"audio": 250}),
 }
 
 
@@ -117,6 +120,8 @@ def measure(name: str, study: Study) -> dict[str, Any]:
     if not weights.exists():
         say(name, "fitting batch norms")
         make_meaningful(model)
+        for stage, n_people in study.lessons.items():
+            teach(model, stage, n_people)
         people = [learn(name, model, study, i) for i in range(study.n_people)]
         settings = standardise_words(model, people)
         say(name, "training the fusion")
@@ -168,6 +173,66 @@ def sessions(spec: ModelSpec, first_person: int) -> list[str]:
 
 
 # -- learning ------------------------------------------------------------------------------------------
+
+
+FIRST_PUPIL = 100_000
+LESSON_STEPS = 48
+N_LESSONS, LESSON_SIZE, LESSON_RATE = 500, 32, 1e-3
+
+
+def teach(model: ZooModel, stage: str, n_people: int) -> None:
+    """Train one encoder alone on single steps; in place."""
+    spec = model.spec
+    say(spec.name, f"teaching {stage} on {n_people} people")
+    encoder = next(one for one in spec.encoders if one.stage == stage)
+    played = [lesson(spec, encoder, FIRST_PUPIL + i) for i in range(n_people)]
+    steps = np.concatenate([one[0] for one in played])
+    labels = {output.name: np.concatenate([one[1][output.name] for one in played]) for output in spec.outputs}
+    torch.manual_seed(1)
+    sizes = {output.name: int(np.prod(output.value_shape)) for output in spec.outputs}
+    heads = nn.ModuleDict({name: nn.Linear(encoder.feature, size) for name, size in sizes.items()})
+    module = model.stages[stage].requires_grad_(True).train()
+    weights = [*module.parameters(), *heads.parameters()]
+    optimiser = torch.optim.AdamW(weights, LESSON_RATE, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LESSON_RATE, total_steps=N_LESSONS)
+    rng = np.random.default_rng(0)
+    for update in range(N_LESSONS):
+        chosen = rng.choice(len(steps), LESSON_SIZE, replace=False)
+        feature = as_tuple(module(torch.from_numpy(steps[chosen])))[0]
+        losses = [
+            loss_of(
+                output,
+                heads[output.name](feature).reshape(LESSON_SIZE, *output.value_shape),
+                torch.from_numpy(labels[output.name][chosen]),
+            )
+            for output in spec.outputs
+        ]
+        loss = torch.stack(losses).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if update % 100 == 0:
+            say(spec.name, f"{stage}, update {update} on {len(steps)} steps: loss {loss.item():.3f}")
+    module.requires_grad_(False).eval()
+
+
+def lesson(spec: ModelSpec, encoder: Encoder, person: int) -> tuple[Floats, dict[str, Floats]]:
+    """Step tensors and labels of one simulated person whose other streams are not looked at."""
+    uri = simulated(spec, seed=18, person=person, n_steps=LESSON_STEPS * encoder.repeat)
+    uri = "&".join([key for key in uri.split("&") if not key.startswith("streams=")])
+    uri = "&".join(
+        key for key in uri.split("&") if not re.match("[a-z]+_hz=", key) or encoder.modality in key
+    )
+    recording = Recording(str(person), str(person), (f"{uri}&streams={encoder.modality}",), None, None, None)
+    played = collect_labelled(PipelineSetup(spec, zero_engines(spec), open_face_detector()), recording)
+    ends = [
+        index
+        for index, trace in enumerate(played.traces)
+        if encoder.stage in trace.inputs and (trace.index + 1) % encoder.repeat == 0
+    ]
+    steps = np.concatenate([played.traces[index].inputs[encoder.stage] for index in ends])
+    return steps, {name: values[ends] for name, values in played.labels.items()}
 
 
 def learn(name: str, model: ZooModel, study: Study, index: int) -> Learned:
