@@ -64,7 +64,7 @@ device: $(VENV)/dev.stamp
 results: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/results.py
 
-# docs/systems.md anew: the five published systems at full size; an hour
+# docs/systems.md anew: four published systems and one of our own at full size; an hour
 systems: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/systems.py
 

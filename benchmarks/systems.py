@@ -1,4 +1,6 @@
-"""Writes docs/systems.md: the five published systems at full size, exported, quantized, run and judged.
+"""Writes docs/systems.md: five systems at full size, exported, quantized, run and judged.
+
+Four are published; `group` is of edge-mer's own design.
 
     make systems                          all of them, then the page
     .venv/bin/python benchmarks/systems.py jca    one of them
@@ -13,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
+import platform
 import re
 import statistics
 import subprocess
@@ -31,6 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from edge_mer.engine.onnxruntime import available_threads
 from edge_mer.labels.manifest import Recording
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.labelled import collect_labelled
@@ -154,6 +157,8 @@ def measure(name: str, study: Study) -> dict[str, Any]:
             stage: {"params": n_params(module), "macs": macs(model, stage)}
             for stage, module in model.stages.items()
         },
+        "steps_per_run": steps_per_run(model.spec),
+        "machine": machine(),
         "bytes": {one: found["n_bytes"] for one, found in manifest["candidates"].items()},
         "fidelity": {one: found["fidelity"] for one, found in manifest["candidates"].items()},
         "verified": verified,
@@ -389,16 +394,27 @@ def lstm_macs(lstm: nn.LSTM, n_steps: int) -> int:
     return sum(n_directions * n_steps * 4 * lstm.hidden_size * (n + lstm.hidden_size) for n in sizes)
 
 
+def steps_per_run(spec: ModelSpec) -> dict[str, int | None]:
+    """Stage of an encoder -> steps that share one run of it; None where it runs once per utterance."""
+    return {e.stage: None if isinstance(e.preprocess, Words) else e.repeat for e in spec.encoders}
+
+
+def machine() -> dict[str, Any]:
+    """What a run is measured on."""
+    return {"processor": processor(), "threads": available_threads()}
+
+
 def say(what: str, text: str) -> None:
     """One line of progress."""
     print(f"{time.strftime('%H:%M:%S')} {what}: {text}", flush=True)
 
 
 HEAD = """\
-# The published systems at full size
+# Systems at full size
 
-Made by `make systems`; do not edit. Each system at its published size went through every verb: `export`,
+Made by `make systems`; do not edit. Each system at its full size went through every verb: `export`,
 `calibrate`, `verify` (with both negative controls), `evaluate` and a streamed `run` over a simulated session.
+Four of them are published; `group` is of edge-mer's own design.
 
 Nobody publishes weights that could come along. Here backbones are random, fitted to simulated people in
 their batch norms alone, and frozen; only the fusion was trained, for minutes, on simulated people. What
@@ -412,9 +428,11 @@ PRUNED = {
     "jca": ("8.6 M", "8.6 M"),
     "rjcma": ("8.3 M", "7.7 M"),
     "jmt-pain": ("94.2 M", "53.2 M"),
-    "group": ("-", "-"),
 }
 """Fusion of a published checkpoint, and what of it reaches an output; RJCMA's of one target."""
+
+N_TOKENS = 12
+"""Length of the utterance by which an encoder of text is counted, as `random_feed` makes it."""
 
 
 def page() -> str:
@@ -431,13 +449,16 @@ def page() -> str:
                 "int8-cpu",
                 "int8-trt",
                 "MACs per step",
+                "MACs per utterance",
                 "MACs per fusion",
             ],
             [size_row(name, one) for name, one in found.items()],
         )
     )
     parts.append(
-        "\nParameters are those of a bundle. A step is encoded once; the fusion runs once per hop.\n\n"
+        "\nParameters are those of a bundle. A step is encoded once; what is encoded once for several steps\n"
+        f"counts in each with its share. Text is encoded once per utterance, here of {N_TOKENS} tokens. The\n"
+        "fusion runs once per hop.\n\n"
         "## Time\n"
     )
     parts.append(
@@ -454,7 +475,7 @@ def page() -> str:
             [time_row(name, one) for name, one in found.items()],
         )
     )
-    parts.append(f"\nMedians of a streamed run on {os.cpu_count()} cores of {processor()}.\n")
+    parts.append(f"\nMedians of a streamed run on {machines(found)}.\n")
     parts.append("\n## Held out\n")
     parts.append(
         table(
@@ -477,8 +498,12 @@ def size_row(name: str, one: dict[str, Any]) -> list[str]:
     fusion = stages.pop("fusion")
     n = sum(stage["params"] for stage in one["stages"].values())
     sizes = [f"{one['bytes'][precision] / 1e6:.0f}" for precision in ("fp32", "int8-cpu", "int8-trt")]
-    per_step = sum(stage["macs"] for stage in stages.values())
-    return [name, f"{n / 1e6:.1f} M", " to ".join(PRUNED[name]), *sizes, giga(per_step), giga(fusion["macs"])]
+    shared = one.get("steps_per_run") or steps_per_run(build(name).spec)  # older measurements lack it
+    per_step = sum(stage["macs"] / n_steps for key, stage in stages.items() if (n_steps := shared[key]))
+    texts = [stage["macs"] for key, stage in stages.items() if shared[key] is None]
+    pruned = " to ".join(PRUNED[name]) if name in PRUNED else "-"
+    per_utterance = giga(sum(texts)) if texts else "-"
+    return [name, f"{n / 1e6:.1f} M", pruned, *sizes, giga(per_step), per_utterance, giga(fusion["macs"])]
 
 
 def time_row(name: str, one: dict[str, Any]) -> list[str]:
@@ -526,7 +551,18 @@ def written(one: dict[str, float]) -> str:
     return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
 
 
-def giga(n: int) -> str:
+def machines(found: dict[str, dict[str, Any]]) -> str:
+    """What the runs were measured on; with the systems' names where not all were on the same machine."""
+    names: dict[str, list[str]] = {}
+    for name, one in found.items():
+        held = one.get("machine") or machine()  # older measurements lack it
+        names.setdefault(f"{held['threads']} threads of {held['processor']}", []).append(name)
+    if len(names) == 1:
+        return next(iter(names))
+    return "; ".join(f"{text} ({', '.join(of)})" for text, of in names.items())
+
+
+def giga(n: float) -> str:
     """Multiplications."""
     return f"{n / 1e9:.2f} G"
 
@@ -534,7 +570,8 @@ def giga(n: int) -> str:
 def processor() -> str:
     """Its name."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())  # Arm's list has numbers only
 
 
 def table(titles: list[str], rows: list[list[str]]) -> str:

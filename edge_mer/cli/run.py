@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,8 @@ from edge_mer.runtime.protocols.base import EvaluationProtocol
 from edge_mer.runtime.protocols.playing import run_protocol
 from edge_mer.runtime.protocols.registry import open_protocol
 from edge_mer.runtime.session import SessionReport, run_session
+from edge_mer.sources.base import Source
+from edge_mer.sources.transcript import TranscriptSource
 
 
 def run(
@@ -77,6 +80,7 @@ def run(
     finally:
         if report.n_predictions:
             _summarise(report, opened.choice)
+            tell_lost_words(opened.sources)
 
 
 def _refuse_beside_protocol(hop: int | None, missing: list[str]) -> None:
@@ -109,3 +113,21 @@ def _summarise(report: SessionReport, choice: Choice) -> None:
         err.print(f"Dropped: {tail} unfinished step, {late} late frames, samples or words. Gaps: {gaps}.")
     if report.n_by_status["withheld"] == report.n_predictions:
         err.print("Warning: every prediction was withheld; the reasons say why.")
+
+
+def tell_lost_words(sources: Sequence[Source]) -> None:
+    """One line per transcript of which not all words came as far as the model, which counts late ones."""
+    for source in sources:
+        if not isinstance(source, TranscriptSource):
+            continue
+        counts = source.counts
+        lost = {
+            "lines that could not be used": counts.n_bad,
+            "utterances that were not read soon enough": counts.n_dropped,
+            "words from before the start": counts.n_words_before,
+        }
+        if any(lost.values()):
+            err.print(
+                f"Lost of {source.uri}: {', '.join(f'{n} {what}' for what, n in lost.items() if n)}.",
+                markup=False,
+            )

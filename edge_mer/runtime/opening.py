@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import get_args
 
@@ -133,9 +134,7 @@ def refuse_to_overwrite(sinks: Sequence[Sink], sources: Sequence[Source], bundle
     Raises:
         UsageError: One would.
     """
-    taken = {
-        Path(s.uri.removeprefix("file:")).expanduser().resolve() for s in sources if s.uri.startswith("file:")
-    }
+    taken = {path for source in sources if (path := _path_read(source)) is not None}
     for sink in sinks:
         target = None if sink.target is None else sink.target.resolve()
         if target is None:
@@ -147,6 +146,17 @@ def refuse_to_overwrite(sinks: Sequence[Sink], sources: Sequence[Source], bundle
                 hint="name another file",
             )
         taken.add(target)
+
+
+def _path_read(source: Source) -> Path | None:
+    """The file that a source reads, without links; None where there is none, or none that can be."""
+    path = getattr(source, "path", None)
+    if not isinstance(path, (str, PathLike)):
+        return None
+    try:
+        return Path(path).resolve()
+    except (OSError, ValueError, RuntimeError):  # a null character, a ring of links: opening it says so
+        return None
 
 
 def _refuse_text(given: Sequence[object], name: str, example: str) -> None:

@@ -172,10 +172,26 @@ def _play(
         return
     _hand_on(pipeline.finish(), sinks, report, hooks)
     if report.n_predictions == 0:
-        raise DataError(
-            f"{', '.join(source.uri for source in sources)}: not even one step of model {setup.model.name}",
-            expected=f"at least {float(setup.model.step):.2f} s of {' or '.join(setup.model.modalities)}",
-        )
+        raise _too_short(setup, sources, pipeline.counters.n_steps)
+
+
+def _too_short(setup: PipelineSetup, sources: Sequence[Source], n_steps: int) -> DataError:
+    """Why there was no prediction: the recording ended before its first hop, or even its first step."""
+    names, model = ", ".join(source.uri for source in sources), setup.model
+    lacking = "not even one step"
+    found = hint = None
+    needed = model.step
+    if n_steps:
+        needed *= setup.hop_steps
+        lacking = f"not one hop of {setup.hop_steps} steps ({float(needed):.2f} s)"
+        found = f"{n_steps} steps ({float(model.step * n_steps):.2f} s)"
+        hint = "play a longer recording, or predict more often with a smaller hop"
+    return DataError(
+        f"{names}: {lacking} of model {model.name}",
+        expected=f"at least {float(needed):.2f} s of {' or '.join(model.modalities)}",
+        found=found,
+        hint=hint,
+    )
 
 
 def _timed_chunks(

@@ -12,6 +12,9 @@ class Source(Protocol):
 
     Life: `ensure_ready` (open, describe), `start`, `read` until `ended`, `ensure_stopped`.
     `ensure_stopped` may be called at any time, also twice.
+
+    A source that reads a file names it as `path`, so that no sink takes the file's place. The others have no
+    `path`, or None.
     """
 
     @property

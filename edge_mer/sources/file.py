@@ -116,6 +116,11 @@ class FileSource:
         return f"file:{self._rest}"
 
     @property
+    def path(self) -> Path:
+        """The file that is read."""
+        return self._path
+
+    @property
     def specs(self) -> tuple[StreamSpec, ...]:
         """One spec per stream, visual before audio; valid after `ensure_ready`."""
         return self._specs

@@ -69,14 +69,23 @@ def as_data_error(path: Path) -> Iterator[None]:
         ) from error
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular, non-empty file; nothing else is ever opened or waited for."""
+def open_regular(path: Path, kind: str = "media file", *, may_be_empty: bool = False) -> BinaryIO:
+    """Open a regular file; nothing else is ever opened or waited for.
+
+    Args:
+        path: The file.
+        kind: What messages call such a file.
+        may_be_empty: Whether a file without a byte is one too.
+
+    Raises:
+        DataError: There is no such file, or it cannot be read.
+    """
     try:
-        _refuse_irregular(path.stat().st_mode, path)
+        _refuse_irregular(path.stat().st_mode, path, kind)
         raw = io.FileIO(str(path), opener=_open_without_waiting)
     except FileNotFoundError as error:
         is_address = "://" in str(path) or ":/" in str(path)
-        hint = "download it first: file: takes a path, no address" if is_address else "check the path"
+        hint = "download it first: a path is needed, no address" if is_address else "check the path"
         raise DataError(f"file {shown(path)} not found", hint=hint) from error
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or str(error)
@@ -86,8 +95,8 @@ def open_regular(path: Path) -> BinaryIO:
     raw.name = "media"  # FFmpeg takes some names for patterns of many files; it is to go by the contents
     try:
         status = os.fstat(raw.fileno())
-        _refuse_irregular(status.st_mode, path)
-        if status.st_size == 0:
+        _refuse_irregular(status.st_mode, path, kind)
+        if status.st_size == 0 and not may_be_empty:
             raise DataError(f"file {shown(path)} is empty", found="0 bytes", hint="record or copy it again")
     except BaseException:
         raw.close()
@@ -99,7 +108,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _refuse_irregular(mode: int, path: Path) -> None:
+def _refuse_irregular(mode: int, path: Path, kind: str) -> None:
     if stat.S_ISREG(mode):
         return
     kinds = {
@@ -111,9 +120,9 @@ def _refuse_irregular(mode: int, path: Path) -> None:
     }
     raise DataError(
         f"{shown(path)} is not a file",
-        expected="a regular media file",
+        expected=f"a regular {kind}",
         found=kinds.get(stat.S_IFMT(mode), "something else"),
-        hint="record to a media file first",
+        hint=f"name a {kind}",
     )
 
 

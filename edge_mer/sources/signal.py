@@ -253,6 +253,11 @@ class SignalSource:
         return f"signal:{self._rest}"
 
     @property
+    def path(self) -> Path:
+        """The file that is read."""
+        return self._path
+
+    @property
     def settings(self) -> SignalSettings:
         """What the URI asks for."""
         return self._settings
@@ -435,7 +440,7 @@ class _Table:
     def __init__(self, path: Path, settings: SignalSettings) -> None:
         self._path = path
         self._settings = settings
-        self._file = open_regular(path)
+        self._file = open_regular(path, "CSV or TSV file")
         self._text = io.TextIOWrapper(_unzipped(self._file), encoding="utf-8-sig")
         self.declared_rate_hz: Fraction | None = None
         self._column = self._time_column = 0

@@ -44,6 +44,7 @@ MAX_AHEAD_S = 5
 CONNECT_TIMEOUT_S = 5.0
 
 _EXAMPLE = "transcript:words.jsonl"
+_KIND_OF_FILE = "file of JSON lines"
 _KEY = "offset_s"
 _ALLOWED = "seconds such as 0.2 or -1.5, within 86400"
 _MAX_OFFSET_S = 86_400
@@ -334,12 +335,16 @@ class _Live:
 
 
 def _open_stdin() -> BinaryIO:
+    if getattr(sys.stdin, "closed", sys.stdin is None):  # Python has none where the shell closed it
+        raise _no_stdin("it is closed")
     try:
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
-    except (AttributeError, OSError, ValueError) as error:  # there is none, or it was closed or replaced
-        raise DataError(
-            "standard input cannot be read", found=str(error), hint="pipe the engine into edge-mer"
-        ) from error
+    except (AttributeError, OSError, ValueError) as error:  # it was replaced by something without a number
+        raise _no_stdin(getattr(error, "strerror", None) or "it is no file, pipe or terminal") from error
+
+
+def _no_stdin(found: str) -> DataError:
+    return DataError("standard input cannot be read", found=found, hint="pipe the engine into edge-mer")
 
 
 def _connect(settings: TranscriptSettings) -> socket.socket:
@@ -376,10 +381,11 @@ class TranscriptSource:
     before the session are left out and counted. Utterances come in the order in which they end, while a
     word may start before the utterance before it has ended.
 
-    A file is checked whole before it is played. Standard input and sockets are live: their times are
-    seconds from `start`, as the engine counts them. There a bad line is counted, told once as a warning of
-    the logger `edge_mer.sources.transcript`, and skipped; of more than `MAX_HELD_WORDS` words that wait,
-    the oldest utterances are dropped and counted. The stream ends when the other side closes.
+    A file is checked whole before it is played; an empty one is a recording without words. Standard input and
+    sockets are live: their times are seconds from `start`, as the engine counts them. There a bad line is
+    counted, told once as a warning of the logger `edge_mer.sources.transcript`, and skipped; of more than
+    `MAX_HELD_WORDS` words that wait, the oldest utterances are dropped and counted. The stream ends when the
+    other side closes.
 
     Args:
         rest: The URI after `transcript:`: PATH, "-", "unix:PATH" or "tcp://HOST:PORT", and "?offset_s=0.2".
@@ -405,6 +411,11 @@ class TranscriptSource:
     def uri(self) -> str:
         """The URI that opens this source again."""
         return f"transcript:{self._rest}"
+
+    @property
+    def path(self) -> Path | None:
+        """The file that is read; None for standard input and sockets."""
+        return expand(self._settings.address) if self._settings.kind == "file" else None
 
     @property
     def settings(self) -> TranscriptSettings:
@@ -488,7 +499,7 @@ class TranscriptSource:
         path = expand(self._settings.address)
         _refuse_pipe(path)
         with contextlib.ExitStack() as on_failure:
-            file = open_regular(path)
+            file = open_regular(path, _KIND_OF_FILE, may_be_empty=True)
             on_failure.callback(file.close)
             for _ in self._utterances(file, path):
                 pass
@@ -551,7 +562,7 @@ def _refuse_pipe(path: Path) -> None:
         kind = "named pipe" if stat.S_ISFIFO(mode) else "socket"
         raise DataError(
             f"{shown(path)} is not a file",
-            expected="a file of JSON lines",
+            expected=f"a {_KIND_OF_FILE}",
             found=f"a {kind}",
             hint=f"write {way}",
         )

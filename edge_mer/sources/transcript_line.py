@@ -51,7 +51,7 @@ def parse_line(line: bytes, where: str) -> Utterance | None:
         DataError: Anything else; the message says what was expected and found.
     """
     found = _object(line, where)
-    if "partial" in found:
+    if _is_partial(found):
         return None
     entries = _entries(found, where)
     if len(entries) > MAX_WORDS:
@@ -89,6 +89,14 @@ def _object(line: bytes, where: str) -> dict[str, object]:
     if not isinstance(found, dict):
         raise _unknown_layout(where, _named(found))
     return found
+
+
+def _is_partial(found: dict[str, object]) -> bool:
+    """Whether more may come: it says so, or has nothing but that key; `false` beside words is final."""
+    if "partial" not in found:
+        return False
+    has_words = any(isinstance(found.get(key), list) for key in ("result", "segments", "words"))
+    return isinstance(found["partial"], str) or found["partial"] is True or not has_words
 
 
 def _entries(found: dict[str, Any], where: str) -> list[object]:

@@ -121,11 +121,10 @@ class StepWindower:
         encoder = next(e for e in self._model.encoders if e.modality == modality)
         if encoder.offset >= 0 or modality not in self._sensors:
             return True
-        spec = encoder.preprocess
-        reaches_ns = (self._sensors[modality].watermark_ns or 0) + (
-            to_ns(spec.last_frame_before_end) if isinstance(spec, Clip) else 0
-        )
-        return reaches_ns >= self._model.step_end_ns(step)
+        spec, end = encoder.preprocess, self._model.step * (step + 1)
+        # Subtracted before it is rounded: the sum of two rounded times may lie a nanosecond before the end.
+        last = end - spec.last_frame_before_end if isinstance(spec, Clip) else end
+        return (self._sensors[modality].watermark_ns or 0) >= to_ns(last)
 
     def _due_ns(self, step: int) -> int:
         """When all pieces of `step` should be there; one that serves several steps ends with the last."""

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from edge_mer.cli.main import VERBS, main
+from edge_mer.cli.run import tell_lost_words
+from edge_mer.sources.registry import open_source
+from edge_mer.sources.transcript import TranscriptSource
 
 SIM = "sim:seed=4&person=2&duration_s=4"
 
@@ -62,9 +65,12 @@ def test_live_pacing_takes_as_long_as_the_session(shared_bundle: Path, tmp_path:
 
 def test_the_same_session_twice_gives_the_same_numbers(shared_bundle: Path, tmp_path: Path) -> None:
     estimates = []
+    source = "sim:seed=4&person=2&duration_s=2.2&width=128&height=128"  # to the end of the first whole window
     for name in ("a.jsonl", "b.jsonl"):
-        main(["run", str(shared_bundle), "--source", SIM, "--sink", f"jsonl:{tmp_path / name}", "--fast"])
-        estimates.append([record["affect"] for record in records(tmp_path / name)])
+        main(["run", str(shared_bundle), "--source", source, "--sink", f"jsonl:{tmp_path / name}", "--fast"])
+        found = records(tmp_path / name)
+        assert (len(found), found[-1]["status"]) == (8, "ok")
+        estimates.append([record["affect"] for record in found])
     assert estimates[0] == estimates[1]
 
 
@@ -78,6 +84,35 @@ def test_a_stream_that_is_dropped_is_said_to_be_missing(shared_bundle: Path, tmp
     abstaining = ["--missing", "visual=abstain", "--sink", f"jsonl:{out}", "--fast"]
     assert main(["run", str(shared_bundle), "--source", source, *abstaining]) == 0
     assert {tuple(record["reasons"]) for record in records(out)} == {("visual_missing",)}  # type: ignore[arg-type]
+
+
+def test_words_that_are_lost_are_told(
+    shared_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = tmp_path / "words.jsonl"
+    said = [("a", 0.1, 0.2), ("b", 0.9, 1.0)]
+    line = {"words": [{"word": word, "start": start, "end": end} for word, start, end in said]}
+    words.write_text(json.dumps(line))
+    sources = ["--source", "sim:seed=4&duration_s=1&streams=audio", "--source"]
+    for offset, lost in (("0", ""), ("-0.5", "1 words from before the start")):
+        transcript = f"transcript:{words}?offset_s={offset}"
+        assert main(["run", str(shared_bundle), *sources, transcript, "--fast"]) == 0
+        shown = " ".join(capsys.readouterr().err.split())
+        assert ("Lost" in shown) is bool(lost)
+        assert not lost or f"Lost of {transcript}: {lost}." in shown
+
+
+def test_what_a_live_transcript_loses_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    sources = [open_source(uri) for uri in ("sim:", "transcript:-", "transcript:-?offset_s=1")]
+    quiet, losing = (source for source in sources if isinstance(source, TranscriptSource))
+    quiet.counts.n_utterances = quiet.counts.n_partial = quiet.counts.n_empty = 3
+    losing.counts.n_bad, losing.counts.n_dropped = 2, 7
+    tell_lost_words(sources)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said == (
+        "Lost of transcript:-?offset_s=1: 2 lines that could not be used, "
+        "7 utterances that were not read soon enough."
+    )
 
 
 def test_predictions_go_to_the_terminal_without_a_sink(
@@ -104,6 +139,11 @@ def test_predictions_go_to_the_terminal_without_a_sink(
         (["run", "{bundle}", "--source", SIM, "--precision", "int4"], 2, "no precision"),
         (["run", "{bundle}", "--source", SIM, "--precision", "int8-trt"], 2, "made for TensorRT"),
         (["run", "{bundle}", "--source", "sim:duration_s=0.2", "--fast"], 3, "not even one step"),
+        (
+            ["run", "{bundle}", "--source", "sim:duration_s=2&streams=audio", "--fast", "--hop=100"],
+            3,
+            "not one hop of 100 steps (26.67 s)",
+        ),
         (["run", "/nowhere", "--source", SIM], 3, "is not a bundle"),
         (["run", "{bundle}", "--source", SIM, "--face-detector", "/nowhere.onnx"], 5, "nowhere.onnx"),
         (["verify", "/nowhere"], 3, "is not a bundle"),
@@ -213,18 +253,23 @@ def test_a_reader_that_has_seen_enough_is_no_error(shared_bundle: Path) -> None:
     assert b"Traceback" not in errors
 
 
-@pytest.mark.parametrize("what", ["a recording", "the bundle", "another sink", "a pipe"])
+@pytest.mark.parametrize(
+    "what", ["a recording", "a table", "a transcript", "the bundle", "another sink", "a pipe"]
+)
 def test_a_sink_takes_the_place_of_nothing(tiny_bundle: Path, tmp_path: Path, what: str) -> None:
     clip, out, pipe = tmp_path / "clip.mp4", tmp_path / "out.jsonl", tmp_path / "pipe"
     clip.write_bytes(b"precious")
     os.mkfifo(pipe)
     sinks = {
-        "a recording": [f"jsonl:{clip}"],
         "the bundle": [f"jsonl:{tiny_bundle}/manifest.json"],
         "another sink": [f"jsonl:{out}", f"jsonl:{tmp_path}/./out.jsonl"],
         "a pipe": [f"jsonl:{pipe}"],
-    }[what]
-    source = f"file:{clip}" if what == "a recording" else SIM
+    }.get(what, [f"jsonl:{clip}"])
+    source = {
+        "a recording": f"file:{clip}",
+        "a table": f"signal:{clip}?modality=eda&column=1&rate_hz=4",
+        "a transcript": f"transcript:{clip}",
+    }.get(what, SIM)
     options = [option for sink in sinks for option in ("--sink", sink)]
     manifest = (tiny_bundle / "manifest.json").read_bytes()
     assert main(["run", str(tiny_bundle), "--source", source, "--fast", *options]) == 2

@@ -14,6 +14,9 @@ from tests.helpers.media import join_clips, strip_audio, truncate, video_from_im
 from tests.helpers.system_packages import needs
 
 N_STEPS_WINDOW = 8
+CLIP_S = 2.98
+N_PEOPLE, N_STEPS = 3, 33
+"""Of the joined file; that any two of all six are told apart is shown where faces are followed."""
 STEP_S = 4 / 15
 
 
@@ -25,10 +28,18 @@ def clips() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def joined(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The clips one after the other, byte by byte as `cat` does."""
-    path = tmp_path_factory.mktemp("joined") / "six people.mpg"
-    path.write_bytes(b"".join(clip.read_bytes() for clip in clips))
+    """Some clips one after the other, byte by byte as `cat` does."""
+    path = tmp_path_factory.mktemp("joined") / "three people.mpg"
+    path.write_bytes(b"".join(clip.read_bytes() for clip in clips[:N_PEOPLE]))
     return path
+
+
+@pytest.fixture(scope="module")
+def joined_records(
+    shared_bundle: Path, joined: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    """What comes of the joined clips; in a precision of its own, since no cache is set aside for it."""
+    return run(shared_bundle, joined, tmp_path_factory.mktemp("run") / "out.jsonl", "--precision", "fp32")
 
 
 def run(bundle: Path, source: Path, out: Path, *more: str) -> list[dict[str, Any]]:
@@ -37,37 +48,36 @@ def run(bundle: Path, source: Path, out: Path, *more: str) -> list[dict[str, Any
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
-def test_six_people_in_one_file(shared_bundle: Path, joined: Path, tmp_path: Path) -> None:
+def test_several_people_in_one_file(joined_records: list[dict[str, Any]]) -> None:
     """A prediction per hop, a face nearly always, and every change of person noticed."""
-    records = run(shared_bundle, joined, tmp_path / "out.jsonl")
-    assert [record["window_index"] for record in records] == list(range(67))
-    assert [record["t_end_ns"] for record in records] == [(k + 1) * 4_000_000_000 // 15 for k in range(67)]
+    records, steps = joined_records, range(N_STEPS)
+    assert [record["window_index"] for record in records] == list(steps)
+    assert [record["t_end_ns"] for record in records] == [(k + 1) * 4_000_000_000 // 15 for k in steps]
     seen = [record["modalities"]["visual"]["present"] for record in records]
     assert sum(seen) >= 0.95 * len(records)
     assert all(record["modalities"]["audio"]["present"] for record in records)
     warming_up = [record for record in records if "warming_up" in record["reasons"]]
     assert [record["window_index"] for record in warming_up] == list(range(N_STEPS_WINDOW - 1))
     switched = ["face_switched" in record["reasons"] for record in records]
-    starts = [k for k in range(1, 67) if switched[k] and not switched[k - 1]]
-    expected = [clip * 2.98 / STEP_S for clip in range(1, 6)]
-    assert len(starts) == 5, starts
+    starts = [k for k in steps[1:] if switched[k] and not switched[k - 1]]
+    expected = [clip * CLIP_S / STEP_S for clip in range(1, N_PEOPLE)]
+    assert len(starts) == N_PEOPLE - 1, starts
     assert all(abs(found - wanted) <= 1.5 for found, wanted in zip(starts, expected, strict=True)), starts
     statuses = [record["status"] for record in records]
     assert "withheld" not in statuses
-    assert statuses.count("ok") >= 10
+    assert statuses.count("ok") >= 2 * N_PEOPLE
     assert statuses[N_STEPS_WINDOW - 1] == "ok"
 
 
 def test_reencoded_file_gives_the_same_steps(
-    shared_bundle: Path, clips: list[Path], joined: Path, tmp_path: Path
+    shared_bundle: Path, clips: list[Path], joined_records: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Another container, other codecs: the same steps see the same people."""
+    """Another container, other codecs: the same steps see the same people, up to where it ends."""
     other = tmp_path / "joined.mp4"
-    join_clips(clips, other)
-    first = run(shared_bundle, joined, tmp_path / "a.jsonl")
-    second = run(shared_bundle, other, tmp_path / "b.jsonl")
-    assert abs(len(first) - len(second)) <= 1
-    pairs = list(zip(first, second, strict=False))
+    join_clips(clips[:2], other)
+    found = run(shared_bundle, other, tmp_path / "out.jsonl", "--precision", "fp32")
+    assert abs(len(found) - int(2 * CLIP_S / STEP_S)) <= 1
+    pairs = list(zip(joined_records, found, strict=False))
     assert sum(a["status"] == b["status"] for a, b in pairs) >= 0.9 * len(pairs)
 
 
@@ -125,10 +135,10 @@ def test_a_file_that_ffmpeg_made(shared_bundle: Path, joined: Path, tmp_path: Pa
     import subprocess
 
     other = tmp_path / "made.mkv"
-    command = ["ffmpeg", "-v", "error", "-i", str(joined), "-r", "15", "-ar", "48000", "-ac", "1", str(other)]
-    subprocess.run(command, check=True)
+    options = ["-t", "5", "-r", "15", "-ar", "48000", "-ac", "1"]
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(joined), *options, str(other)], check=True)
     records = run(shared_bundle, other, tmp_path / "out.jsonl")
-    assert 66 <= len(records) <= 68
+    assert 18 <= len(records) <= 19
     assert sum(record["modalities"]["visual"]["present"] for record in records) >= 0.95 * len(records)
 
 

@@ -22,6 +22,7 @@ from edge_mer.runtime.blank import blank_feature
 from edge_mer.runtime.pipeline import NS_PER_MS, Pipeline, PipelineSetup, StepTrace
 from edge_mer.runtime.protocols.base import Need, Recording, demand
 from edge_mer.runtime.protocols.frames import NOBODY, Costs, FrameTable, records
+from edge_mer.sync.windower import MAX_WAIT_NS
 from edge_mer.types.model import AffectOutput, Clip, Encoder, Fusion, ModelSpec, TensorSpec, to_ns
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Chunk
@@ -32,6 +33,9 @@ MAX_PAUSE_NS = 60 * NS_PER_S
 
 EDGE_NS = NS_PER_S
 """For so long the last sample of the sound goes on."""
+
+STOPPED_NS = MAX_WAIT_NS - NS_PER_S // 10
+"""Sound that is this far behind the picture has stopped; a little less than a step waits for it."""
 
 Row = dict[str, NDArray[np.float32]]
 """Stage -> (feature,) of one frame."""
@@ -183,15 +187,32 @@ def _frames(recording: Recording, costs: Costs) -> Iterator[_Frame]:
 
 
 def _with_edge(recording: Recording) -> Iterator[Chunk]:
-    """The chunks, and at their end the last sample of the sound, repeated."""
+    """The chunks, and where the sound stops its last sample, repeated.
+
+    It comes before any step of its time is given up, which is when the picture is `MAX_WAIT_NS` ahead; or not
+    at all, where the sound itself came later than that.
+    """
+    rates_hz = {spec.name: spec.rate_hz or 1.0 for spec in recording.specs}
     newest: Chunk | None = None
+    stopped_ns = picture_ns = 0
     for chunk in recording.chunks:
-        newest = chunk if chunk.modality == "audio" and chunk.n_samples else newest
+        if chunk.modality == "audio" and chunk.n_samples:
+            newest, stopped_ns = chunk, end_ns(chunk, rates_hz[chunk.stream])
+        elif chunk.modality == "visual":
+            if newest is not None and chunk.t_ns >= stopped_ns + STOPPED_NS:
+                if picture_ns < stopped_ns + STOPPED_NS:
+                    yield _edge(newest, rates_hz[newest.stream])
+                newest = None
+            picture_ns = chunk.t_ns
         yield chunk
-    rates_hz = {spec.name: spec.rate_hz for spec in recording.specs}
-    if newest is not None and (rate_hz := rates_hz[newest.stream]) is not None:
-        edge = np.repeat(newest.data[-1:], round(rate_hz * EDGE_NS / NS_PER_S), axis=0)
-        yield replace(newest, seq=newest.seq + 1, t_ns=end_ns(newest, rate_hz), data=edge)
+    if newest is not None and picture_ns < stopped_ns + STOPPED_NS:
+        yield _edge(newest, rates_hz[newest.stream])
+
+
+def _edge(last: Chunk, rate_hz: float) -> Chunk:
+    """The last sample of the sound, going on."""
+    data = np.repeat(last.data[-1:], round(rate_hz * EDGE_NS / NS_PER_S), axis=0)
+    return replace(last, seq=last.seq + 1, t_ns=end_ns(last, rate_hz), data=data)
 
 
 class _Picture:

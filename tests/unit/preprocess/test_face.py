@@ -114,7 +114,7 @@ class TestOnRealPeople:
     """Recorded people, frontal, who speak."""
 
     @pytest.mark.parametrize("name", DETECTORS)
-    @pytest.mark.parametrize(("hz", "n_frames"), [(15, 12), (7.5, 22)])
+    @pytest.mark.parametrize(("hz", "n_frames"), [(15, 6), (7.5, 8)])
     def test_six_people_one_after_the_other_are_six_persons(
         self,
         clips: list[list[Frame]],

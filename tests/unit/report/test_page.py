@@ -365,14 +365,14 @@ def test_a_small_report_is_small(tmp_path: Path) -> None:
 
 
 def test_a_long_session_gives_a_page_of_the_same_size(tmp_path: Path) -> None:
-    """Twenty thousand lines, then the same twice as long; every column is used in both."""
+    """Some thousand lines, then twice as many; every column is used in both."""
     rng, sizes = random.Random(2), []
-    for n in (10_000, 20_000):
+    for n in (3_000, 6_000):
         lines = (withheld(i, "audio_missing") if i % 97 == 0 else rich(i, rng) for i in range(n))
         path = write_records(tmp_path / "long.jsonl", lines)
         start_s = time.process_time()
         html = render(read_records(path))
-        assert time.process_time() - start_s < 20
+        assert time.process_time() - start_s < 6
         sizes.append(len(html))
         assert f"{n:,} predictions are more than a screen has columns" in html
     assert max(sizes) < 1_000_000

@@ -15,11 +15,12 @@ from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.protocols.registry import open_protocol
 from edge_mer.sources.registry import open_source
 from edge_mer.types.model import Encoder, Fusion, MissingPolicy, ModelSpec, PainOutput, Signal, TensorSpec
-from edge_mer.types.signals import StreamSpec
+from edge_mer.types.signals import Chunk, StreamSpec
 from tests.helpers.numbered_session import (
     Evaluated,
     Function,
     ListSink,
+    ListSource,
     engines_of,
     evaluate,
     numbers_in,
@@ -204,6 +205,23 @@ def test_other_models_are_refused(model: ModelSpec, words: str) -> None:
 def test_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(UsageError, match="affwild2, biovid, rjcma"):
         open_protocol("biovit")
+
+
+def test_part_of_an_evaluation_is_not_kept() -> None:
+    """Ctrl-C ends a session with what was written; of an evaluation nothing is left."""
+
+    class Interrupted(ListSource):
+        def read(self, timeout_ms: int) -> Chunk | None:
+            if self.n_read == 5:
+                raise KeyboardInterrupt
+            return super().read(timeout_ms)
+
+    sink, watched, whole = ListSink(), Watched(by_hand()), pictures(VISUAL, 20, fps=25.0)
+    source = Interrupted(whole.specs, whole.chunks)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("biovid", watched.model, watched.engines, [source], sink)
+    assert sink.ending == "abandoned"
+    assert source.n_stopped == 1
 
 
 def test_a_sink_is_abandoned_when_the_recording_is_of_no_use() -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edge_mer.engine.base import Array
 from edge_mer.preprocess.face_detectors import open_face_detector
-from edge_mer.runtime.protocols.rjcma import MAX_PAUSE_NS, hop_of
+from edge_mer.runtime.protocols import rjcma
+from edge_mer.runtime.protocols.rjcma import hop_of
 from edge_mer.sources.registry import open_source
 from edge_mer.types.model import Fusion, ModelSpec, TensorSpec
 from edge_mer.types.signals import Chunk
@@ -147,6 +148,7 @@ def run(
 def test_the_published_numbers() -> None:
     assert hop_of(300) == 200
     assert hop_of(K) == HOP
+    assert rjcma.MAX_PAUSE_NS == 60 * 10**9
 
 
 @pytest.mark.parametrize("n", [1, K - 1, K, K + 1, K + HOP, K + HOP + 1, 2 * HOP + K - 1, 40])
@@ -242,13 +244,52 @@ def test_the_last_sample_goes_on_for_a_second() -> None:
     np.testing.assert_allclose(watched.mels[-1], log_mel_reference(piece, MEL), atol=1e-4)
 
 
-def test_a_picture_that_stops_for_long_has_ended() -> None:
-    late = MAX_PAUSE_NS + 3 * 10**9
+def heard(found: Evaluated) -> list[int]:
+    """Frames whose sound is there."""
+    return [r.window_index for r in found.records if r.modalities["audio"].present]
+
+
+def test_a_picture_that_goes_on_much_longer_has_the_last_sample_for_a_second_too() -> None:
+    """It would come too late behind all pictures: steps do not wait that long for sound."""
+    watched, sound = Watched(by_hand()), tone(15)
+    sound[-1] = 0.3
+    found = evaluate(
+        "rjcma", watched.model, watched.engines, [pictures(VISUAL, 36, fps=10.0), samples(AUDIO, sound)]
+    )
+    assert len(found.records) == 106
+    assert heard(found) == list(range(45))
+    assert (found.report.counters.n_gaps, found.report.counters.n_late) == (0, 0)
+    flat = np.full(int(FRAME * RATE_HZ), 0.3, np.float32)
+    np.testing.assert_allclose(watched.mels[44], log_mel_reference(flat, MEL), atol=1e-4)
+
+
+def test_sound_that_comes_back_has_lost_nothing() -> None:
+    """Where it stops for long, the last sample goes on too; where it comes back, all of it is used."""
+    watched, sound = Watched(by_hand()), samples(AUDIO, tone(105), 400)
+    sound.chunks = [chunk for chunk in sound.chunks if not 500_000_000 <= chunk.t_ns < 3_000_000_000]
+    found = evaluate("rjcma", watched.model, watched.engines, [pictures(VISUAL, 35, fps=10.0), sound])
+    assert heard(found) == [*range(45), *range(90, len(found.records))]
+    assert (found.report.counters.n_gaps, found.report.counters.n_late) == (1, 0)
+
+
+def test_only_what_was_recorded_can_be_late() -> None:
+    """A file with its sound behind its pictures: each sample is too late for its frame, none is invented."""
+    watched, sound = Watched(by_hand()), samples(AUDIO, tone(15))
+    picture = pictures(VISUAL, 36, fps=10.0)
+    both = ListSource((*picture.specs, *sound.specs), [*picture.chunks, *sound.chunks])
+    found = evaluate("rjcma", watched.model, watched.engines, [both])
+    assert heard(found) == []
+    assert found.report.counters.n_late == RATE_HZ // 2
+
+
+def test_a_picture_that_stops_for_long_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rjcma, "MAX_PAUSE_NS", 4 * 10**9)
+    late = 7 * 10**9
     source = pictures(VISUAL, 12)
     last = source.chunks[-1]
     source.chunks = [*source.chunks, Chunk(last.stream, "visual", 12, late, last.data)]
     found = evaluate(
-        "rjcma", by_hand(), Watched(by_hand()).engines, [source, samples(AUDIO, tone(30 * 63), 2000)]
+        "rjcma", by_hand(), Watched(by_hand()).engines, [source, samples(AUDIO, tone(30 * 7), 2000)]
     )
     assert len(found.records) == 12
     assert "picture stopped" in found.notes[0]

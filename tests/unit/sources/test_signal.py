@@ -210,7 +210,7 @@ def test_tables_that_are_refused(tmp_path: Path, lines: list[str], said: str) ->
 def test_files_that_are_no_tables(tmp_path: Path) -> None:
     keys = "?modality=eda&column=x&rate_hz=4"
     assert "not found" in str(refusal(f"signal:{tmp_path / 'none.csv'}{keys}"))
-    assert "a directory" in str(refusal(f"signal:{tmp_path}{keys}"))
+    assert "a regular CSV or TSV file. Found: a directory" in str(refusal(f"signal:{tmp_path}{keys}"))
     (tmp_path / "bytes.csv").write_bytes(b"x\n\xff\xfe\n")
     assert "UTF-8" in str(refusal(f"signal:{tmp_path / 'bytes.csv'}{keys}"))
     whole = gzip.compress(("x\n" + "1.25\n" * 5_000).encode())

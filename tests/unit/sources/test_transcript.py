@@ -107,9 +107,28 @@ def test_final_lines_without_words(line: str) -> None:
     assert parse_line(line.encode(), "line 1") == ()
 
 
-@pytest.mark.parametrize("line", ['{"partial": "the c"}', '{"partial": "", "partial_result": [{}]}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"partial": "the c"}',
+        '{"partial": "", "partial_result": [{}]}',
+        '{"partial": "the c", "words": [{"word": "the", "start": 0, "end": 1}]}',
+        '{"partial": true, "words": [{"word": "the", "start": 0, "end": 1}]}',
+        '{"partial": false}',
+        '{"partial": null, "text": ""}',
+    ],
+)
 def test_partial_lines_are_not_final(line: str) -> None:
     assert parse_line(line.encode(), "line 1") is None
+
+
+@pytest.mark.parametrize("partial", ["false", "null", "0"])
+def test_words_that_are_said_to_be_final_are_words(partial: str) -> None:
+    line = f'{{"partial": {partial}, "words": [{{"word": "the", "start": 0.84, "end": 1.02}}]}}'
+    assert parse_line(line.encode(), "line 1") == (THE,)
+    assert parse_line(f'{{"partial": {partial}, "result": []}}'.encode(), "line 1") == ()
+    with pytest.raises(DataError, match="word 1: no time as 'start'"):
+        parse_line(f'{{"partial": {partial}, "words": [{{"word": "the"}}]}}'.encode(), "line 1")
 
 
 def test_whole_seconds_and_other_scripts() -> None:
@@ -336,8 +355,9 @@ def test_lines_longer_than_a_block(tmp_path: Path) -> None:
 
 
 def test_silence_is_a_transcript_too(tmp_path: Path) -> None:
-    path = written(tmp_path / "words.jsonl", '{"text": ""}')
-    assert play(f"transcript:{path}") == []
+    for lines in (['{"text": ""}'], [""], []):
+        path = written(tmp_path / "words.jsonl", *lines)
+        assert play(f"transcript:{path}") == []
 
 
 @pytest.mark.parametrize(
@@ -369,9 +389,9 @@ def test_a_file_with_a_bad_line_is_refused_before_it_is_played(
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     assert "not found" in str(refusal(f"transcript:{tmp_path / 'none'}"))
     assert "not found" in str(refusal("transcript:\0")) or "opened" in str(refusal("transcript:\0"))
-    (tmp_path / "empty").touch()
-    assert "0 bytes" in str(refusal(f"transcript:{tmp_path / 'empty'}"))
-    assert "a directory" in str(refusal(f"transcript:{tmp_path}"))
+    directory = str(refusal(f"transcript:{tmp_path}"))
+    assert "Expected: a regular file of JSON lines. Found: a directory" in directory
+    assert "media" not in directory
     os.mkfifo(tmp_path / "fifo")
     assert f"write transcript:- < {tmp_path}/fifo" in str(refusal(f"transcript:{tmp_path}/fifo"))
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as listening:
@@ -779,7 +799,9 @@ def test_no_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     for stdin in (None, closed):
         monkeypatch.setattr("sys.stdin", stdin)
-        assert "standard input cannot be read" in str(refusal("transcript:-"))
+        assert "standard input cannot be read. Found: it is closed." in str(refusal("transcript:-"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("{}"))
+    assert "Found: it is no file, pipe or terminal." in str(refusal("transcript:-"))
 
 
 def test_a_file_as_standard_input_is_live_too(

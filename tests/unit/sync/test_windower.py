@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -224,6 +225,22 @@ def test_a_stream_whose_pieces_lie_in_the_past_makes_no_steps_of_the_future(behi
     feeder = Feeder(Recording.of(2.0), tiny_model(encoders=encoders))
     assert [step.index for step in feeder.rest()] == list(range(7))
     assert feeder.windower.n_dropped_tail(2_000_000_000) == 1
+
+
+@pytest.mark.parametrize("duration_s", [4, 5])
+def test_a_camera_that_looks_back_keeps_its_last_step(duration_s: int) -> None:
+    """Its last frame is captured a thirtieth before the end, and neither is a whole number of nanoseconds."""
+    step = Fraction(1, 2)
+    visual = visual_encoder(period=step, span=step, offset=Fraction(-1, 4))
+    encoders = (visual, audio_encoder(period=step, span=step))
+    model = tiny_model(step=step, encoders=encoders)
+    feeder = Feeder(Recording.of(duration_s), model, frozenset({"visual"}))
+    assert [step.index for step in feeder.rest()] == list(range(2 * duration_s))
+    assert all(frame is not None for frame in feeder.steps[-1].frames["visual"])
+    assert feeder.windower.n_dropped_tail(duration_s * 1_000_000_000) == 0
+    shorter = Recording.of(duration_s)
+    shorter.frames_ns.pop()
+    assert len(Feeder(shorter, model, frozenset({"visual"})).rest()) == 2 * duration_s - 1
 
 
 def test_without_any_data_there_is_no_step() -> None:

@@ -1,0 +1,114 @@
+"""The page on the systems at full size says what was measured, and on what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="the workbench needs PyTorch: pip install 'edge-mer[export]'")
+
+from benchmarks import systems
+from tests.helpers.tiny_model import STEP, audio_encoder, visual_encoder
+from tests.helpers.tiny_words import text_encoder
+
+pytestmark = pytest.mark.workbench
+
+G = 10**9
+FASTER = {"processor": "A faster one", "threads": 64}
+
+
+def measured(**changes: Any) -> dict[str, Any]:
+    """Of one system: an encoder for every step, one for four, one of text, and a fusion."""
+    scores = {"valence": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    row = {"modalities": ["visual", "audio", "text"], "ccc": scores, "n_steps": 100}
+    run = {"n_by_status": {"ok": 6}, "infer_ms": 20.0, "preprocess_ms": 5.0}
+    macs = {"visual": 8 * G, "audio": 4 * G, "text": 2 * G, "fusion": G // 2}
+    found: dict[str, Any] = {
+        "title": "One",
+        "stages": {stage: {"params": 10**6, "macs": n} for stage, n in macs.items()},
+        "steps_per_run": {"visual": 1, "audio": 4, "text": None},
+        "machine": FASTER,
+        "bytes": {"fp32": 4e6, "int8-cpu": 2e6, "int8-trt": 1e6},
+        "fidelity": {"int8-cpu": {"valence": {"ccc": 0.99}}},
+        "evaluation": {"n_people": 10, "rows": [{**row, "precision": p} for p in ("fp32", "int8-cpu")]},
+        "runs": {"fp32": run, "int8-cpu": run},
+        "hop_s": 1.0,
+        "latency_s": 0.5,
+        "window_s": 8.0,
+        "study": {"n_people": 20},
+    }
+    return {key: value for key, value in (found | changes).items() if value is not None}
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where measurements are kept."""
+    monkeypatch.setattr(systems, "WORK", tmp_path)
+    return tmp_path
+
+
+def keep(work: Path, name: str, found: dict[str, Any]) -> None:
+    (work / name).mkdir(exist_ok=True)
+    (work / name / "measured.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def cells(page: str, name: str) -> dict[str, str]:
+    """A system's row in the first table that has one."""
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "|" in line]
+    row = next(line for line in lines if line[0] == name)
+    return dict(zip(lines[0], row, strict=True))
+
+
+def test_each_encoder_counts_as_often_as_it_runs(work: Path) -> None:
+    for name in systems.STUDIES:
+        keep(work, name, measured())
+    row = cells(systems.page(), "rjcma")
+    assert row["MACs per step"] == "9.00 G"
+    assert row["MACs per utterance"] == "2.00 G"
+    assert row["MACs per fusion"] == "0.50 G"
+    assert row["published fusion, live"] == "8.3 M to 7.7 M"
+    assert cells(systems.page(), "group")["published fusion, live"] == "-"
+
+
+def test_the_page_names_the_machine_that_measured(work: Path) -> None:
+    for name in systems.STUDIES:
+        keep(work, name, measured())
+    assert "Medians of a streamed run on 64 threads of A faster one.\n" in systems.page()
+    keep(work, "group", measured(machine={"processor": "Another", "threads": 2}))
+    assert "64 threads of A faster one (jmt, jca, rjcma, jmt-pain); 2 threads of Another (group)." in (
+        systems.page()
+    )
+
+
+def test_older_measurements_take_the_rest_from_the_zoo_and_from_here(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+
+    def build(name: str) -> SimpleNamespace:
+        built.append(name)
+        audio = audio_encoder(period=4 * STEP, span=4 * STEP, repeat=4)
+        return SimpleNamespace(spec=SimpleNamespace(encoders=[visual_encoder(), audio, text_encoder()]))
+
+    for name in systems.STUDIES:
+        keep(work, name, measured(steps_per_run=None, machine=None))
+    monkeypatch.setattr(systems, "build", build)
+    page, here = systems.page(), systems.machine()
+    assert cells(page, "jca")["MACs per step"] == "9.00 G"
+    assert cells(page, "jca")["MACs per utterance"] == "2.00 G"
+    assert f"{here['threads']} threads of {here['processor']}." in page
+    assert built == list(systems.STUDIES)
+
+
+def test_it_says_which_systems_are_published() -> None:
+    assert set(systems.PRUNED) == set(systems.STUDIES) - {"group"}
+    assert "Four of them are published; `group` is of edge-mer's own design." in " ".join(
+        systems.HEAD.split()
+    )
+    for text in (systems.HEAD, systems.__doc__ or ""):
+        assert "five published" not in text
+        assert "The published systems" not in text
