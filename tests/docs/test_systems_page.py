@@ -24,7 +24,11 @@ FASTER = {"processor": "A faster one", "threads": 64}
 def measured(**changes: Any) -> dict[str, Any]:
     """Of one system: an encoder for every step, one for four, one of text, and a fusion."""
     scores = {"valence": {"value": 0.5, "low": 0.4, "high": 0.6}}
-    row = {"modalities": ["visual", "audio", "text"], "ccc": scores, "n_steps": 100}
+    row = {
+        "modalities": ["visual", "audio", "text"],
+        "scores": {name: {"CCC": one} for name, one in scores.items()},
+        "n_steps": 100,
+    }
     run = {"n_by_status": {"ok": 6}, "infer_ms": 20.0, "preprocess_ms": 5.0}
     macs = {"visual": 8 * G, "audio": 4 * G, "text": 2 * G, "fusion": G // 2}
     found: dict[str, Any] = {
