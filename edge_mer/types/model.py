@@ -6,8 +6,10 @@ Durations are exact fractions of a second, written "16/15".
 
 from __future__ import annotations
 
+import math
 import re
 from abc import abstractmethod
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -45,14 +47,21 @@ class Declared(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
+FREE_AXES = ("batch", "steps", "token")
+"""Axes whose size may stay free."""
+
+DTYPES = ("float32", "int64", "bool")
+"""Types of tensors."""
+
+
 class TensorSpec(Declared):
     """One tensor at the edge of a stage.
 
     Attributes:
         name: Its name in the ONNX graph.
         axes: Names of its axes, e.g. ("batch", "steps", "feature").
-        shape: A size per axis, or the axis' own name where the size is free.
-        dtype: NumPy name of its type.
+        shape: A size per axis, or the axis' own name where the size is free (`FREE_AXES`).
+        dtype: NumPy name of its type (`DTYPES`).
     """
 
     name: str
@@ -61,18 +70,36 @@ class TensorSpec(Declared):
     dtype: str = "float32"
 
     @model_validator(mode="after")
-    def _same_rank(self) -> TensorSpec:
+    def _is_possible(self) -> TensorSpec:
         if len(self.axes) != len(self.shape):
             raise ValueError(f"tensor {self.name}: {len(self.axes)} axis names for {len(self.shape)} sizes")
+        for axis, size in zip(self.axes, self.shape, strict=True):
+            is_free = isinstance(size, str) and size == axis and axis in FREE_AXES
+            if not is_free and (isinstance(size, str) or size < 1):
+                raise ValueError(
+                    f"tensor {self.name}: the size of axis {axis!r} is a number from 1 on, or its own name "
+                    f"where it is one of {', '.join(FREE_AXES)}, not {size!r}"
+                )
+        if self.dtype not in DTYPES:
+            raise ValueError(f"tensor {self.name}: a dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}")
         return self
 
     def concrete(self, **sizes: int) -> tuple[int, ...]:
         """The shape with its free axes set, e.g. `concrete(batch=1)`."""
         return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in self.shape)
 
+    def __str__(self) -> str:
+        return written(self.dtype, dict(zip(self.axes, self.shape, strict=True)))
+
     def step_of(self, row: Any, step: int) -> Any:
         """The numbers of one step in a row of a batch; a tensor without steps holds one step's only."""
         return row[step] if "steps" in self.axes else row
+
+
+def written(dtype: str, sizes: Mapping[str, int | str]) -> str:
+    """A type and the size of each axis in words, e.g. "float32 (batch, channel=1, sample=64)"."""
+    axes = (axis if axis == size else f"{axis}={size}" for axis, size in sizes.items())
+    return f"{dtype} ({', '.join(axes)})"
 
 
 class FaceAlignment(Declared):
@@ -88,6 +115,9 @@ class FaceAlignment(Declared):
     left_eye: tuple[float, float] = (38.2946 / 112, 51.6963 / 112)
     right_eye: tuple[float, float] = (73.5318 / 112, 51.5014 / 112)
     eyes_max_age_s: float = Field(default=1.0, ge=0)
+
+
+_Positive = Annotated[float, Field(gt=0)]
 
 
 class Clip(Declared):
@@ -111,7 +141,7 @@ class Clip(Declared):
     last_frame_before_end: Seconds
     frame_tolerance: Seconds
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[_Positive, _Positive, _Positive]
 
     @property
     @abstractmethod
@@ -329,6 +359,12 @@ class Encoder(Declared):
     missing: MissingPolicy | None = None
     hold_max_age: Seconds | None = None
 
+    @model_validator(mode="after")
+    def _holds_for_a_time(self) -> Encoder:
+        if self.missing == "hold" and (self.hold_max_age is None or self.hold_max_age <= 0):
+            raise ValueError(f"{self.stage}: policy 'hold' needs a `hold_max_age` above 0 s")
+        return self
+
     @property
     def feature(self) -> int:
         """Size of one step's feature."""
@@ -346,9 +382,9 @@ class Fusion(Declared):
         outputs: One tensor per output: (batch, steps, …) gives every step's own, (batch, …) the
             last step's.
         has_present_input: The model takes a mask of what is there.
-        warm_up: Before L steps are there: "mask" (run, absent steps masked), "shorten" (run on
-            fewer steps), "pad" (the encoders' features of a blank input stand behind the steps that are
-            there), or "withhold".
+        warm_up: Before L steps are there: "mask" (run, absent steps masked: what a model with a mask does,
+            and no other), "shorten" (run on fewer steps, the axis is free), "pad" (the encoders' features of
+            a blank input stand behind the steps that are there), or "withhold".
         hop: Steps between two predictions.
     """
 
@@ -374,6 +410,12 @@ class AffectOutput(Declared):
     name: Literal["valence", "arousal"]
     low: float = -1.0
     high: float = 1.0
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> AffectOutput:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"{self.name} goes from a number to a larger one, not {self.low} to {self.high}")
+        return self
 
     @property
     def value_shape(self) -> tuple[int, ...]:
@@ -493,6 +535,7 @@ class ModelSpec(Declared):
             raise ValueError("two encoders read the same modality")
         if len({output.name for output in self.outputs}) != len(self.outputs):
             raise ValueError("two outputs share a name")
+        _check_warm_up(self.fusion)
         for tensor, output in zip(self.fusion.outputs, self.outputs, strict=True):
             n_axes = 2 if "steps" in tensor.axes else 1
             if tensor.shape[n_axes:] != output.value_shape:
@@ -520,6 +563,10 @@ class ModelSpec(Declared):
                 )
             if encoder.missing == "mask" and not self.fusion.has_present_input:
                 raise ValueError(f"{encoder.stage}: policy 'mask' needs a fusion with a `present` input")
+            _check_names(encoder.stage, (encoder.input, encoder.output))
+            _check_layout(encoder)
+        _check_names(self.fusion.stage, (*self.fusion.inputs, *self.fusion.outputs))
+        _check_window(self.fusion, len(self.encoders))
         return self
 
     @property
@@ -544,3 +591,88 @@ class ModelSpec(Declared):
     def step_end_ns(self, step: int) -> int:
         """End of step `step`, which is the start of the next."""
         return to_ns(self.step * (step + 1))
+
+
+def _check_warm_up(fusion: Fusion) -> None:
+    """Ways to warm up that the runtime cannot go."""
+    if fusion.has_present_input and fusion.warm_up != "mask":
+        raise ValueError(
+            "a fusion with a `present` input runs from the first step on, the steps before it masked: "
+            f"its warm_up is 'mask', not {fusion.warm_up!r}"
+        )
+    if fusion.warm_up == "mask" and not fusion.has_present_input:
+        raise ValueError("warm_up 'mask' needs a fusion with a `present` input")
+    if fusion.warm_up == "shorten" and not any("steps" in tensor.shape for tensor in fusion.inputs):
+        raise ValueError(
+            "warm_up 'shorten' needs windows of any length: write 'steps' for the size of the axis steps "
+            "in the fusion's tensors"
+        )
+
+
+def _check_names(stage: str, tensors: tuple[TensorSpec, ...]) -> None:
+    names = [tensor.name for tensor in tensors]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{stage}: two of its tensors are called {twice}, and they are told by their names")
+
+
+def _last_size(tensor: TensorSpec) -> int | str:
+    return tensor.shape[-1] if tensor.shape else 0
+
+
+def _check_layout(encoder: Encoder) -> None:
+    """An encoder takes what its preprocessing writes, and gives a feature of a fixed size."""
+    layouts = _layouts(encoder)
+    if str(encoder.input) not in layouts:
+        raise ValueError(
+            f"{encoder.stage}: its input {encoder.input.name} is {' or '.join(layouts)}, as "
+            f"{encoder.preprocess.kind} is written, not {encoder.input}"
+        )
+    free = ("batch", "token") if isinstance(encoder.preprocess, Words) else ("batch",)
+    sizes = dict(zip(free, free, strict=True)) | {"feature": _last_size(encoder.output)}
+    if str(encoder.output) != written("float32", sizes):
+        expected = written("float32", {**sizes, "feature": "N"})
+        raise ValueError(
+            f"{encoder.stage}: its output {encoder.output.name} is {expected}, not {encoder.output}"
+        )
+
+
+def _layouts(encoder: Encoder) -> list[str]:
+    """What an encoder's preprocessing writes, as `str` of a tensor says it."""
+    spec = encoder.preprocess
+    sizes: dict[str, int | str]
+    if isinstance(spec, Words):
+        return [written("int64", {"batch": "batch", "token": "token"})]
+    if isinstance(spec, Clip):
+        height_px, width_px = spec.shape_px
+        sizes = {"channel": 3, "frame": spec.n_frames, "height": height_px, "width": width_px}
+    elif isinstance(spec, LogMel):
+        sizes = {"channel": 1, "mel": spec.n_mels, "column": spec.width}
+    elif isinstance(spec, VggishLogMel):
+        sizes = {"column": spec.width, "mel": spec.n_mels}
+    else:
+        sizes = {"channel": 1, "sample": int(encoder.span * spec.rate_hz)}
+    layouts = [written("float32", {"batch": "batch", **sizes})]
+    if sizes.get("frame") == 1:  # a model of single frames may have no axis for them
+        del sizes["frame"]
+        layouts.append(written("float32", {"batch": "batch", **sizes}))
+    return layouts
+
+
+def _check_window(fusion: Fusion, n_modalities: int) -> None:
+    """A fusion's tensors hold a window's steps, all of them the same number."""
+    steps: int | str = "steps" if "steps" in fusion.inputs[0].shape else fusion.n_steps
+    window: dict[str, int | str] = {"batch": "batch", "steps": steps}
+    for tensor in fusion.inputs[:n_modalities]:
+        if str(tensor) != written("float32", {**window, "feature": _last_size(tensor)}):
+            expected = written("float32", {**window, "feature": "N"})
+            raise ValueError(f"{fusion.stage}: its input {tensor.name} is {expected}, not {tensor}")
+    for tensor in fusion.inputs[n_modalities:]:
+        expected = written("bool", {"batch": "batch", "modality": n_modalities, "steps": steps})
+        if str(tensor) != expected:
+            raise ValueError(f"{fusion.stage}: its input {tensor.name} is {expected}, not {tensor}")
+    for tensor in fusion.outputs:
+        begin = window if "steps" in tensor.axes else {"batch": "batch"}
+        values = dict(zip(tensor.axes, tensor.shape, strict=True))
+        if str(tensor) != written("float32", {**begin, **values, **begin}):
+            expected = written("float32", {**begin, "…": "…"})
+            raise ValueError(f"{fusion.stage}: its output {tensor.name} is {expected}, not {tensor}")

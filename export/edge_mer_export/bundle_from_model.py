@@ -82,18 +82,19 @@ def load_weights(system: System, checkpoint: Checkpoint, seed: int, say: Say) ->
 
     Raises:
         UsageError: No such part or setting.
-        DataError: The checkpoint cannot be used.
+        DataError: The checkpoint cannot be used, or the stages do not fit each other.
     """
     torch.manual_seed(seed)
     if checkpoint.files:
         return _trained(system, checkpoint, say)
-    shipped = None if checkpoint.random else shipped_weights(system.name)
+    shipped = None if checkpoint.random else shipped_weights(system)
     if shipped is not None:
         own, lineage = _trained(system, Checkpoint((str(shipped),)), say)
         weights = f"{lineage.weights}, which come with edge-mer: trained on simulated people only"
         return _measured(own), lineage.model_copy(update={"weights": weights})
     say("making random weights meaningful on simulated people")
     model = system.build(Found({}, system.read_settings(checkpoint.settings))).eval()
+    model.check_sizes()
     make_meaningful(model)
     n_params = sum(_n_params(module) for module in model.stages.values())
     weights = f"random, seed {seed}, batch norms and heads fitted to simulated people: means nothing"
@@ -166,7 +167,9 @@ def _export_one(model: ZooModel, stage: str, sessions: list[GoldenSession]) -> t
     spec, one = model.spec, model.stage(stage)
     data = export_stage(stage, one.module, one.inputs, one.outputs, spec.fusion.n_steps)
     feeds = (
-        _fusion_feeds(spec, sessions) if stage == spec.fusion.stage else _encoder_feeds(spec, stage, sessions)
+        _fusion_feeds(spec, sessions)
+        if stage == spec.fusion.stage
+        else _encoder_feeds(model, stage, sessions)
     )
     return data, check_values(stage, data, one.module, one.inputs, one.outputs, feeds, spec.tolerances.parity)
 
@@ -175,11 +178,12 @@ def _encoder(spec: ModelSpec, stage: str) -> Encoder:
     return next(encoder for encoder in spec.encoders if encoder.stage == stage)
 
 
-def _encoder_feeds(spec: ModelSpec, stage: str, sessions: list[GoldenSession]) -> list[Arrays]:
+def _encoder_feeds(model: ZooModel, stage: str, sessions: list[GoldenSession]) -> list[Arrays]:
     """Batches of 1 and 3 steps of every person."""
-    encoder = _encoder(spec, stage)
+    encoder = _encoder(model.spec, stage)
     if isinstance(encoder.preprocess, Words):
-        return [random_feed((encoder.input,), spec.fusion.n_steps, seed) for seed in range(3)]
+        n_steps, n_tokens = model.spec.fusion.n_steps, model.n_tokens(stage)
+        return [random_feed((encoder.input,), n_steps, seed, n_tokens) for seed in range(3)]
     name = encoder.input.name
     steps = [one.cut.tensors[stage][one.cut.present[stage]] for one in sessions]
     return [{name: one[part]} for one in steps for part in (slice(0, 1), slice(2, 5))]

@@ -151,7 +151,7 @@ def _files(system: System, given: str) -> list[_File]:
     """The file or the files that one word of a user names."""
     name, equals, text = given.partition("=")
     if equals and not _exists(Path(given)):
-        return [_open(system.part(name), Path(text))]
+        return [_open(system, system.part(name), Path(text))]
     path = Path(given)
     if not _exists(path):
         raise DataError(f"cannot read weights from {path}", expected=_layout(system), found="no such file")
@@ -169,13 +169,17 @@ def _exists(path: Path) -> bool:
         ) from error
 
 
-def _open(part: Part, path: Path) -> _File:
+def _open(system: System, part: Part, path: Path) -> _File:
     if not _exists(path) or path.is_dir():
         found = "a folder" if _exists(path) else "no such file"
         raise DataError(
             f"cannot read {path}", expected=f"a file for part {part.name}: {part.about}", found=found
         )
-    return _File(part, path, None if part.is_asset else read_weights(path))
+    return _File(part, path, None if part.is_asset else _read(system, path))
+
+
+def _read(system: System, path: Path) -> WeightFile:
+    return read_weights(path, published=system.is_published)
 
 
 def _layout(system: System) -> str:
@@ -183,8 +187,9 @@ def _layout(system: System) -> str:
     own = "a .safetensors file that edge-mer train wrote"
     if not system.parts:
         return own
-    if len(system.parts) == 1:  # a user's own model
-        return f"a file with {system.parts[0].about}, as torch.save or safetensors write it"
+    if not system.is_published:  # a user's own model
+        assets = [f", and {_option(part)}: {part.about}" for part in system.parts if part.is_asset]
+        return f"a file with {system.parts[0].about}, as torch.save or safetensors write it{''.join(assets)}"
     named = [f"{part.name}={part.file or 'FILE'}" for part in system.parts]
     return f"{own}, a folder with the published files, or {', '.join(named)}"
 
@@ -203,7 +208,7 @@ def _files_of_folder(system: System, folder: Path) -> list[_File]:
                 f"folder {folder} has {len(matching)} files for part {part.name}: {', '.join(matching)}",
                 expected=f"one, or --checkpoint {part.name}=FILE",
             )
-        files += [_open(part, folder / name) for name in matching]
+        files += [_open(system, part, folder / name) for name in matching]
     if not files:
         raise DataError(
             f"folder {folder} has no file of model {system.name}",
@@ -215,8 +220,8 @@ def _files_of_folder(system: System, folder: Path) -> list[_File]:
 
 def _by_content(system: System, path: Path) -> _File:
     """A file given without the name of its part: one of edge-mer's own, or as its keys tell."""
-    weights = read_weights(path)
-    if len(system.parts) == 1:
+    weights = _read(system, path)
+    if system.parts and not system.is_published:
         return _File(system.parts[0], path, weights)
     own = Part("weights", "", "", routes=tuple(Route(f"{stage}.", stage) for stage in system.stages))
     if path.suffix == ".safetensors" and (not system.parts or any(map(own.route, weights.values))):
@@ -285,6 +290,18 @@ def _parts_with(system: System, stage: str) -> list[Part]:
     """The parts that hold a stage's weights; those that complete others are left out."""
     parts = [part for part in system.parts if any(route.stage == stage for route in part.routes)]
     return [part for part in parts if part.kinds and part.kinds[0] != "intra-modal"] or parts
+
+
+_N_KEYS_SHOWN = 3
+
+
+def _contents(system: System, file: _File) -> str:
+    """A file and, where nothing else tells what it holds, its first keys."""
+    if system.is_published or file.weights is None:
+        return str(file.path)
+    keys = list(file.weights.values)
+    more = ", …" if len(keys) > _N_KEYS_SHOWN else ""
+    return f"{file.path} with {', '.join(map(repr, keys[:_N_KEYS_SHOWN])) or 'no key'}{more}"
 
 
 @dataclass(frozen=True)
@@ -360,12 +377,12 @@ class _Matching:
         if not lacking:
             return
         ways = [f"for {stage}: {' or '.join(map(_option, _parts_with(system, stage)))}" for stage in lacking]
-        if len(system.parts) < 2:
+        if not system.is_published:
             ways = [f"give one file with all stages: {', '.join(system.stages)}"]
         raise DataError(
             f"model {system.name} lacks weights of {' and '.join(lacking)}",
             expected=_layout(system),
-            found=", ".join(str(file.path) for file in self._files) or "no file",
+            found=", ".join(_contents(system, file) for file in self._files) or "no file",
             hint="; ".join(ways),
         )
 
@@ -457,10 +474,13 @@ def _problem(value: Any, want: Tensor) -> str | None:
         return "nothing"
     if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
         return shape_of(value)
-    if value.shape != want.shape or value.is_floating_point() != want.is_floating_point():
+    if value.shape != want.shape or _kind(value) != _kind(want):
         return shape_of(value)
     value = value.to(want.dtype)
-    if all(torch.isfinite(extreme) for extreme in torch.aminmax(value)):  # a NaN would be both
-        return None
-    n_bad = value.numel() - int(torch.isfinite(value).sum())
-    return f"{n_bad} of {value.numel()} numbers NaN, infinite or beyond float32"
+    # a mask of -inf is what the model itself makes
+    n_bad = int((~torch.isfinite(value) & (value != want)).sum())
+    return f"{n_bad} of {value.numel()} numbers NaN, infinite or beyond float32" if n_bad else None
+
+
+def _kind(value: Tensor) -> tuple[bool, bool]:
+    return value.is_floating_point(), value.is_complex()

@@ -14,6 +14,8 @@ from edge_mer_export.bundle_from_model import Checkpoint, ExportReport, export_b
 from edge_mer_export.models.zoo import system as find_system
 from edge_mer_export.single_stage import SingleStage, export_single
 
+MAX_SEED = 2**32 - 1
+
 
 def export(
     model: Annotated[
@@ -41,7 +43,7 @@ def export(
     random: Annotated[
         bool, typer.Option("--random", help="Take random weights, which mean nothing, for a trial.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of random weights.", min=0, max=MAX_SEED)] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle of that name.")] = False,
 ) -> None:
     """Turn a checkpoint into a proven bundle."""

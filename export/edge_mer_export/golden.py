@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_mer.bundle.manifest import Golden
+from edge_mer.clock import NS_PER_S
+from edge_mer.errors import DataError
 from edge_mer.preprocess.audio import SoundConditioner
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.golden import Arrays, RecordingDetector, session_arrays
@@ -26,6 +29,8 @@ from edge_mer_export.reference import (
 )
 
 EXTRA_HOPS = 4
+_CHUNK_S = 0.1
+"""Other streams come in chunks, and are up to so far ahead of the words."""
 PEOPLE = (900, 901)
 
 
@@ -38,15 +43,20 @@ class GoldenSession:
 
 
 def make_sessions(model: ZooModel) -> list[GoldenSession]:
-    """One session per simulated person, a few steps longer than the window and what leads into it."""
+    """One session per simulated person, a few steps longer than the window and what leads into it.
+
+    It ends with a hop: a proof looks at the prediction of the last step.
+    """
     fusion = model.spec.fusion
-    n_steps = fusion.n_steps + n_lead_in(model.spec) + EXTRA_HOPS * fusion.hop
+    n_hops = -(-(fusion.n_steps + n_lead_in(model.spec)) // fusion.hop) + EXTRA_HOPS
+    n_steps = n_hops * fusion.hop
     return [_make_session(model, person, n_steps) for person in PEOPLE]
 
 
 def _make_session(model: ZooModel, person: int, n_steps: int) -> GoldenSession:
     spec = model.spec
     raw = _at_declared_rates(spec, _record(simulated(spec, seed=11, person=person, n_steps=n_steps)))
+    _check_words_in_time(spec, raw)
     detector = RecordingDetector(open_face_detector())
     cut = cut_session(model, raw, n_steps, detector)
     features: Features = {e.stage: encode(model, e.stage, cut) for e in spec.encoders}
@@ -67,6 +77,30 @@ def _record(uri: str) -> Arrays:
         return session_arrays(merged([source]), source.specs)
     finally:
         source.ensure_stopped()
+
+
+def _check_words_in_time(spec: ModelSpec, raw: Arrays) -> None:
+    """Refuse a model that does not wait for the ends of the sentences in which its words are said.
+
+    An utterance comes when it is over; a step that was taken before saw less than a whole session shows.
+
+    Raises:
+        DataError: Names how long it would have to wait.
+    """
+    for encoder in spec.encoders:
+        if not isinstance(encoder.preprocess, Words):
+            continue
+        came_ns = np.repeat(raw["text.t_ns"], raw["text.n_words"])
+        starts_ns = raw["text.data"][:, 1].astype(np.int64)
+        wait_s = float((came_ns - starts_ns).max(initial=0)) / NS_PER_S
+        needed_s = math.ceil(wait_s + _CHUNK_S - float(spec.step))
+        if encoder.offset + spec.step < wait_s + _CHUNK_S:
+            raise DataError(
+                f"model {spec.name}: {encoder.stage} cannot be proven: words come later than it waits",
+                expected=f"an offset of {needed_s} s or more: so long are the sentences of simulated people",
+                found=f"{float(encoder.offset):.3g} s",
+                hint="where you speak in shorter ones, train for the longer wait all the same",
+            )
 
 
 def _at_declared_rates(spec: ModelSpec, raw: Arrays) -> Arrays:

@@ -7,7 +7,7 @@ scaled until every output varies with a standard deviation of 0.3 around 0.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from edge_mer.runtime.offline import Features, all_present, offline_outputs
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
 from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.sources.registry import open_source
-from edge_mer.types.model import ModelSpec
+from edge_mer.types.model import ModelSpec, Words
 from edge_mer_export.engines import word_engines
 from edge_mer_export.models.zoo import ZooModel
 from edge_mer_export.reference import encode_steps, torch_blanks, torch_fusion
@@ -30,7 +30,6 @@ from edge_mer_export.reference import encode_steps, torch_blanks, torch_fusion
 OUTPUT_DEVIATION = 0.3
 _BATCH = 8
 _MAX_BATCHES = 4
-Floats = NDArray[np.float32]
 
 
 def sessions(model: ZooModel, n_people: int, n_steps: int, first_person: int) -> list[list[StepTrace]]:
@@ -52,6 +51,8 @@ def make_meaningful(model: ZooModel, *, n_people: int = 3) -> None:
     fusion = model.spec.fusion
     seen = sessions(model, n_people, fusion.n_steps + 2 * fusion.hop, first_person=500)
     for encoder in model.spec.encoders:
+        if isinstance(encoder.preprocess, Words):
+            continue  # its step tensors are features already
         steps = np.concatenate([np.concatenate([t.inputs[encoder.stage] for t in one]) for one in seen])
         _calibrate_batchnorm(model.stages[encoder.stage], [steps])
     features = [_encode_all(model, one) for one in seen]
@@ -59,7 +60,7 @@ def make_meaningful(model: ZooModel, *, n_people: int = 3) -> None:
     _scale_heads(model, features)
 
 
-def _calibrate_batchnorm(module: nn.Module, inputs: list[Floats]) -> None:
+def _calibrate_batchnorm(module: nn.Module, inputs: list[NDArray[Any]]) -> None:
     """Running statistics = averages over the batches of `inputs`, (n, …) each, in a mixed order."""
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
     if not norms:
@@ -77,10 +78,10 @@ def _calibrate_batchnorm(module: nn.Module, inputs: list[Floats]) -> None:
     module.eval()
 
 
-def _windows(spec: ModelSpec, features: list[Features]) -> list[Floats]:
-    """Every whole window of each modality's features, (n, L, feature)."""
+def _windows(spec: ModelSpec, features: list[Features]) -> list[NDArray[Any]]:
+    """Every whole window of each modality's features, (n, L, feature), and where it is taken the mask."""
     size = spec.fusion.n_steps
-    return [
+    windows: list[NDArray[Any]] = [
         np.concatenate(
             [
                 np.lib.stride_tricks.sliding_window_view(one[e.stage], size, axis=0).swapaxes(1, 2)
@@ -89,6 +90,9 @@ def _windows(spec: ModelSpec, features: list[Features]) -> list[Floats]:
         ).astype(np.float32)
         for e in spec.encoders
     ]
+    if spec.fusion.has_present_input:
+        windows.append(np.ones((len(windows[0]), len(windows), size), np.bool_))
+    return windows
 
 
 def _encode_all(model: ZooModel, traces: list[StepTrace]) -> Features:
@@ -122,4 +126,5 @@ def _scale_heads(model: ZooModel, features: list[Features]) -> None:
             last = _last_layer(model, fusion, output.name)
             scale = OUTPUT_DEVIATION / max(float(values.std()), 1e-9)
             last.weight.mul_(scale)
-            last.bias.sub_(torch.as_tensor(values.mean(axis=0)).to(last.bias)).mul_(scale)
+            if last.bias is not None:
+                last.bias.sub_(torch.as_tensor(values.mean(axis=0)).to(last.bias)).mul_(scale)

@@ -18,7 +18,7 @@ from torch import nn
 
 from edge_mer.bundle.onnx_guard import MAX_IR_VERSION
 from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
-from edge_mer.errors import ParityError
+from edge_mer.errors import DataError, ParityError
 from edge_mer.types.model import TensorSpec
 from edge_mer_export.engines import as_tuple
 from edge_mer_export.models.batchnorm import fold_batchnorm
@@ -28,6 +28,8 @@ BATCH_LIMIT = 256
 _SCOPES = "pkg.torch.onnx.name_scopes"
 TOKEN_LIMIT = 512
 """Places that a BERT encoder knows."""
+MAX_RANDOM_TOKEN = 100
+_MAX_REASON = 300
 Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -48,6 +50,7 @@ def export_stage(
         n_steps: Largest size of the axis "steps".
 
     Raises:
+        DataError: PyTorch cannot express the stage in ONNX.
         ParityError: The file does not have the declared version, names or axes.
     """
     sizes = {"batch": 2, "steps": max(2, n_steps // 2), "token": 12}
@@ -58,7 +61,7 @@ def export_stage(
         {i: free[size] for i, size in enumerate(spec.shape) if isinstance(size, str)} or None
         for spec in inputs
     )
-    with _quiet():
+    with _quiet(), _said_plainly(stage):
         program = torch.onnx.export(
             fold_batchnorm(module),
             examples,
@@ -73,7 +76,8 @@ def export_stage(
         raise ParityError(f"stage {stage}: PyTorch exported nothing")
     model = clean(program.model_proto, stage)
     _check_declared(stage, model, inputs, outputs)
-    onnx.checker.check_model(model, full_check=True)
+    with _said_plainly(stage):
+        onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -96,6 +100,33 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _said_plainly(stage: str) -> Iterator[None]:
+    """An exporter's pages on what it cannot express become one line.
+
+    Raises:
+        DataError: It could not.
+    """
+    try:
+        yield
+    except Exception as error:  # the exporter raises a dozen types of its own
+        raise DataError(
+            f"stage {stage} cannot be written as ONNX opset {OPSET}",
+            expected="a forward pass of standard operators on named arguments (no *args), the same for "
+            "whatever numbers come in",
+            found=_reason(error),
+            hint="write the named place otherwise, e.g. torch.where in the place of `if`; --debug shows all",
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Type and first line of what an error goes back to."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'nothing more'}"[:_MAX_REASON]
 
 
 def clean(model: onnx.ModelProto, stage: str) -> onnx.ModelProto:
@@ -152,7 +183,10 @@ def _check_declared(
             found = tuple(dim.dim_param if dim.HasField("dim_param") else dim.dim_value for dim in dims)
             if found != spec.shape:
                 raise ParityError(
-                    f"stage {stage}: {spec.name} has wrong axes", expected=str(spec.shape), found=str(found)
+                    f"stage {stage}: {spec.name} has wrong axes",
+                    expected=str(spec.shape),
+                    found=str(found),
+                    hint="a loop over an axis, or its size taken as a number, fixes it",
                 )
 
 
@@ -221,8 +255,19 @@ def _row_by_row(module: nn.Module, inputs: tuple[TensorSpec, ...], feed: Arrays)
     return tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
 
 
-def random_feed(inputs: tuple[TensorSpec, ...], n_steps: int, seed: int) -> Arrays:
-    """Random numbers for one row of a stage: standard normal, small counts, or all True."""
+def random_feed(
+    inputs: tuple[TensorSpec, ...], n_steps: int, seed: int, n_tokens: int | None = None
+) -> Arrays:
+    """Random numbers for one row of a stage: standard normal, small counts, or all True.
+
+    Args:
+        inputs: Its declared inputs.
+        n_steps: Size of the axis "steps".
+        seed: Of the numbers.
+        n_tokens: How many tokens its vocabulary has; None of a stage that reads no words.
+    """
+    high = min(MAX_RANDOM_TOKEN, n_tokens or MAX_RANDOM_TOKEN)
+    low = min(1, high - 1)
     rng = np.random.default_rng(seed)
     feed: Arrays = {}
     for spec in inputs:
@@ -230,7 +275,9 @@ def random_feed(inputs: tuple[TensorSpec, ...], n_steps: int, seed: int) -> Arra
         if spec.dtype == "float32":
             feed[spec.name] = rng.standard_normal(shape, np.float32)
         else:
-            feed[spec.name] = rng.integers(1, 2 if spec.dtype == "bool" else 100, shape).astype(spec.dtype)
+            feed[spec.name] = rng.integers(*((1, 2) if spec.dtype == "bool" else (low, high)), shape).astype(
+                spec.dtype
+            )
     return feed
 
 

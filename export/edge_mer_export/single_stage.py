@@ -65,14 +65,19 @@ def export_single(
     say(f"exporting stage {stage}")
     n_steps = model.spec.fusion.n_steps
     data = export_stage(stage, one.module, one.inputs, one.outputs, n_steps)
-    rows = [random_feed(one.inputs, n_steps, seed) for seed in range(_N_ROWS)]
+    rows = [random_feed(one.inputs, n_steps, seed, model.n_tokens(stage)) for seed in range(_N_ROWS)]
     together = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     feeds = [*rows, together]
     error = check_values(
         stage, data, one.module, one.inputs, one.outputs, feeds, model.spec.tolerances.parity
     )
     inspect_onnx(data, path.name)
-    _write(path, data)
+    try:
+        _write(path, data)
+    except OSError as reason:
+        raise UsageError(
+            f"cannot write {path}", found=reason.strerror or str(reason), hint="give another --out"
+        ) from reason
     return SingleStage(path, imported.report, one.inputs, one.outputs, n_weights(data), len(data), error)
 
 

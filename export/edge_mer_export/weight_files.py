@@ -10,11 +10,12 @@ import hashlib
 import io
 import pickle
 import re
+import stat
 import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import safetensors.torch
@@ -27,7 +28,10 @@ MAX_FILE_BYTES = 2 << 30
 """Largest checkpoint file, packed or unpacked; the published systems' largest is 0.5 GiB."""
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-_WRAPPERS = ("net", "state_dict", "model_state_dict")
+_WRAPPERS = ("net", "state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.", "module.")
+"""What DataParallel and torch.compile put before every key, in either order."""
+
 _RESAVE = (
     "where it was trained, re-save it as a plain state_dict: "
     "torch.save({key: value.cpu() for key, value in model.state_dict().items()}, path)"
@@ -50,8 +54,9 @@ class WeightFile:
     Attributes:
         name: File name.
         sha256: Hash of its bytes.
-        values: Key -> tensor (or what else stands there), without what the ways of saving add:
-            `module.` of DataParallel, aliases of a temporal block's convolutions, weight norms.
+        values: Key -> tensor (or what else stands there), without what stands before every key because of
+            DataParallel or torch.compile; of published code also without aliases of a temporal block's
+            convolutions and weight norms, and with today's names of old layer norms.
         n_params: Key -> trainable numbers that it was made of.
     """
 
@@ -61,8 +66,13 @@ class WeightFile:
     n_params: dict[str, int]
 
 
-def read_weights(path: Path) -> WeightFile:
+def read_weights(path: Path, *, published: bool = False) -> WeightFile:
     """Read a .safetensors file or what `torch.save` wrote.
+
+    Args:
+        path: The file.
+        published: It is of published code, whose ways of saving are undone; of any other file every key
+            stays what it is, since a module may well be called `module`, and hold a weight norm.
 
     Raises:
         DataError: It is absent, too large, broken, holds more than tensors, or no state_dict.
@@ -70,11 +80,15 @@ def read_weights(path: Path) -> WeightFile:
     data = read_bytes(path)
     loaded = _safetensors(data, path) if path.suffix == ".safetensors" else _unpickle(data, path)
     values = _state_dict(loaded, path)
-    # a tensor may repeat a few stored numbers without end
-    _check_size(path, sum(value.nbytes for value in values.values() if isinstance(value, Tensor)))
+    if published:
+        values = _with_modern_keys(values, path)
+    # a tensor may repeat a few stored numbers, or zero, without end
+    tensors = [value for value in values.values() if isinstance(value, Tensor)]
+    _check_size(path, sum(value.numel() * value.element_size() for value in tensors))
     n_params = {key: _n_params(key, value) for key, value in values.items()}
-    _drop_aliases(values, n_params, path)
-    _fold_weight_norms(values, n_params)
+    if published:
+        _drop_aliases(values, n_params, path)
+        _fold_weight_norms(values, n_params)
     return WeightFile(path.name, hashlib.sha256(data).hexdigest(), values, n_params)
 
 
@@ -82,12 +96,14 @@ def read_bytes(path: Path) -> bytes:
     """All of a file that is not larger than a checkpoint may be.
 
     Raises:
-        DataError: It is larger, a folder, or cannot be read.
+        DataError: It is larger, a folder, a pipe or a device, or cannot be read.
     """
     try:
-        if path.is_dir():
-            raise DataError(f"{path} is a folder", expected="a file of weights")
-        n_bytes = path.stat().st_size
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for without end
+            kind = "folder" if stat.S_ISDIR(state.st_mode) else "pipe or a device"
+            raise DataError(f"{path} is a {kind}", expected="a file of weights")
+        n_bytes = state.st_size
         _check_size(path, n_bytes)
         with path.open("rb") as file:
             return file.read(n_bytes)
@@ -173,17 +189,26 @@ def _torn(data: bytes) -> str | None:
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Any]:
-    """The state_dict in what was loaded, without the `module.` of DataParallel."""
+    """The state_dict in what was loaded, without what stands before every key."""
     if isinstance(loaded, dict):
         loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise DataError(
             f"{path} holds no state_dict", expected="tensors by name", found=shape_of(loaded), hint=_RESAVE
         )
-    stripped = {_modern(key.removeprefix("module.")): value for key, value in loaded.items()}
-    if len(stripped) != len(loaded):
+    found = dict(loaded)
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in found):
+            found = {key.removeprefix(prefix): value for key, value in found.items()}
+    return found
+
+
+def _with_modern_keys(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Without the `module.` of single parts in DataParallel, layer norms by today's names."""
+    modern = {_modern(key.removeprefix("module.")): value for key, value in values.items()}
+    if len(modern) != len(values):
         raise DataError(f"{path} holds some keys both with and without `module.`", hint=_RESAVE)
-    return stripped
+    return modern
 
 
 def _modern(key: str) -> str:
@@ -200,7 +225,8 @@ def shape_of(value: Any) -> str:
         name = type(value).__name__
         return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
     text = f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-    return text if value.layout is torch.strided else f"{text}, {value.layout}"
+    layout = "" if value.layout is torch.strided else f", {value.layout}"
+    return f"{text}{layout}{', without numbers' if value.is_meta else ''}"
 
 
 def _n_params(key: str, value: Any) -> int:
@@ -226,7 +252,11 @@ def _drop_aliases(values: dict[str, Any], n_params: dict[str, int], path: Path) 
 
 
 def _same(a: Any, b: Any) -> bool:
-    return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b)
+    return _is_plain(a) and _is_plain(b) and a.shape == b.shape and torch.equal(a, b)
+
+
+def _is_plain(value: Any) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
 
 
 _HALVES = (
@@ -241,7 +271,7 @@ def _fold_weight_norms(values: dict[str, Any], n_params: dict[str, int]) -> None
         for g_key in [key for key in values if key.endswith(g_end)]:
             stem = g_key.removesuffix(g_end)
             g, v = values[g_key], values.get(stem + v_end)
-            if not (isinstance(v, Tensor) and isinstance(g, Tensor)) or not _fits(g, v):
+            if not (_is_plain(v) and _is_plain(g)) or not _fits(g, v):
                 continue  # the comparison with the model names both keys
             norm = torch.linalg.vector_norm(v.float(), dim=tuple(range(1, v.ndim)), keepdim=True)
             values[f"{stem}.weight"] = g.float() * v.float() / norm

@@ -68,6 +68,10 @@ def check_export(
 
 def _specs(shapes: Mapping[str, Shape]) -> tuple[TensorSpec, ...]:
     return tuple(
-        TensorSpec(name=name, axes=tuple(f"axis{i}" for i in range(len(shape))), shape=shape)
+        TensorSpec(
+            name=name,
+            axes=tuple(size if isinstance(size, str) else f"axis{i}" for i, size in enumerate(shape)),
+            shape=shape,
+        )
         for name, shape in shapes.items()
     )

@@ -28,15 +28,19 @@ def tokenizer_of(data: bytes, n_words: int | None = None) -> bytes:
         DataError: It is neither, or knows tokens that the text encoder does not.
     """
     made = _tokenizer_of(data)
-    numbers = Tokenizer.from_str(made.decode()).get_vocab().values()
-    if n_words is not None and (n_tokens := max(numbers, default=-1) + 1) > n_words:
+    if n_words is not None and (n_found := n_tokens(made)) > n_words:
         raise DataError(
             "the vocabulary does not belong to the text encoder",
             expected=f"at most {n_words} tokens, as many as its weights have vectors",
-            found=f"{n_tokens}",
+            found=f"{n_found}",
             hint="give the vocabulary that lies beside the text encoder's weights",
         )
     return made
+
+
+def n_tokens(tokenizer: bytes) -> int:
+    """How many tokens a tokenizer in the library's own format knows."""
+    return max(Tokenizer.from_str(tokenizer.decode()).get_vocab().values(), default=-1) + 1
 
 
 def _tokenizer_of(data: bytes) -> bytes:

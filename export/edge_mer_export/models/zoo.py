@@ -20,8 +20,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from edge_mer.errors import DataError, UsageError
-from edge_mer.types.model import ModelSpec, TensorSpec
+from edge_mer.types.model import ModelSpec, TensorSpec, Words
 from edge_mer_export.models.shapes import Shapes
+from edge_mer_export.models.vocabulary import n_tokens
 
 MODELS = {
     "group": "edge_mer_export.models.spec_group:GROUP",
@@ -142,6 +143,14 @@ class ZooModel:
                 return LooseStage(self.stages[name], inputs, outputs, name, dead=self.dead_of(name))
         known = dict.fromkeys((*self.spec.stages, *self.loose))
         raise UsageError(f"model {self.spec.name} has no stage {name!r}", expected=" or ".join(known))
+
+    def n_tokens(self, stage: str) -> int | None:
+        """How many tokens the vocabulary of a stage has; None of a stage that reads no words."""
+        for encoder in self.spec.encoders:
+            words = encoder.preprocess
+            if encoder.stage == stage and isinstance(words, Words) and words.tokenizer in self.assets:
+                return n_tokens(self.assets[words.tokenizer])
+        return None
 
     def dead_of(self, stage: str) -> tuple[str, ...]:
         """Patterns of a stage's keys that reach no output."""
@@ -301,6 +310,11 @@ class System:
     settings: tuple[Setting, ...] = ()
     adapt: Callable[[States], States] = lambda states: states
 
+    @property
+    def is_published(self) -> bool:
+        """Whether its files are those of published code, which are known by their keys."""
+        return any(part.kinds for part in self.parts)
+
     def part(self, name: str) -> Part:
         """A part by its name.
 
@@ -345,10 +359,13 @@ class System:
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
-def shipped_weights(name: str) -> Path | None:
-    """The trained weights that come with the package for a model; None if it has none."""
-    file = WEIGHTS / f"{name}.safetensors"
-    return file if file.is_file() else None
+def shipped_weights(one: System) -> Path | None:
+    """The trained weights that come with the package for a model; None if it has none.
+
+    A user's own model has none, whatever it is called.
+    """
+    file = WEIGHTS / f"{one.name}.safetensors"
+    return file if one.name in MODELS and system(one.name) is one and file.is_file() else None
 
 
 def dead_pattern(key: str, patterns: tuple[str, ...]) -> str | None:
@@ -365,6 +382,12 @@ def system(name: str) -> System:
     if ".py:" in name:  # a file of the user's
         own: System = import_module("edge_mer_export.models.own").own_system(name)
         return own
+    if name.endswith(".py"):
+        raise UsageError(
+            f"{name} is a file, not a model",
+            expected="the name of the class in it, behind a colon",
+            hint=f"give {name}:Name",
+        )
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"did you mean {near[0]}" if near else None

@@ -362,17 +362,61 @@ def test_weight_norms_are_folded_and_aliases_dropped(tmp_path: Path, ends: tuple
     state = {f"a.network.0.conv1.{ends[0]}": g, f"a.network.0.conv1.{ends[1]}": v}
     state |= {key.replace("conv1", "net.0"): value for key, value in state.items()}
     torch.save(state, tmp_path / "w.pt")
-    read = weight_files.read_weights(tmp_path / "w.pt")
+    read = weight_files.read_weights(tmp_path / "w.pt", published=True)
     assert list(read.values) == ["a.network.0.conv1.weight"]
     assert torch.allclose(read.values["a.network.0.conv1.weight"], folded(g, v))
     assert read.n_params == {"a.network.0.conv1.weight": 3 + 30}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["conv.weight_g", "conv.weight_v"],
+        ["conv.parametrizations.weight.original0", "conv.parametrizations.weight.original1"],
+        ["tcn.network.0.conv1.weight", "tcn.network.0.net.0.weight"],
+        ["LayerNorm.gamma", "LayerNorm.beta"],
+        ["module.weight", "head.weight"],
+    ],
+)
+def test_keys_of_a_file_that_is_not_of_published_code_stay(tmp_path: Path, keys: list[str]) -> None:
+    torch.save(dict.fromkeys(keys, torch.ones(2, 1, 1)), tmp_path / "w.pt")
+    assert list(weight_files.read_weights(tmp_path / "w.pt").values) == keys
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_what_stands_before_every_key_is_stripped(tmp_path: Path, prefix: str, published: bool) -> None:
+    torch.save({f"{prefix}{key}": torch.ones(2) for key in ("a.weight", "b")}, tmp_path / "w.pt")
+    read = weight_files.read_weights(tmp_path / "w.pt", published=published)
+    assert list(read.values) == ["a.weight", "b"]
+
+
+@pytest.mark.parametrize("wrapper", ["net", "state_dict", "model_state_dict", "model"])
+def test_a_state_dict_may_be_wrapped(tmp_path: Path, wrapper: str) -> None:
+    torch.save({wrapper: {"a": torch.ones(2)}, "epoch": 3}, tmp_path / "w.pt")
+    assert list(weight_files.read_weights(tmp_path / "w.pt").values) == ["a"]
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "w.pt")
+    with pytest.raises(DataError, match="is a pipe or a device"):
+        weight_files.read_weights(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_sparse_weights_are_refused_by_name(folder: Path, published: bool) -> None:
+    key = "vregressor.3.weight"
+    rewrite(folder / "fusion_w.pt", lambda state: state.update({key: state[key].to_sparse()}))
+    weight_files.read_weights(folder / "fusion_w.pt", published=published)
+    line = "vregressor.3.weight: expected (1, 64) float32, found (1, 64) float32, torch.sparse_coo"
+    assert line in refusal(folder)
 
 
 def test_an_alias_that_differs_is_refused(tmp_path: Path) -> None:
     state = {"network.0.conv2.bias": torch.zeros(3), "network.0.net.4.bias": torch.ones(3)}
     torch.save({f"t.{key}": value for key, value in state.items()}, tmp_path / "w.pt")
     with pytest.raises(DataError, match=r"net\.4\.bias differs from"):
-        weight_files.read_weights(tmp_path / "w.pt")
+        weight_files.read_weights(tmp_path / "w.pt", published=True)
 
 
 def test_a_path_that_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_mer.bundle.onnx_guard import inspect_onnx
-from edge_mer.errors import ParityError
+from edge_mer.errors import DataError, ParityError
 from edge_mer.types.model import TensorSpec
 from edge_mer_export.onnx_stage import check_values, export_stage
 
@@ -71,6 +71,64 @@ def test_batch_norms_are_folded_and_nothing_needless_is_kept(small: nn.Module) -
     assert not model.metadata_props
     assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
     assert len({node.name for node in model.graph.node}) == len(model.graph.node)
+
+
+class Decides(Small):
+    """Looks at its numbers to know what to do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, 16) -> (B, 4)."""
+        return super().forward(x) if float(x.sum()) > 0 else super().forward(-x)
+
+
+class DecidesPlainly(nn.Module):
+    """The same without a batch norm, which is folded before anything is exported."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, 16) -> (B, 4)."""
+        return x[:, 0, :4] if float(x.sum()) > 0 else x[:, 1, :4]
+
+
+class Unknown(Small):
+    """Takes singular values, which ONNX has not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, 16) -> (B, 4)."""
+        return super().forward(x) + torch.linalg.svdvals(x)[:, :1]
+
+
+class Starred(Small):
+    """Names no argument."""
+
+    def forward(self, *x: Tensor) -> Tensor:
+        """(B, 3, 16) twice -> (B, 4)."""
+        return super().forward(x[0] + x[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_inputs", "found"),
+    [
+        (Decides, 1, "float()"),
+        (DecidesPlainly, 1, "data-dependent"),
+        (Unknown, 1, "svd"),
+        (Starred, 2, "structure of `inputs`"),
+    ],
+)
+def test_what_onnx_cannot_express_is_said_in_one_line(
+    kind: type[nn.Module], n_inputs: int, found: str
+) -> None:
+    inputs = tuple(INPUT[0].model_copy(update={"name": f"x{i}"}) for i in range(n_inputs))
+    with pytest.raises(DataError, match=r"stage odd cannot be written as ONNX opset 20") as caught:
+        export_stage("odd", kind().eval(), inputs, OUTPUT, 4)
+    assert found in (caught.value.found or "")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 800
+
+
+def test_a_graph_that_onnx_refuses_is_said_in_one_line(small: nn.Module) -> None:
+    same = (OUTPUT[0].model_copy(update={"name": "x"}),)
+    with pytest.raises(DataError, match="stage small cannot be written as ONNX"):
+        export_stage("small", small, INPUT, same, 4)
 
 
 def test_the_same_module_gives_the_same_bytes(small: nn.Module) -> None:

@@ -3,9 +3,12 @@
 # ruff: noqa: E402  what the workbench needs is asked for first
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the workbench needs PyTorch: pip install 'edge-mer[export]'")
@@ -14,9 +17,13 @@ onnx = pytest.importorskip("onnx", reason="the workbench needs ONNX: pip install
 from torch import Tensor
 
 from edge_mer.cli.main import main
+from edge_mer.errors import DataError, UsageError
+from edge_mer_export.bundle_from_model import Checkpoint, load_weights
 from edge_mer_export.checkpoint import import_model
+from edge_mer_export.golden import make_sessions
 from edge_mer_export.models.own import own_system
-from edge_mer_export.models.zoo import Found, System, ZooModel
+from edge_mer_export.models.vocabulary import n_tokens
+from edge_mer_export.models.zoo import Found, System, ZooModel, shipped_weights, system
 from tests.helpers import tiny_checkpoints as tiny
 
 pytestmark = pytest.mark.workbench
@@ -62,6 +69,30 @@ class Mine(nn.Module):
         return self.head(eda * self.gain + self.place + self.offset).squeeze(-1)
 """
 FILE = SPEC + CLASS
+WORDY = (
+    FILE.replace("Signal, ", "Signal, Words, ")
+    .replace(
+        "    ),),\n    fusion",
+        """    ), Encoder(
+        stage="text", modality="text",
+        input=TensorSpec(name="ids", axes=("batch", "token"), shape=("batch", "token"), dtype="int64"),
+        output=TensorSpec(name="v", axes=("batch", "token", "feature"), shape=("batch", "token", 3)),
+        period=STEP, span=STEP, offset=Fraction(3), preprocess=Words(tokenizer="my/words.json"),
+    )),
+    fusion""",
+    )
+    .replace(
+        'shape=("batch", 4, 3)),),',
+        'shape=("batch", 4, 3)), '
+        'TensorSpec(name="text", axes=("batch", "steps", "feature"), shape=("batch", 4, 3))),',
+    )
+    .replace("        self.head =", "        self.text = nn.Embedding(N_TOKENS, 3)\n        self.head =")
+    .replace("def fuse(self, eda):", "def fuse(self, eda, text):\n        eda = eda + text")
+)
+"""Hears what is said, too."""
+
+N_TOKENS = 80
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "so", "mo", "ha"]
 
 
 @pytest.fixture
@@ -162,6 +193,259 @@ def test_one_stage_is_exported_with_the_parameters_of_the_class(
     assert any(one.shape == (3,) and (one == state["gain"].numpy()).all() for one in arrays)
 
 
+# what its checkpoint may hold
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "self.head = torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 1))",
+        "self.head = nn.Linear(3, 1); self.module = nn.Linear(3, 3)",
+        "self.head = nn.Linear(3, 1); self.network = nn.ModuleList([Block()])",
+        "self.head = nn.Linear(3, 1); self.tcn = nn.Module(); self.tcn.network = nn.ModuleList([Block()])",
+        "self.head = nn.Linear(3, 1); self.LayerNorm = Scaled()",
+    ],
+)
+def test_a_plain_state_dict_comes_back_whatever_its_keys_look_like(
+    write: Callable[[str], str], tmp_path: Path, body: str
+) -> None:
+    parts = """
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.net = nn.Sequential(self.conv1, nn.ReLU(), nn.ReLU(), nn.ReLU(), self.conv2)
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3))
+"""
+    name = write(SPEC + parts + CLASS.replace("self.head = nn.Linear(3, 1)", body))
+    state = state_of(name)
+    found = loaded(name, state, tmp_path).stages["fusion"].state_dict()
+    fusion = {key: value for key, value in state.items() if not key.startswith("eda.")}
+    assert found.keys() == fusion.keys()
+    # two names of one tensor hold what stands under the later one
+    assert all(torch.equal(found[key], fusion[key]) for key in fusion if ".conv" not in key)
+
+
+def with_buffer(value: str) -> str:
+    return FILE.replace("self.head =", f"self.register_buffer('mask', {value})\n        self.head =")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["torch.full((4, 4), float('-inf')).triu(1)", "torch.zeros(0)", "torch.ones(2, dtype=torch.complex64)"],
+)
+def test_buffers_of_any_kind_come_back(write: Callable[[str], str], tmp_path: Path, value: str) -> None:
+    name = write(with_buffer(value))
+    fresh = own_system(name).build(Found({}, {})).stages["fusion"].get_buffer("mask").clone()
+    assert torch.equal(loaded(name, state_of(name) | {"mask": fresh}, tmp_path).stages["fusion"].mask, fresh)
+
+
+@pytest.mark.parametrize(
+    ("value", "saved", "found"),
+    [
+        ("torch.full((2,), float('-inf'))", [float("inf")] * 2, "2 of 2 numbers NaN, infinite"),
+        ("torch.full((2,), float('-inf'))", [float("-inf"), float("nan")], "1 of 2 numbers NaN, infinite"),
+        ("torch.zeros(2)", [float("-inf"), 0.0], "1 of 2 numbers NaN, infinite"),
+        ("torch.zeros(2)", [1j, 0.0], "(2,) complex64"),
+        ("torch.ones(2, dtype=torch.complex64)", [1.0, 0.0], "(2,) float32"),
+    ],
+)
+def test_other_infinities_and_kinds_than_the_models_own_are_refused(
+    write: Callable[[str], str], tmp_path: Path, value: str, saved: list[complex], found: str
+) -> None:
+    name = write(with_buffer(value))
+    with pytest.raises(DataError) as caught:
+        loaded(name, state_of(name) | {"mask": torch.tensor(saved)}, tmp_path)
+    kind = "complex64" if "complex" in value else "float32"
+    assert f"mask: expected (2,) {kind}, found {found}" in str(caught.value)
+
+
+def test_where_no_stage_is_found_the_first_keys_are_shown(
+    write: Callable[[str], str], tmp_path: Path
+) -> None:
+    name = write(FILE)
+    with pytest.raises(DataError) as caught:
+        loaded(name, tiny.under("net.", state_of(name)), tmp_path)
+    assert "lacks weights of eda" in str(caught.value)
+    assert "my.pt with 'net.eda.1.weight', 'net.eda.1.bias', 'net.gain', …" in str(caught.value)
+
+
+def test_a_models_own_name_does_not_bring_shipped_weights(write: Callable[[str], str]) -> None:
+    assert shipped_weights(system("jmt-tiny")) is not None
+    assert shipped_weights(own_system(write(FILE.replace('name="mine"', 'name="jmt-tiny"')))) is None
+
+
+# numbers that no checkpoint holds
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("self.scale = torch.rand(3)", "scale"),
+        ("self.scale = float(torch.rand(()))", "scale"),
+        ("self.scales = {'a': [torch.rand(3).numpy()]}", "scales['a'][0]"),
+        ("self.register_buffer('scale', torch.rand(3), persistent=False)", "scale"),
+        ("self.eda[1].scale = torch.rand(3)", "eda.1.scale"),
+        ("self.parts = [nn.Linear(3, 3)]", "parts[0].bias, parts[0].weight"),
+        ("self.twice = self.head.weight * 2", "twice"),
+    ],
+)
+def test_random_numbers_outside_the_state_dict_are_refused(
+    write: Callable[[str], str], line: str, named: str
+) -> None:
+    name = write(FILE.replace("        self.gain", f"        {line}\n        self.gain"))
+    with pytest.raises(DataError) as caught:
+        own_system(name).build(Found({}, {}))
+    assert f"other numbers each time it is built in {named}." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "self.scale = torch.linspace(0, 1, 3)",
+        "self.scale = float('nan')",
+        "self.parts = [self.head, self.head.weight, self.head.weight.t()]",
+        "self.register_buffer('scale', torch.rand(3))",
+        "self.rnn = nn.LSTM(3, 3)",
+        "self.made_at = __import__('time').perf_counter_ns()",
+    ],
+)
+def test_numbers_that_are_the_same_each_time_or_in_the_state_dict_are_taken(
+    write: Callable[[str], str], line: str
+) -> None:
+    name = write(FILE.replace("        self.gain", f"        {line}\n        self.gain"))
+    torch.manual_seed(3)
+    model = own_system(name).build(Found({}, {}))
+    torch.manual_seed(3)
+    first = own_system(name).build(Found({}, {})).state_dict()
+    assert all(torch.equal(first[key], value) for key, value in model.state_dict().items())
+
+
+# random weights
+
+
+def randomly(name: str) -> ZooModel:
+    return load_weights(own_system(name), Checkpoint(random=True), 0, lambda _: None)[0]
+
+
+@pytest.mark.parametrize("head", ["nn.Linear(3, 1)", "nn.Linear(3, 1, bias=False)"])
+def test_random_heads_are_scaled_with_or_without_a_bias(write: Callable[[str], str], head: str) -> None:
+    model = randomly(write(FILE.replace("nn.Linear(3, 1)", head)))
+    outputs = np.concatenate([one.arrays["output.arousal"] for one in make_sessions(model)])
+    assert 0.05 < np.nanstd(outputs) < 2
+
+
+def test_batch_norms_of_a_masked_fusion_see_its_mask(write: Callable[[str], str]) -> None:
+    masked = FILE.replace('warm_up="withhold"', 'warm_up="mask", has_present_input=True').replace(
+        'shape=("batch", 4, 3)),)',
+        'shape=("batch", 4, 3)), TensorSpec(name="there", axes=("batch", "modality", "steps"), '
+        'shape=("batch", 1, 4), dtype="bool"))',
+    )
+    masked = masked.replace("self.head =", "self.norm = nn.BatchNorm1d(3)\n        self.head =")
+    masked = masked.replace(
+        "def fuse(self, eda):",
+        "def fuse(self, eda, there):\n        eda = self.norm((eda * there.mT).mT).mT",
+    )
+    norm = randomly(write(masked)).stages["fusion"].norm
+    assert int(norm.num_batches_tracked) > 0
+    assert not torch.equal(norm.running_mean, torch.zeros(3))
+
+
+def test_random_features_of_other_sizes_are_refused(write: Callable[[str], str]) -> None:
+    text = FILE.replace('shape=("batch", 4, 3)', 'shape=("batch", 4, 5)').replace(
+        "nn.Linear(3, 1)", "nn.Linear(5, 1)"
+    )
+    name = write(text.replace("torch.ones(3)", "torch.ones(5)"))
+    with pytest.raises(
+        DataError, match=r"Expected: a feature of 5 numbers .* Found: 3 numbers from stage eda"
+    ):
+        randomly(name)
+
+
+@pytest.mark.parametrize(("seed", "bound"), [("-1", "equal to 0"), (str(2**32), "equal to 4294967295")])
+def test_a_seed_is_a_whole_number_of_32_bits(
+    write: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: str, bound: str
+) -> None:
+    assert main(["export", write(FILE), "--random", "--seed", seed, "--out", str(tmp_path / "out")]) == 2
+    assert "Invalid value for '--seed': Input should be " in (said := capsys.readouterr().err)
+    assert bound in said
+
+
+# golden sessions
+
+
+@pytest.mark.parametrize("hop", [1, 2, 3, 4, 5, 7])
+def test_a_golden_session_ends_with_a_prediction(write: Callable[[str], str], hop: int) -> None:
+    model = randomly(write(FILE.replace('warm_up="withhold"', f'warm_up="withhold", hop={hop}')))
+    for session in make_sessions(model):
+        arousal = session.arrays["output.arousal"]
+        assert len(arousal) % hop == 0
+        assert np.isfinite(arousal[-1])
+
+
+# words
+
+
+def wordy(write: Callable[[str], str], n_known: int = N_TOKENS) -> str:
+    return write(WORDY.replace("N_TOKENS", str(n_known)))
+
+
+def save_vocabulary(folder: Path) -> Path:
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    return folder / "vocab.txt"
+
+
+def test_a_tokenizer_comes_as_a_part_and_lies_where_it_is_declared(
+    write: Callable[[str], str], tmp_path: Path
+) -> None:
+    name = wordy(write, len(WORDS))
+    state = {
+        **tiny.under("eda.", tiny.randomized(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 3)))),
+        "text.weight": torch.rand(len(WORDS), 3),
+        "gain": torch.ones(3),
+        "head.weight": torch.ones(1, 3),
+        "head.bias": torch.zeros(1),
+    }
+    path = tiny.save(tmp_path / "my.pt", state)
+    model = import_model(own_system(name), [path, f"vocabulary={save_vocabulary(tmp_path)}"]).model
+    assert {place: n_tokens(data) for place, data in model.assets.items()} == {"my/words.json": len(WORDS)}
+    assert model.n_tokens("text") == len(WORDS)
+    assert model.n_tokens("eda") is None
+    session = make_sessions(model)[0]
+    assert np.isfinite(session.arrays["output.arousal"][-1])
+    with pytest.raises(DataError, match=r"--checkpoint vocabulary=FILE: the tokenizer of its words"):
+        import_model(own_system(name), [path])
+    import_model(own_system(name), [path], only="fusion")
+
+
+def test_a_vocabulary_of_more_words_than_the_encoder_knows_is_refused(
+    write: Callable[[str], str], tmp_path: Path
+) -> None:
+    path = tiny.save(tmp_path / "my.pt", {"text.weight": torch.rand(len(WORDS) - 1, 3)})
+    with pytest.raises(DataError, match=r"text fails .*, of the vocabulary's 7 tokens\. Found: IndexError"):
+        import_model(
+            own_system(wordy(write, len(WORDS) - 1)), [path, f"vocabulary={save_vocabulary(tmp_path)}"]
+        )
+
+
+def test_a_model_that_does_not_wait_for_its_words_is_told_how_long_they_take(
+    write: Callable[[str], str],
+) -> None:
+    hasty = randomly(wordy(write))
+    encoders = (hasty.spec.encoders[0], hasty.spec.encoders[1].model_copy(update={"offset": Fraction(1)}))
+    spec = hasty.spec.model_copy(update={"encoders": encoders})
+    with pytest.raises(DataError, match=r"an offset of [23] s or more: .* Found: 1 s\."):
+        make_sessions(dataclasses.replace(hasty, spec=spec))
+
+
+def test_random_weights_read_the_words_of_simulated_people(write: Callable[[str], str]) -> None:
+    assert list(randomly(wordy(write)).assets) == ["my/words.json"]
+
+
 # what is wrong
 
 
@@ -185,7 +469,22 @@ BROKEN = {
     FILE.replace('"arousal": "head"', '"arousal": "tail"'): (
         2,
         "in `last_layers`, for each output the name of a linear layer",
-        "'tail' of arousal; linear layers are eda.1, head",
+        "'tail' of arousal; linear layers are head",
+    ),
+    FILE.replace('"arousal": "head"', '"arousal": "eda.1"'): (
+        2,
+        "the name of a linear layer of the fusion",
+        "'eda.1' of arousal; linear layers are head",
+    ),
+    FILE.replace('"arousal": "head"', '"arousl": "head"'): (
+        2,
+        "in `last_layers`, for each output",
+        "'arousl', which is no output; outputs are arousal",
+    ),
+    FILE.replace('{"arousal": "head"}', '["head"]'): (
+        2,
+        "e.g. {'arousal': 'head'}",
+        "something of type list",
     ),
     FILE.replace("self.head(eda", "self.head(eda @ eda"): (
         3,
@@ -207,7 +506,29 @@ BROKEN = {
         "fuse does not give the declared arousal. Expected: float32 (1, 4).",
         "Found: int, float32 (1, 4).",
     ),
-    FILE.replace('"withhold"', '"never"'): (3, "cannot be run", "ValidationError"),
+    FILE.replace('"withhold"', '"never"'): (
+        3,
+        "cannot be run",
+        "ValidationError of Fusion: warm_up: Input should be 'mask', ",
+    ),
+    FILE.replace('shape=("batch", 3)', 'shape=("batch", "feature")'): (
+        3,
+        "cannot be run",
+        "ValidationError of TensorSpec: tensor feature: the size of axis 'feature' is a number from 1 on",
+    ),
+    FILE.replace('modality="eda"', 'modality="emg"'): (
+        2,
+        "a modality among visual, audio, eda, ecg, rsp, skt, text",
+        "Found: emg",
+    ),
+    FILE.replace('modality="eda"', 'modality="ppg"'): (2, "simulated people have no ppg", "Found: ppg"),
+    FILE.replace('modality="eda"', 'modality="audio"'): (
+        2,
+        "preprocess = LogMel or VggishLogMel",
+        "Found: Signal",
+    ),
+    FILE.replace('modality="eda"', 'modality="visual"'): (2, "= FaceClip or SceneClip", "Found: Signal"),
+    FILE.replace('unit="uS"', 'unit="mV"'): (2, "unit='uS'", "Found: 'mV'"),
 }
 
 
@@ -244,6 +565,24 @@ def test_no_file_is_refused(
     (tmp_path / "folder.py").mkdir()
     message = said_by(["export", str(tmp_path / name), "--out", str(tmp_path / "out")], 2, capsys)
     assert f"Expected: a Python file. Found: {found}." in message
+
+
+def test_a_file_without_a_class_is_no_model() -> None:
+    with pytest.raises(
+        UsageError, match=r"my_model\.py is a file, not a model\. .* give my_model\.py:Name\."
+    ):
+        system("my_model.py")
+
+
+def test_a_stage_that_cannot_be_written_is_a_usage_error(
+    write: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write(FILE)
+    path = tiny.save(tmp_path / "my.pt", state_of(name))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "stages").write_text("in the way")
+    words = ["export", name, "--checkpoint", str(path), "--only", "eda", "--out", str(tmp_path / "out")]
+    assert "cannot write" in said_by(words, 2, capsys)
 
 
 def test_random_weights_need_the_last_layers(

@@ -15,7 +15,8 @@ def scene_model() -> ModelSpec:
     declared = tiny_clip().model_dump(exclude={"kind", "size_px", "alignment"})
     clip = SceneClip(height_px=18, width_px=32, **declared)
     visual, audio = tiny_model().encoders
-    return tiny_model(encoders=(visual.model_copy(update={"preprocess": clip}), audio))
+    picture = visual.input.model_copy(update={"shape": ("batch", 3, clip.n_frames, *clip.shape_px)})
+    return tiny_model(encoders=(visual.model_copy(update={"preprocess": clip, "input": picture}), audio))
 
 
 def settings(model: ModelSpec, person: int, keys: str = "") -> SimSettings:

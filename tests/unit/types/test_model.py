@@ -21,12 +21,21 @@ from edge_mer.types.model import (
     ModelSpec,
     PreprocessSpec,
     Seconds,
+    Signal,
     TensorSpec,
     VggishLogMel,
     to_ns,
 )
 from tests.helpers.front_ends import FRAME, JMT_CLIP, JMT_LOG_MEL
-from tests.helpers.tiny_model import STEP, audio_encoder, tiny_log_mel, tiny_model, visual_encoder
+from tests.helpers.tiny_model import (
+    STEP,
+    audio_encoder,
+    tiny_clip,
+    tiny_log_mel,
+    tiny_model,
+    visual_encoder,
+)
+from tests.helpers.tiny_words import text_encoder, wordy_model
 
 SECONDS: TypeAdapter[Fraction] = TypeAdapter(Seconds)
 
@@ -240,6 +249,170 @@ def test_free_axes_are_set_by_their_names() -> None:
 def test_an_impossible_spectrogram_is_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         tiny_log_mel(**changes)
+
+
+@pytest.mark.parametrize("size", ["time", "batch", 0, -1])
+def test_a_free_axis_is_one_that_is_known(size: Any) -> None:
+    with pytest.raises(ValidationError, match=r"tensor x: the size of axis 'time' is a number from 1 on"):
+        TensorSpec(name="x", axes=("batch", "time"), shape=("batch", size))
+    with pytest.raises(ValidationError, match="one of batch, steps, token, not 'feature'"):
+        TensorSpec(name="x", axes=("batch", "feature"), shape=("batch", "feature"))
+
+
+@pytest.mark.parametrize("dtype", ["floaty", "float64", "float16", "uint8", ""])
+def test_an_unknown_dtype_is_refused(dtype: str) -> None:
+    with pytest.raises(ValidationError, match="a dtype is one of float32, int64, bool, not "):
+        TensorSpec(name="x", axes=("batch",), shape=("batch",), dtype=dtype)
+
+
+@pytest.mark.parametrize("std", [(0.2, 0.0, 0.2), (-1.0, 1.0, 1.0)])
+def test_no_channel_is_divided_by_nothing(std: tuple[float, float, float]) -> None:
+    with pytest.raises(ValidationError, match="greater than 0"):
+        tiny_clip(std=std)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, -1.0), (1.0, 1.0), (0.0, float("inf")), (float("nan"), 1.0)])
+def test_an_affect_goes_from_low_to_high(low: float, high: float) -> None:
+    with pytest.raises(ValidationError, match="arousal goes from a number to a larger one"):
+        AffectOutput(name="arousal", low=low, high=high)
+
+
+@pytest.mark.parametrize("age", [None, Fraction(0), Fraction(-1)])
+def test_what_is_held_has_an_age(age: Fraction | None) -> None:
+    with pytest.raises(ValidationError, match="visual: policy 'hold' needs a `hold_max_age` above 0 s"):
+        visual_encoder(missing="hold", hold_max_age=age)
+
+
+# -- tensors are what is written into them --------------------------------------------------------
+
+
+def tensor(dtype: str = "float32", **sizes: int | str) -> TensorSpec:
+    return TensorSpec(name="x", axes=tuple(sizes), shape=tuple(sizes.values()), dtype=dtype)
+
+
+FACES = tensor(batch="batch", channel=3, frame=4, height=8, width=8)
+WAVE: dict[str, Any] = {"preprocess": Signal(rate_hz=30, unit="uS"), "span": Fraction(3, 10)}
+VGGISH: dict[str, Any] = {"preprocess": VggishLogMel(), "span": Fraction(39, 40)}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "right", "wrong"),
+    [
+        (visual_encoder(), FACES, tensor(batch="batch", frame=4, channel=3, height=8, width=8)),
+        (visual_encoder(), FACES, tensor(batch="batch", channel=3, frame=4, width=8, height=8)),
+        (visual_encoder(), FACES, tensor(batch="batch", channel=3, frame=4, height=10, width=10)),
+        (visual_encoder(), FACES, tensor(batch=1, channel=3, frame=4, height=8, width=8)),
+        (visual_encoder(), FACES, tensor(batch="batch", channel=3, height=8, width=8)),
+        (
+            visual_encoder(tiny_clip(n_frames=1)),
+            tensor(batch="batch", channel=3, height=8, width=8),
+            tensor(batch="batch", height=8, width=8, channel=3),
+        ),
+        (
+            audio_encoder(tiny_log_mel(n_mels=9)),
+            tensor(batch="batch", channel=1, mel=9, column=9),
+            tensor(batch="batch", channel=1, column=9, mel=9),
+        ),
+        (
+            audio_encoder(),
+            tensor(batch="batch", channel=1, mel=6, column=9),
+            tensor("int64", batch="batch", channel=1, mel=6, column=9),
+        ),
+        (
+            audio_encoder(**VGGISH),
+            tensor(batch="batch", column=96, mel=64),
+            tensor(batch="batch", channel=1, column=96, mel=64),
+        ),
+        (
+            audio_encoder(**WAVE),
+            tensor(batch="batch", channel=1, sample=9),
+            tensor(batch="batch", channel=1, sample=10),
+        ),
+        (audio_encoder(**WAVE), tensor(batch="batch", channel=1, sample=9), tensor(batch="batch", sample=9)),
+    ],
+)
+def test_an_encoders_input_is_what_its_preprocessing_writes(
+    encoder: Encoder, right: TensorSpec, wrong: TensorSpec
+) -> None:
+    def model(declared: TensorSpec) -> ModelSpec:
+        one = encoder.model_copy(update={"input": declared})
+        both = (one, audio_encoder()) if one.stage == "visual" else (visual_encoder(), one)
+        return tiny_model(encoders=both)
+
+    model(right)
+    with pytest.raises(ValidationError) as caught:
+        model(wrong)
+    assert f"{encoder.stage}: its input x is float32 (batch, " in str(caught.value)
+    assert f"{right}, as {encoder.preprocess.kind} is written, not {wrong} " in str(caught.value)
+
+
+def test_an_encoder_of_words_takes_their_numbers() -> None:
+    words = text_encoder()
+    wordy_model(words)
+    for wrong in (tensor(batch="batch", token="token"), tensor("int64", batch="batch", token=8)):  # noqa: S106
+        with pytest.raises(ValidationError, match=r"text: its input x is int64 \(batch, token\)"):
+            wordy_model(words.model_copy(update={"input": wrong}))
+    with pytest.raises(ValidationError, match=r"its output x is float32 \(batch, token, feature=N\)"):
+        wordy_model(words.model_copy(update={"output": tensor(batch="batch", feature=3)}))
+
+
+def test_an_encoder_gives_one_feature() -> None:
+    for wrong in (tensor(batch="batch", part=1, feature=3), tensor("int64", batch="batch", feature=3)):
+        encoders = (visual_encoder(output=wrong), audio_encoder())
+        refused(r"visual: its output x is float32 \(batch, feature=N\), not", encoders=encoders)
+
+
+def test_two_tensors_of_a_stage_cannot_share_a_name() -> None:
+    face = visual_encoder(output=TensorSpec(name="clip", axes=("batch", "feature"), shape=("batch", 3)))
+    refused("visual: two of its tensors are called clip", encoders=(face, audio_encoder()))
+    fusion = tiny_model().fusion
+    voice = fusion.inputs[1].model_copy(update={"name": "val"})
+    changed = fusion.model_copy(update={"inputs": (fusion.inputs[0], voice, fusion.inputs[2])})
+    refused("fusion: two of its tensors are called val", fusion=changed)
+
+
+WINDOW, MASK = r"float32 \(batch, steps=4, feature=N\)", r"bool \(batch, modality=2, steps=4\)"
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "right"),
+    [
+        (0, tensor(batch="batch", feature=3, steps=4), WINDOW),
+        (1, tensor(batch="batch", steps=5, feature=3), WINDOW),
+        (2, tensor("bool", batch="batch", modality=3, steps=4), MASK),
+        (2, tensor(batch="batch", modality=2, steps=4), MASK),
+    ],
+)
+def test_a_fusion_takes_windows(place: int, wrong: TensorSpec, right: str) -> None:
+    fusion = tiny_model().fusion
+    inputs = tuple(wrong if i == place else one for i, one in enumerate(fusion.inputs))
+    refused(f"fusion: its input x is {right}, not", fusion=fusion.model_copy(update={"inputs": inputs}))
+
+
+@pytest.mark.parametrize("wrong", [tensor(batch="batch", steps=5), tensor(batch=1, steps=4)])
+def test_a_fusion_gives_each_step_its_number(wrong: TensorSpec) -> None:
+    fusion = tiny_model().fusion
+    changed = fusion.model_copy(update={"outputs": (wrong, fusion.outputs[1])})
+    refused(r"fusion: its output x is float32 \(batch, steps=4, …\), not", fusion=changed)
+
+
+# -- ways to warm up ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("warm_up", ["withhold", "shorten", "pad"])
+def test_a_fusion_with_a_mask_warms_up_masked(warm_up: str) -> None:
+    fusion = tiny_model(warm_up="mask").fusion.model_copy(update={"warm_up": warm_up})
+    refused(f"its warm_up is 'mask', not '{warm_up}'", fusion=fusion)
+
+
+def test_a_fusion_without_a_mask_cannot_warm_up_masked() -> None:
+    fusion = tiny_model(warm_up="withhold").fusion.model_copy(update={"warm_up": "mask"})
+    refused("warm_up 'mask' needs a fusion with a `present` input", fusion=fusion)
+
+
+def test_windows_of_one_length_cannot_be_shortened() -> None:
+    fusion = tiny_model(warm_up="withhold").fusion.model_copy(update={"warm_up": "shorten"})
+    refused("warm_up 'shorten' needs windows of any length", fusion=fusion)
 
 
 # -- what follows from it -------------------------------------------------------------------------
