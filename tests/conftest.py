@@ -19,6 +19,17 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 # Started in the background by a shell, a process ignores Ctrl-C, and so would everything that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def _keep_to_own_cores() -> None:
+    """Each of several test processes on cores of its own: their threads would wait for each other's."""
+    worker, count = os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    cores = sorted(os.sched_getaffinity(0))
+    if worker and count and len(cores) >= int(count):
+        os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) :: int(count)])
+
+
+_keep_to_own_cores()
+
 if importlib.util.find_spec("torch") is None:
     # The workbench's own tests cannot even be read here; `make device` is for the other half.
     collect_ignore_glob = ["docs/*", "unit/export/*", "unit/calibration/*", "*_torch.py", "*_guard_onnx.py"]
