@@ -22,10 +22,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def _keep_to_own_cores() -> None:
     """Each of several test processes on cores of its own: their threads would wait for each other's."""
-    worker, count = os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    part = f"{worker}/{os.environ.get('PYTEST_XDIST_WORKER_COUNT', '1')}"
+    number, count = os.environ.get("EDGE_MER_TEST_PART", part).split("/")
     cores = sorted(os.sched_getaffinity(0))
-    if worker and count and len(cores) >= int(count):
-        os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) :: int(count)])
+    if len(cores) >= int(count):
+        os.sched_setaffinity(0, cores[int(number) :: int(count)])
 
 
 _keep_to_own_cores()

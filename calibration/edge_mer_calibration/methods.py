@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ class Stage:
     outputs: tuple[TensorSpec, ...]
     histograms: Mapping[str, Histogram]
     held: Sequence[Feed]
+    _known: dict[tuple[Method, bool], dict[str, tuple[float, float]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -53,10 +56,15 @@ class Stage:
 
     def by(self, method: Method, scheme: Scheme, nodes: Sequence[str] | None = None) -> bytes:
         """The stage in 8 bits by one method; `nodes` names those to take, None takes all that can be."""
-        ranges = {
-            name: clipped(one, method, symmetric=scheme.symmetric) for name, one in self.histograms.items()
-        }
-        return quantize_stage(self.model, ranges, scheme, nodes)
+        return quantize_stage(self.model, self._ranges(method, symmetric=scheme.symmetric), scheme, nodes)
+
+    def _ranges(self, method: Method, *, symmetric: bool) -> dict[str, tuple[float, float]]:
+        """Tensor -> what 8 bits shall hold of it; entropy takes its time, and once is enough."""
+        if (method, symmetric) not in self._known:
+            self._known[method, symmetric] = {
+                name: clipped(one, method, symmetric=symmetric) for name, one in self.histograms.items()
+            }
+        return self._known[method, symmetric]
 
     def _outputs(self, model: bytes) -> dict[str, list[Floats]]:
         engine = OrtEngine(

@@ -13,7 +13,10 @@ from edge_mer.types.model import Declared, ModelSpec
 
 SCHEMA_VERSION = 1
 
-PrecisionName = Annotated[str, Field(pattern=r"^(fp32|fp16|int8-cpu|int8-trt)(\+[a-z0-9-]{1,24})?$")]
+KINDS = ("fp32", "fp16", "int8-cpu", "int8-trt")
+"""Kinds of numbers."""
+
+PrecisionName = Annotated[str, Field(pattern=rf"^({'|'.join(KINDS)})(\+[a-z0-9-]{{1,24}})?$")]
 """A kind of numbers, and where there are several candidates of it, which: "int8-cpu+mixed"."""
 
 

@@ -18,12 +18,13 @@ import pytest
 
 pytest.importorskip("torch", reason="the workbench's verbs need PyTorch: pip install 'edge-mer[export]'")
 
-from edge_mer.bundle.manifest import PrecisionName
+from edge_mer.bundle.manifest import KINDS
 from edge_mer.cli.main import VERBS, main
 from edge_mer.sinks.registry import SINKS
 from edge_mer.sources.registry import SOURCES
 from edge_mer.types import predictions
 from edge_mer.types.model import MissingPolicy
+from edge_mer_calibration.quantize import SCHEMES
 from tests.helpers.clip import write_clip
 
 pytestmark = pytest.mark.workbench
@@ -276,7 +277,8 @@ def test_every_status_policy_and_precision_is_explained() -> None:
         assert f"- `{status}`: " in concepts
     policies = first_column(section("docs/concepts.md", "When a modality is missing"))
     assert policies == set(typing.get_args(MissingPolicy))
-    assert first_column(section("docs/concepts.md", "Precisions")) == set(typing.get_args(PrecisionName))
+    precisions = first_column(section("docs/concepts.md", "Precisions"))
+    assert precisions == {*KINDS, *(f"{name}+mixed" for name in SCHEMES)}
 
 
 def test_every_source_and_sink_is_explained() -> None:

@@ -52,7 +52,8 @@ def main() -> int:
         return 0
     environment = {**os.environ, "EDGE_MER_TEST_BUNDLE": str(ensure_bundle())}
     with ThreadPoolExecutor(len(found)) as pool:
-        results = pool.map(lambda item: run_tests(*item, environment), found.items())
+        parts = [{**environment, "EDGE_MER_TEST_PART": f"{i}/{len(found)}"} for i in range(len(found))]
+        results = pool.map(run_tests, found, found.values(), parts)
     failed = 0
     for version, result in zip(found, results, strict=True):
         print(f"The device half on Python {version}:\n{result.stdout}", flush=True)  # noqa: T201
