@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from edge_mer_calibration.fidelity import Fidelity
 from edge_mer_calibration.methods import Stage, histograms_of
 from edge_mer_calibration.quantize import SCHEMES, finish_stage
 from edge_mer_calibration.search import Found, Search
+from edge_mer_calibration.trt_rules import problems
 from edge_mer_calibration.windows import WindowSet, choose_windows, held_windows, trace_sessions
 
 Say = Callable[[str], None]
@@ -95,6 +96,8 @@ def calibrate_bundle(
         found = _searched(Search(stages, scheme, fidelity, plan.max_ccc_drop, _prefixed(kind, say)), kind)
         for name, one in found.items():
             shipped = {stage: finish_stage(data, scheme) for stage, data in one.stages.items()}
+            if scheme.half:
+                _demand_rules(name, shipped)
             candidates[name] = _candidate(bundle, name, one, shipped, fidelity)
             files |= {f"stages/{stage}.{name}.onnx": data for stage, data in shipped.items()}
     return _write(bundle, candidates, files, windows, plan, out, replace=replace)
@@ -113,6 +116,13 @@ def _stages(bundle: Bundle, windows: WindowSet, held: WindowSet, say: Say) -> li
         histograms = histograms_of(data, windows.feeds[name])
         stages.append(Stage(name, data, *tensors[name], histograms, held.feeds[name]))
     return stages
+
+
+def _demand_rules(precision: str, stages: Mapping[str, bytes]) -> None:
+    """A graph that TensorRT would refuse, or run in float, is a fault of this program."""
+    broken = [f"{stage}: {one}" for stage, data in stages.items() for one in problems(data)]
+    if broken:
+        raise RuntimeError(f"{precision} breaks rules of TensorRT: {'; '.join(broken[:5])}")
 
 
 def _prefixed(kind: str, say: Say) -> Say:

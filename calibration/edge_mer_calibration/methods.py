@@ -60,11 +60,12 @@ class Stage:
 
     def _ranges(self, method: Method, *, symmetric: bool) -> dict[str, tuple[float, float]]:
         """Tensor -> what 8 bits shall hold of it; entropy takes its time, and once is enough."""
-        if (method, symmetric) not in self._known:
-            self._known[method, symmetric] = {
+        key = (method, symmetric and method != "entropy")  # which is symmetric in any case
+        if key not in self._known:
+            self._known[key] = {
                 name: clipped(one, method, symmetric=symmetric) for name, one in self.histograms.items()
             }
-        return self._known[method, symmetric]
+        return self._known[key]
 
     def _outputs(self, model: bytes) -> dict[str, list[Floats]]:
         engine = OrtEngine(
