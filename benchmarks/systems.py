@@ -121,16 +121,13 @@ def measure(name: str, study: Study) -> dict[str, Any]:
     model = build(name)
     weights, constants = folder / "weights.safetensors", folder / "constants.json"
     if not weights.exists():
-        say(name, "fitting batch norms")
-        make_meaningful(model)
-        for stage, n_people in study.lessons.items():
-            teach(model, stage, n_people)
+        prepare(name, model, study)
         people = [learn(name, model, study, i) for i in range(study.n_people)]
         settings = standardise_words(model, people)
         say(name, "training the fusion")
         train(model, people, study)
         constants.write_text(json.dumps(settings), encoding="utf-8")
-        safetensors.torch.save_file({k: v.contiguous() for k, v in model.state_dict().items()}, weights)
+        save(model, weights)
     bundle, whole = folder / "exported", folder / "bundle"
     options = [word for one in json.loads(constants.read_text()) for word in ("--set", one)]
     for path, data in model.assets.items():
@@ -178,6 +175,25 @@ def sessions(spec: ModelSpec, first_person: int) -> list[str]:
 
 
 # -- learning ------------------------------------------------------------------------------------------
+
+
+def prepare(name: str, model: ZooModel, study: Study) -> None:
+    """Random encoders made meaningful, and taught where that is cheap; in place, and kept on disk."""
+    kept = WORK / name / "prepared.safetensors"
+    if not kept.exists():
+        say(name, "fitting batch norms")
+        make_meaningful(model)
+        for stage, n_people in study.lessons.items():
+            teach(model, stage, n_people)
+        save(model, kept)
+    model.load_state_dict(safetensors.torch.load_file(kept))
+
+
+def save(model: ZooModel, file: Path) -> None:
+    """Write all weights."""
+    part = file.with_suffix(".part")
+    safetensors.torch.save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
+    part.replace(file)
 
 
 FIRST_PUPIL = 100_000
