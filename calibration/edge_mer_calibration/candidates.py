@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
 import edge_mer
 from edge_mer.bundle.manifest import (
@@ -36,7 +33,6 @@ from edge_mer_calibration.trt_rules import problems
 from edge_mer_calibration.windows import WindowSet, choose_windows, held_windows, trace_sessions
 
 Say = Callable[[str], None]
-Floats = NDArray[np.floating]
 MILLION = 1_000_000
 N_HELD = 16
 """Windows of the other sessions on which methods are compared."""
@@ -98,7 +94,7 @@ def calibrate_bundle(
             shipped = {stage: finish_stage(data, scheme) for stage, data in one.stages.items()}
             if scheme.half:
                 _demand_rules(name, shipped)
-            candidates[name] = _candidate(bundle, name, one, shipped, fidelity)
+            candidates[name] = _candidate(bundle, name, one, shipped)
             files |= {f"stages/{stage}.{name}.onnx": data for stage, data in shipped.items()}
     return _write(bundle, candidates, files, windows, plan, out, replace=replace)
 
@@ -140,16 +136,12 @@ def _candidate(
     precision: str,
     found: Found,
     shipped: dict[str, bytes],
-    fidelity: Fidelity,
 ) -> Candidate:
     """What a candidate costs: what was found is judged in FP32 arithmetic, `shipped` goes into the bundle."""
     model, stages, scheme = bundle.manifest.model, found.stages, SCHEMES[kind_of(precision)]
-    # Golden errors are of the graph as it is written: a device's INT8 kernels are held against that. Where
-    # those of this processor will not run it, its fidelity is too: they saturate on signed 8-bit products,
-    # and erred 13 times as much as the graph itself.
-    options = OrtOptions(threads=available_threads())
-    as_written = open_engines(model, stages, dataclasses.replace(options, fuse_qdq=False))
-    as_run = as_written if scheme.half else open_engines(model, stages, options)
+    # Golden errors are of the graph as it is written: a device's INT8 kernels are held against that.
+    options = OrtOptions(threads=available_threads(), fuse_qdq=False)
+    as_written = open_engines(model, stages, options)
     sessions = golden_sessions(bundle.manifest, bundle.read_arrays)
     errors = golden_errors(PipelineSetup(model, as_written, None), bundle.manifest.golden, sessions)
     n_bytes = sum(len(data) for data in shipped.values())
@@ -162,7 +154,7 @@ def _candidate(
         stages={stage: f"stages/{stage}.{precision}.onnx" for stage in stages},
         n_bytes=n_bytes,
         golden=errors,
-        fidelity=fidelity.of(as_run),
+        fidelity=found.errors,
         quantization=found.how,
         note="; ".join(notes) or None,
     )

@@ -105,16 +105,16 @@ def evaluate_bundle(
     _check_corruptions(model, corruptions)
     setup = open_setup(bundle, "fp32", detector)
     people = _played(setup, recordings, say)
+    engines = {name: open_setup(bundle, name, detector).engines for name in names}
     judged: dict[str, Judged] = {}
     for name in names:
         say(f"judging {name}")
-        judged[name] = judge(model, open_setup(bundle, name, detector).engines, name, people)
+        judged[name] = judge(model, engines[name], name, people)
     corrupted: list[CorruptedRow] = []
     for corruption in corruptions:
         worse = _played(setup, recordings, say, corruption)
         for name in names:
-            engines = open_setup(bundle, name, detector).engines
-            corrupted.append(judge_corrupted(model, engines, judged[name], corruption.text, worse))
+            corrupted.append(judge_corrupted(model, engines[name], judged[name], corruption.text, worse))
     return Evaluation(
         model=model.name,
         bundle_id=bundle.manifest.bundle_id,

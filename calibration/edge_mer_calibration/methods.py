@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from edge_mer.bundle.manifest import StageQuantization
 from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
 from edge_mer.types.model import TensorSpec
-from edge_mer_calibration.quantize import OPERATORS, Scheme, quantize_stage
+from edge_mer_calibration.blocks import blocks
+from edge_mer_calibration.quantize import OPERATORS, Scheme, quantizable, quantize_stage
 from edge_mer_calibration.ranges import METHODS, Feed, Histogram, Method, Ranges, clipped
 
 Floats = NDArray[np.floating]
@@ -40,6 +43,11 @@ class Stage:
     _known: dict[tuple[Method, bool], dict[str, tuple[float, float]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    @cached_property
+    def blocks(self) -> dict[str, tuple[str, ...]]:
+        """Module path -> the nodes in it that can be quantized."""
+        return blocks(quantizable(onnx.load_model_from_string(self.model)))
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -108,7 +108,7 @@ class Bundle:
 
     def read_stage(self, precision: str, stage: str) -> bytes:
         """The ONNX of a stage: hash right, weights inside, of a version that every target reads."""
-        candidates = {str(name): candidate for name, candidate in self.manifest.candidates.items()}
+        candidates = self.manifest.candidates
         if precision not in candidates:
             raise BundleError(
                 f"bundle {self.path} has no precision {precision!r}",

@@ -84,7 +84,7 @@ def _show_last(predictions: Path, report: Path) -> None:
 
 
 def _row(bundle: Bundle, manifest: Manifest, precision: str, truth: dict[str, Any] | None) -> list[str]:
-    candidate = next(one for name, one in manifest.candidates.items() if name == precision)
+    candidate = manifest.candidates[precision]
     whole = manifest.candidates["fp32"].n_bytes
     names = [str(output.name) for output in manifest.model.outputs]
     fidelity = (

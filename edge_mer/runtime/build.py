@@ -135,7 +135,7 @@ def _prove(bundle: Bundle, trial: Trial, sessions: list[Arrays]) -> Trial:
 
 def unfaithful(manifest: Manifest, precision: str) -> str | None:
     """Why the workbench's own measurements speak against a candidate; None if they do not."""
-    candidate = next(one for name, one in manifest.candidates.items() if name == precision)
+    candidate = manifest.candidates[precision]
     least = manifest.model.tolerances.min_fidelity
     for output, error in (candidate.fidelity or {}).items():
         if error.ccc is None or error.ccc < least:

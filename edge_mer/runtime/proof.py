@@ -155,7 +155,7 @@ def prove(setup: PipelineSetup, manifest: Manifest, precision: str, sessions: li
     """
     candidate = None
     if precision != "fp32":
-        candidate = next(one for name, one in manifest.candidates.items() if name == precision)
+        candidate = manifest.candidates[precision]
     return compare(setup, manifest.golden, sessions, candidate)
 
 

@@ -74,7 +74,6 @@ def open_setup(
             expected=" or ".join(cpu_precisions(bundle.manifest.candidates)),
         )
     model = bundle.manifest.model
-    candidate = next(one for name, one in bundle.manifest.candidates.items() if name == precision)
     _check_policies(model, missing or {})
     stages = {stage: bundle.read_stage(precision, stage) for stage in model.stages}
     return PipelineSetup(
@@ -86,7 +85,7 @@ def open_setup(
         missing=missing or {},
         assets=assets_of(bundle),
         hop=hop,
-        findings=candidate.findings,
+        findings=bundle.manifest.candidates[precision].findings,
     )
 
 
