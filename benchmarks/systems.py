@@ -157,7 +157,7 @@ def measure(name: str, study: Study) -> dict[str, Any]:
         "steps_per_run": steps_per_run(model.spec),
         "machine": machine(),
         "bytes": {one: found["n_bytes"] for one, found in manifest["candidates"].items()},
-        "fidelity": {one: found["fidelity"] for one, found in manifest["candidates"].items()},
+        "fidelity": {one: found.get("fidelity") for one, found in manifest["candidates"].items()},
         "verified": verified,
         "evaluation": json.loads(numbers.read_text()),
         "runs": runs,

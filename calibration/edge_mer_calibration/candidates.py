@@ -1,38 +1,43 @@
-"""Adds quantized candidates to a bundle, each with what it costs in fidelity."""
+"""Adds candidates in few bits to a bundle, each with what it costs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnxruntime
 
 import edge_mer
-from edge_mer.bundle.manifest import (
-    Calibration,
-    Candidate,
-    FileEntry,
-    Manifest,
-    PrecisionName,
-    kind_of,
-)
+from edge_mer.bundle.manifest import Budget, Calibration, Candidate, FileEntry, Manifest, kind_of
 from edge_mer.bundle.read import Bundle
 from edge_mer.bundle.write import check_free, write_bundle
+from edge_mer.clock import MonotonicClock
+from edge_mer.engine.base import Engine
 from edge_mer.engine.onnxruntime import OrtOptions, available_threads
-from edge_mer.errors import UsageError
+from edge_mer.errors import ParityError, UsageError
+from edge_mer.labels.manifest import Recording
+from edge_mer.runtime.build import hop_ms
+from edge_mer.runtime.golden import Arrays
+from edge_mer.runtime.labelled import LabelledSession
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.proof import golden_errors, golden_sessions
 from edge_mer.runtime.setup import open_engines
-from edge_mer.types.model import TensorSpec
+from edge_mer.types.model import ModelSpec, TensorSpec
 from edge_mer_calibration.fidelity import Fidelity
+from edge_mer_calibration.forms import FORMS
+from edge_mer_calibration.kept import Kept
 from edge_mer_calibration.methods import Stage, histograms_of
-from edge_mer_calibration.quantize import SCHEMES, finish_stage
-from edge_mer_calibration.search import Found, Search
+from edge_mer_calibration.ranges import Histogram
+from edge_mer_calibration.ranges_file import RANGES_PATH, ranges_file
+from edge_mer_calibration.say import Say, prefixed
+from edge_mer_calibration.search import Found, Judge, Search
+from edge_mer_calibration.sessions import play
 from edge_mer_calibration.trt_rules import problems
-from edge_mer_calibration.windows import WindowSet, choose_windows, held_windows, trace_sessions
+from edge_mer_calibration.windows import WindowSet, choose_windows, held_windows
 
-Say = Callable[[str], None]
 MILLION = 1_000_000
 N_HELD = 16
 """Windows of the other sessions on which methods are compared."""
@@ -43,25 +48,39 @@ class CalibrationPlan:
     """What to calibrate with.
 
     Attributes:
-        data: URIs of the sessions that windows come from.
-        check: URIs of other sessions, on which fidelity is measured.
+        data: Sessions that windows come from.
+        check: Other sessions, on which candidates are judged.
         n_windows: Windows to use, neither more nor fewer.
-        precisions: Kinds of candidates to make.
-        max_ccc_drop: Concordance with FP32 that the worst output may lose. Where all of a model in 8 bits
-            loses more, a mixed candidate is made too.
+        kinds: Kinds of candidates to make.
+        budget: What a candidate may cost.
     """
 
-    data: Sequence[str]
-    check: Sequence[str]
+    data: Sequence[Recording]
+    check: Sequence[Recording]
     n_windows: int
-    precisions: Sequence[PrecisionName]
-    max_ccc_drop: float
+    kinds: Sequence[str]
+    budget: Budget
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a calibration came to.
+
+    Attributes:
+        manifest: Of the new bundle.
+        ms: Precision -> what a prediction takes here; only of those that this processor runs in earnest.
+        missed: Kind -> the best that was found of those of which nothing is within the budget.
+    """
+
+    manifest: Manifest
+    ms: dict[str, float]
+    missed: dict[str, Found] = field(default_factory=dict)
 
 
 def calibrate_bundle(
     bundle: Bundle, setup: PipelineSetup, plan: CalibrationPlan, out: Path, say: Say, *, replace: bool
-) -> Manifest:
-    """Write a new bundle with the candidates of `bundle` and the planned ones.
+) -> Calibrated:
+    """Write a new bundle with the candidates of `bundle`, and those that are found within the budget.
 
     Args:
         bundle: Has an `fp32` candidate.
@@ -72,46 +91,205 @@ def calibrate_bundle(
         replace: Whether a bundle of that name may be replaced.
 
     Raises:
-        UsageError: No such precision, or the place is taken.
+        UsageError: No such kind of candidates, or the place is taken.
         DataError: A session cannot be used, or there are too few windows.
+        ParityError: Nothing that was found is within the budget.
     """
-    if unknown := [name for name in plan.precisions if name not in SCHEMES]:
-        raise UsageError(f"unknown precision {unknown[0]!r}", expected=" or ".join(SCHEMES))
+    if unknown := [name for name in plan.kinds if name not in FORMS]:
+        raise UsageError(f"unknown precision {unknown[0]!r}", expected=" or ".join(FORMS))
     check_free(out, replace=replace)
-    say(f"playing {len(plan.data)} sessions for calibration")
-    model = bundle.manifest.model
-    windows = choose_windows(model, trace_sessions(setup, plan.data), plan.n_windows)
-    say(f"playing {len(plan.check)} other sessions for fidelity")
-    checked = trace_sessions(setup, plan.check)
-    stages = _stages(bundle, windows, held_windows(model, checked, N_HELD), say)
-    files = {name: bundle.read(name) for name in bundle.manifest.files}
-    candidates = dict(bundle.manifest.candidates)
-    fidelity = Fidelity(model, setup.engines, checked)
-    for kind in plan.precisions:
-        scheme = SCHEMES[kind]
-        found = _searched(Search(stages, scheme, fidelity, plan.max_ccc_drop, _prefixed(kind, say)), kind)
-        for name, one in found.items():
-            shipped = {stage: finish_stage(data, scheme) for stage, data in one.stages.items()}
-            if scheme.half:
-                _demand_rules(name, shipped)
-            candidates[name] = _candidate(bundle, name, one, shipped)
+    kept = Kept(out.absolute().parent / f".{out.name}.calibrating", _key(bundle, plan))
+    work = _Work(bundle, setup, plan, kept, say)
+    try:
+        calibrated = work.run(out, replace=replace)
+    except Exception:  # an interrupt leaves what is done
+        kept.finish()
+        raise
+    kept.finish()
+    return calibrated
+
+
+def _key(bundle: Bundle, plan: CalibrationPlan) -> str:
+    """What finished parts depend on."""
+    sources = [[recording.sources for recording in one] for one in (plan.data, plan.check)]
+    parts = [
+        edge_mer.__version__,
+        onnxruntime.__version__,
+        bundle.manifest.bundle_id,
+        sources,
+        plan.n_windows,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class _Work:
+    """One calibration on its way."""
+
+    def __init__(
+        self, bundle: Bundle, setup: PipelineSetup, plan: CalibrationPlan, kept: Kept, say: Say
+    ) -> None:
+        self._bundle, self._setup, self._plan, self._kept, self._say = bundle, setup, plan, kept, say
+        self._golden: list[Arrays] = golden_sessions(bundle.manifest, bundle.read_arrays)
+
+    @property
+    def _model(self) -> ModelSpec:
+        return self._bundle.manifest.model
+
+    def run(self, out: Path, *, replace: bool) -> Calibrated:
+        windows = choose_windows(
+            self._model, self._played("calibration", self._plan.data), self._plan.n_windows
+        )
+        checked = self._played("check", self._plan.check)
+        stages = self._stages(windows, held_windows(self._model, checked, N_HELD))
+        self._say("judging fp32")
+        fidelity = Fidelity(self._model, self._setup.engines, checked)
+        found: dict[str, Found] = {}
+        for kind in self._plan.kinds:
+            form = FORMS[kind]
+            judge = Judge(fidelity, self._plan.budget, self._time_ms if form.is_for_cpu else None)
+            found |= Search(stages, form, judge, prefixed(kind, self._say)).run()
+        good = {name: one for name, one in found.items() if one.is_good}
+        missed = {kind_of(name): one for name, one in found.items() if not one.is_good}
+        if not good:
+            raise _nothing_found(missed)
+        fp32_ms = self._time_ms(self._setup.engines)
+        ms = {"fp32": fp32_ms} | {name: one.ms for name, one in good.items() if one.ms is not None}
+        manifest = self._written(good, windows, stages, out, replace=replace)
+        return Calibrated(manifest, ms, missed)
+
+    def _played(self, what: str, recordings: Sequence[Recording]) -> list[LabelledSession]:
+        sessions = []
+        for number, recording in enumerate(recordings):
+            self._say(f"playing sessions for {what}", number, len(recordings))
+            sessions.append(self._session(f"{what}.{number}", recording))
+        return sessions
+
+    def _session(self, name: str, recording: Recording) -> LabelledSession:
+        if all(uri.startswith("sim:") for uri in recording.sources):
+            return self._kept.session(name, lambda: play(self._setup, recording))
+        return play(self._setup, recording)
+
+    def _stages(self, windows: WindowSet, held: WindowSet) -> list[Stage]:
+        model = self._model
+        tensors: dict[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {
+            encoder.stage: ((encoder.input,), (encoder.output,)) for encoder in model.encoders
+        }
+        tensors[model.fusion.stage] = (model.fusion.inputs, model.fusion.outputs)
+        return [
+            Stage(
+                name,
+                self._bundle.read_stage("fp32", name),
+                *tensors[name],
+                windows.feeds[name],
+                self._histograms(name, windows),
+                held.feeds[name],
+                self._kept,
+            )
+            for name in model.stages
+        ]
+
+    def _histograms(self, stage: str, windows: WindowSet) -> dict[str, Histogram]:
+        def measured() -> dict[str, Histogram]:
+            return histograms_of(
+                self._bundle.read_stage("fp32", stage),
+                windows.feeds[stage],
+                lambda done, of: self._say(f"measuring ranges of {stage}", done, of),
+            )
+
+        return self._kept.histograms(f"{stage}.{windows.sha256[:16]}", measured)
+
+    def _time_ms(self, engines: Mapping[str, Engine]) -> float:
+        return hop_ms(PipelineSetup(self._model, dict(engines), None), self._golden, MonotonicClock())
+
+    def _written(
+        self,
+        good: Mapping[str, Found],
+        windows: WindowSet,
+        stages: Sequence[Stage],
+        out: Path,
+        *,
+        replace: bool,
+    ) -> Manifest:
+        old = self._bundle.manifest
+        kinds = set(self._plan.kinds)
+        candidates = {name: one for name, one in old.candidates.items() if kind_of(name) not in kinds}
+        paths = {path for one in candidates.values() for path in one.stages.values()}
+        stale = {path for one in old.candidates.values() for path in one.stages.values()} - paths
+        files = {name: self._bundle.read(name) for name in old.files if name not in stale}
+        for name, one in good.items():
+            shipped = self._shipped(name, one)
+            candidates[name] = self._candidate(name, one, shipped)
             files |= {f"stages/{stage}.{name}.onnx": data for stage, data in shipped.items()}
-    return _write(bundle, candidates, files, windows, plan, out, replace=replace)
+        files[RANGES_PATH] = ranges_file(stages, good)
+        return self._write(candidates, files, windows, out, replace=replace)
+
+    def _shipped(self, name: str, found: Found) -> dict[str, bytes]:
+        form = FORMS[kind_of(name)]
+        shipped = {stage: form.shipped(data) for stage, data in found.stages.items()}
+        if not form.is_for_cpu:
+            _demand_rules(name, shipped)
+        return shipped
+
+    def _candidate(self, name: str, found: Found, shipped: Mapping[str, bytes]) -> Candidate:
+        """What a candidate costs: what was found is what was judged, `shipped` goes into the bundle."""
+        model, manifest = self._model, self._bundle.manifest
+        # Golden errors are of the graph as it is written: a device's INT8 kernels are held against that.
+        options = OrtOptions(threads=available_threads(), fuse_qdq=False)
+        as_written = open_engines(model, found.stages, options)
+        errors = golden_errors(PipelineSetup(model, as_written, None), manifest.golden, self._golden)
+        n_bytes = sum(len(data) for data in shipped.values())
+        return Candidate(
+            stages={stage: f"stages/{stage}.{name}.onnx" for stage in found.stages},
+            n_bytes=n_bytes,
+            golden=errors,
+            fidelity=found.cost.errors,
+            points=found.cost.points,
+            quantization=found.how,
+            note=_note(manifest, name),
+        )
+
+    def _write(
+        self,
+        candidates: dict[str, Candidate],
+        files: dict[str, bytes],
+        windows: WindowSet,
+        out: Path,
+        *,
+        replace: bool,
+    ) -> Manifest:
+        old = self._bundle.manifest
+        made_by = f"edge-mer calibrate {edge_mer.__version__}, onnxruntime {onnxruntime.__version__}"
+        lineage = old.lineage.model_copy(
+            update={"made_by": (*old.lineage.made_by, made_by), "parent": old.bundle_id}
+        )
+        calibration = Calibration(
+            source=tuple(uri for recording in self._plan.data for uri in recording.sources),
+            n_windows=windows.n_windows,
+            windows_sha256=windows.sha256,
+            people=tuple(sorted(windows.people.values(), reverse=True)),
+            cells=windows.cells,
+            without={str(modality): n for modality, n in windows.without.items()},
+            budget=self._plan.budget,
+            ranges=RANGES_PATH,
+        )
+
+        def manifest(table: dict[str, FileEntry]) -> Manifest:
+            update = {
+                "candidates": candidates,
+                "lineage": lineage,
+                "calibration": calibration,
+                "files": table,
+            }
+            return old.model_copy(update=update)
+
+        return write_bundle(out, files, manifest, replace=replace)
 
 
-def _stages(bundle: Bundle, windows: WindowSet, held: WindowSet, say: Say) -> list[Stage]:
-    model = bundle.manifest.model
-    tensors: dict[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {
-        encoder.stage: ((encoder.input,), (encoder.output,)) for encoder in model.encoders
-    }
-    tensors[model.fusion.stage] = (model.fusion.inputs, model.fusion.outputs)
-    stages = []
-    for name in model.stages:
-        say(f"measuring ranges of {name} on {windows.n_windows} windows")
-        data = bundle.read_stage("fp32", name)
-        histograms = histograms_of(data, windows.feeds[name])
-        stages.append(Stage(name, data, *tensors[name], histograms, held.feeds[name]))
-    return stages
+def _note(manifest: Manifest, name: str) -> str | None:
+    lineage = manifest.lineage
+    if kind_of(name).startswith("int8") and lineage.n_params - lineage.n_params_pruned < MILLION:
+        return "below a million parameters INT8 seldom wins size or time: compare with fp32"
+    return None
 
 
 def _demand_rules(precision: str, stages: Mapping[str, bytes]) -> None:
@@ -121,74 +299,18 @@ def _demand_rules(precision: str, stages: Mapping[str, bytes]) -> None:
         raise RuntimeError(f"{precision} breaks rules of TensorRT: {'; '.join(broken[:5])}")
 
 
-def _prefixed(kind: str, say: Say) -> Say:
-    return lambda what: say(f"{kind}: {what}")
-
-
-def _searched(search: Search, kind: str) -> dict[str, Found]:
-    """All in 8 bits, and where that is not good enough, a mixed candidate."""
-    whole = search.whole()
-    return {kind: whole} if whole.is_good else {kind: whole, f"{kind}+mixed": search.mixed(whole)}
-
-
-def _candidate(
-    bundle: Bundle,
-    precision: str,
-    found: Found,
-    shipped: dict[str, bytes],
-) -> Candidate:
-    """What a candidate costs: what was found is judged in FP32 arithmetic, `shipped` goes into the bundle."""
-    model, stages, scheme = bundle.manifest.model, found.stages, SCHEMES[kind_of(precision)]
-    # Golden errors are of the graph as it is written: a device's INT8 kernels are held against that.
-    options = OrtOptions(threads=available_threads(), fuse_qdq=False)
-    as_written = open_engines(model, stages, options)
-    sessions = golden_sessions(bundle.manifest, bundle.read_arrays)
-    errors = golden_errors(PipelineSetup(model, as_written, None), bundle.manifest.golden, sessions)
-    n_bytes = sum(len(data) for data in shipped.values())
-    notes = []
-    if scheme.half:
-        notes.append("errors were measured in FP32 arithmetic; half precision is proven where it runs")
-    if bundle.manifest.lineage.n_params - bundle.manifest.lineage.n_params_pruned < MILLION:
-        notes.append("below a million parameters INT8 seldom wins size or time: compare with fp32")
-    return Candidate(
-        stages={stage: f"stages/{stage}.{precision}.onnx" for stage in stages},
-        n_bytes=n_bytes,
-        golden=errors,
-        fidelity=found.errors,
-        quantization=found.how,
-        note="; ".join(notes) or None,
+def _nothing_found(missed: Mapping[str, Found]) -> ParityError:
+    """What was best of each kind, and which blocks stand in the way."""
+    found = []
+    for kind, one in missed.items():
+        blocks = [
+            f"{stage} {block} ({finding.drop:.4f} alone)"
+            for (stage, block), finding in one.in_the_way.items()
+        ]
+        why = "; ".join(one.over) or "only with every block in float"
+        found.append(f"{kind} {why}" + (f"; in the way are {', '.join(blocks[:5])}" if blocks else ""))
+    return ParityError(
+        "no candidate is within the budget",
+        found=". ".join(found),
+        hint="keep fp32, allow more with --max-ccc-drop, or train once more with edge-mer train --qat",
     )
-
-
-def _write(
-    bundle: Bundle,
-    candidates: dict[PrecisionName, Candidate],
-    files: dict[str, bytes],
-    windows: WindowSet,
-    plan: CalibrationPlan,
-    out: Path,
-    *,
-    replace: bool,
-) -> Manifest:
-    lineage = bundle.manifest.lineage
-    made_by = (
-        *lineage.made_by,
-        f"edge-mer calibrate {edge_mer.__version__}, onnxruntime {onnxruntime.__version__}",
-    )
-    calibration = Calibration(
-        source=tuple(plan.data), n_windows=windows.n_windows, windows_sha256=windows.sha256
-    )
-
-    def manifest(table: dict[str, FileEntry]) -> Manifest:
-        return bundle.manifest.model_copy(
-            update={
-                "candidates": candidates,
-                "lineage": lineage.model_copy(
-                    update={"made_by": made_by, "parent": bundle.manifest.bundle_id}
-                ),
-                "calibration": calibration,
-                "files": table,
-            }
-        )
-
-    return write_bundle(out, files, manifest, replace=replace)

@@ -26,6 +26,9 @@ from edge_mer_calibration.scoring import People, Scored
 FIRST_PERSON = 50_000
 """Simulated people from here on are for judging only: no recipe learns from them."""
 
+PLAYED = "fp32"
+"""Sessions are played once, in this precision."""
+
 Say = Callable[[str], None]
 
 
@@ -103,18 +106,22 @@ def evaluate_bundle(
     model = bundle.manifest.model
     names = _precisions(bundle, precisions)
     _check_corruptions(model, corruptions)
-    setup = open_setup(bundle, "fp32", detector)
+    setup = open_setup(bundle, PLAYED, detector)
     people = _played(setup, recordings, say)
     engines = {name: open_setup(bundle, name, detector).engines for name in names}
     judged: dict[str, Judged] = {}
     for name in names:
         say(f"judging {name}")
-        judged[name] = judge(model, engines[name], name, people)
+        judged[name] = judge(model, engines[name], name, people, played=name == PLAYED)
     corrupted: list[CorruptedRow] = []
     for corruption in corruptions:
         worse = _played(setup, recordings, say, corruption)
         for name in names:
-            corrupted.append(judge_corrupted(model, engines[name], judged[name], corruption.text, worse))
+            corrupted.append(
+                judge_corrupted(
+                    model, engines[name], judged[name], corruption.text, worse, played=name == PLAYED
+                )
+            )
     return Evaluation(
         model=model.name,
         bundle_id=bundle.manifest.bundle_id,

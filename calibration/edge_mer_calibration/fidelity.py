@@ -1,20 +1,44 @@
-"""How far quantized stages' outputs are from FP32's, on sessions that nothing was calibrated on."""
+"""What stages cost on sessions that nothing was calibrated on: against FP32, and against labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mer.bundle.manifest import OutputError
 from edge_mer.engine.base import Engine
-from edge_mer.runtime.offline import blank_features, encode, engine_fusion, last_rows, padded
+from edge_mer.postprocess.decode import answers
+from edge_mer.runtime.labelled import LabelledSession
+from edge_mer.runtime.offline import blank_features, encode, engine_fusion, last_rows, padded, played_features
 from edge_mer.runtime.pipeline import StepTrace
 from edge_mer.runtime.proof import output_error
-from edge_mer.types.model import ModelSpec
+from edge_mer.types.model import AffectOutput, ModelSpec, Output
+from edge_mer_calibration.scoring import Found, People, score
 
 Floats = NDArray[np.floating]
+Raw = dict[str, Floats]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a candidate costs.
+
+    Attributes:
+        errors: Output -> error in standard deviations of FP32's output, and concordance with it.
+        points: Points of a hundred that the worst output loses against labels, of CCC or, where there are
+            classes or levels, of accuracy; below 0 where it gains, None without labels.
+    """
+
+    errors: dict[str, OutputError]
+    points: float | None = None
+
+    @property
+    def drop(self) -> float:
+        """Concordance with FP32 that the worst output has lost; all of it where it has none."""
+        return max(1.0 - (one.ccc or 0.0) for one in self.errors.values())
 
 
 class Fidelity:
@@ -23,42 +47,69 @@ class Fidelity:
     Args:
         model: The model's declaration.
         engines: Its stages in FP32.
-        sessions: FP32's traces.
+        sessions: FP32's traces, and labels where somebody knows them.
     """
 
     def __init__(
-        self, model: ModelSpec, engines: Mapping[str, Engine], sessions: Sequence[list[StepTrace]]
+        self, model: ModelSpec, engines: Mapping[str, Engine], sessions: Sequence[LabelledSession]
     ) -> None:
-        self._model, self._engines, self._sessions = model, engines, sessions
-        self._features = [encode(model, engines, traces) for traces in sessions]
-        used = [trace for traces in sessions for trace in traces if trace.n_used]
-        self._expected = {o.name: np.array([trace.raw[o.name] for trace in used]) for o in model.outputs}
+        self._model, self._engines = model, engines
+        self._sessions = [session.traces for session in sessions]
+        self._features = [played_features(model, traces) for traces in self._sessions]
+        expected = [[trace.raw for trace in traces if trace.n_used] for traces in self._sessions]
+        self._expected = self._gathered(expected)
+        self._people = _labelled(sessions)
+        self._scores = self._scored(expected)
 
-    def of(self, engines: Mapping[str, Engine]) -> dict[str, OutputError]:
-        """Outputs with other stages in the place of FP32's, on the same step tensors.
+    def of(self, engines: Mapping[str, Engine]) -> Cost:
+        """What other stages in the place of FP32's cost, on the same step tensors.
 
         Args:
             engines: Stage -> engine; FP32's stand for the others.
-
-        Returns:
-            Output -> error in standard deviations of FP32's output, and concordance with it.
         """
-        found: dict[str, list[Floats]] = {output.name: [] for output in self._model.outputs}
-        for traces, features in zip(self._sessions, self._features, strict=True):
-            for raw in self._replay(engines, traces, features):
-                for name, value in raw.items():
-                    found[name].append(value)
-        errors: dict[str, OutputError] = {}
-        for output in self._model.outputs:
-            truth = self._expected[output.name]
-            errors[output.name] = output_error(
-                output, np.array(found[output.name]), truth, float(truth.std())
+        sessions = zip(self._sessions, self._features, strict=True)
+        found = [self._replay(engines, traces, features) for traces, features in sessions]
+        gathered = self._gathered(found)
+        errors = {
+            str(output.name): output_error(
+                output,
+                gathered[output.name],
+                self._expected[output.name],
+                float(self._expected[output.name].std()),
             )
-        return errors
+            for output in self._model.outputs
+        }
+        scores = self._scored(found)
+        lost = [self._scores[name] - scores[name] for name in scores]
+        return Cost(errors, 100 * max(lost) if lost else None)
+
+    def _gathered(self, sessions: Sequence[Sequence[Mapping[str, Floats]]]) -> Raw:
+        """Output -> (windows, *value_shape) of all sessions."""
+        return {
+            output.name: np.array([raw[output.name] for session in sessions for raw in session])
+            for output in self._model.outputs
+        }
+
+    def _scored(self, sessions: Sequence[Sequence[Mapping[str, Floats]]]) -> dict[str, float]:
+        """Output -> its leading measure against labels; empty where there are none."""
+        if self._people is None:
+            return {}
+        per_session: list[Found] = []
+        for traces, raws in zip(self._sessions, sessions, strict=True):
+            used = [index for index, trace in enumerate(traces) if trace.n_used]
+            estimates: Found = {}
+            for output in self._model.outputs:
+                rows = np.full((len(traces), *output.value_shape), np.nan)
+                for index, raw in zip(used, raws, strict=True):
+                    rows[index] = answers(output, np.asarray(raw[output.name]))
+                estimates[output.name] = rows
+            per_session.append(estimates)
+        scores, _ = score(self._model, self._people, per_session)
+        return {o.name: float(scores[o.name][_measure(o)][0]) for o in self._model.outputs}
 
     def _replay(
         self, engines: Mapping[str, Engine], traces: list[StepTrace], features: Mapping[str, Floats]
-    ) -> list[dict[str, Floats]]:
+    ) -> list[Raw]:
         """What the stages give where FP32 gave something."""
         model = self._model
         n_steps = model.fusion.n_steps
@@ -80,6 +131,12 @@ class Fidelity:
         return results
 
 
-def drop(errors: Mapping[str, OutputError]) -> float:
-    """How much concordance the worst output has lost; all of it where it has none."""
-    return max(1.0 - (one.ccc or 0.0) for one in errors.values())
+def _measure(output: Output) -> str:
+    return "CCC" if isinstance(output, AffectOutput) else "accuracy"
+
+
+def _labelled(sessions: Sequence[LabelledSession]) -> People | None:
+    """Everyone, if all outputs of every session have labels."""
+    known = all(np.isfinite(values).any() for session in sessions for values in session.labels.values())
+    names = tuple(sorted({one.person for one in sessions}))
+    return People(names, tuple(sessions), np.ones((1, len(names)))) if known else None

@@ -22,6 +22,7 @@ from edge_mer.runtime.offline import (
     encode,
     engine_fusion,
     offline_outputs,
+    played_features,
     presence,
 )
 from edge_mer.types.evaluation import Interval, Sharpness
@@ -95,7 +96,9 @@ class Judged:
     found: list[Found]
 
 
-def judge(model: ModelSpec, engines: Mapping[str, Engine], precision: str, people: People) -> Judged:
+def judge(
+    model: ModelSpec, engines: Mapping[str, Engine], precision: str, people: People, *, played: bool = False
+) -> Judged:
     """Judge the engines of one precision on people whose sessions were played.
 
     Args:
@@ -103,8 +106,9 @@ def judge(model: ModelSpec, engines: Mapping[str, Engine], precision: str, peopl
         engines: Stage -> engine.
         precision: Their name, for the rows.
         people: Whom to judge on.
+        played: Their sessions were played with these very engines.
     """
-    on_trial = _OnTrial.of(model, engines, people)
+    on_trial = _OnTrial.of(model, engines, people, played=played)
     rows: list[Row] = []
     per_draw: dict[tuple[Modality, ...], PerDraw] = {}
     whole: list[Found] = []
@@ -118,7 +122,13 @@ def judge(model: ModelSpec, engines: Mapping[str, Engine], precision: str, peopl
 
 
 def judge_corrupted(
-    model: ModelSpec, engines: Mapping[str, Engine], clean: Judged, corruption: str, people: People
+    model: ModelSpec,
+    engines: Mapping[str, Engine],
+    clean: Judged,
+    corruption: str,
+    people: People,
+    *,
+    played: bool = False,
 ) -> CorruptedRow:
     """The same precision on the same people, with something that went wrong.
 
@@ -128,8 +138,9 @@ def judge_corrupted(
         clean: What the precision came to without it.
         corruption: What was done to the sessions.
         people: Whom to judge on, with what was done.
+        played: Their sessions were played with these very engines.
     """
-    found = _OnTrial.of(model, engines, people).without(model.modalities, None)
+    found = _OnTrial.of(model, engines, people, played=played).without(model.modalities, None)
     change = {
         name: estimate(scores[leading(scores)] - clean.whole[name][leading(scores)])
         for name, scores in found.per_draw.items()
@@ -204,14 +215,20 @@ class _OnTrial:
     present: list[Presence]
 
     @classmethod
-    def of(cls, model: ModelSpec, engines: Mapping[str, Engine], people: People) -> _OnTrial:
+    def of(
+        cls, model: ModelSpec, engines: Mapping[str, Engine], people: People, *, played: bool = False
+    ) -> _OnTrial:
+        all_traces = [one.traces for one in people.sessions]
         return cls(
             model,
             people,
             engine_fusion(model, engines[model.fusion.stage]),
             {e.stage: blank_feature(e, engines[e.stage]) for e in model.encoders},
-            [encode(model, engines, one.traces) for one in people.sessions],
-            [presence(model, one.traces) for one in people.sessions],
+            [
+                played_features(model, traces) if played else encode(model, engines, traces)
+                for traces in all_traces
+            ],
+            [presence(model, traces) for traces in all_traces],
         )
 
     def without(self, subset: tuple[Modality, ...], policy: MissingPolicy | None) -> _Tried:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +16,8 @@ from edge_mer.bundle.manifest import StageQuantization
 from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
 from edge_mer.types.model import TensorSpec
 from edge_mer_calibration.blocks import blocks
-from edge_mer_calibration.quantize import OPERATORS, Scheme, quantizable, quantize_stage
+from edge_mer_calibration.kept import Kept
+from edge_mer_calibration.quantize import OPERATORS, Scheme, placement, quantizable, quantize_stage
 from edge_mer_calibration.ranges import METHODS, Feed, Histogram, Method, Ranges, clipped
 
 Floats = NDArray[np.floating]
@@ -30,16 +33,20 @@ class Stage:
         model: Its FP32 form.
         inputs: Declared inputs.
         outputs: Declared outputs.
-        histograms: Of its tensors, on the calibration windows.
+        feeds: The calibration windows.
+        histograms: Of its tensors, on them.
         held: Windows that no range is taken from.
+        kept: Finished parts; None keeps nothing.
     """
 
     name: str
     model: bytes
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    feeds: Sequence[Feed]
     histograms: Mapping[str, Histogram]
     held: Sequence[Feed]
+    kept: Kept | None = None
     _known: dict[tuple[Method, bool], dict[str, tuple[float, float]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -49,6 +56,15 @@ class Stage:
         """Module path -> the nodes in it that can be quantized."""
         return blocks(quantizable(onnx.load_model_from_string(self.model)))
 
+    @cached_property
+    def in_float(self) -> dict[str, tuple[str, ...]]:
+        """Why -> the products that stay in float in any case."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for node, reason in placement(onnx.load_model_from_string(self.model)).items():
+            if reason is not None:
+                found[reason].append(node)
+        return {reason: tuple(nodes) for reason, nodes in found.items()}
+
     @property
     def sizes(self) -> dict[str, int]:
         """Of free axes, for an engine whose buffers nobody fills."""
@@ -56,24 +72,39 @@ class Stage:
 
     def quantized(self, scheme: Scheme) -> tuple[bytes, StageQuantization]:
         """The stage in 8 bits by the method that errs least, and what each came to."""
-        expected = self._outputs(self.model)
-        found: dict[Method, bytes] = {method: self.by(method, scheme) for method in METHODS}
-        errors = {method: relative_error(self._outputs(data), expected) for method, data in found.items()}
+        errors: dict[str, float] = self.once(f"errors.{scheme.name}", lambda: self._errors(scheme))
         best = min(METHODS, key=errors.__getitem__)
-        return found[best], StageQuantization(method=best, tried={str(m): e for m, e in errors.items()})
+        how = StageQuantization(method=best, tried=errors, in_float=self.in_float)
+        return self.by(best, scheme), how
 
     def by(self, method: Method, scheme: Scheme, nodes: Sequence[str] | None = None) -> bytes:
         """The stage in 8 bits by one method; `nodes` names those to take, None takes all that can be."""
-        return quantize_stage(self.model, self._ranges(method, symmetric=scheme.symmetric), scheme, nodes)
+        return quantize_stage(self.model, self.ranges(method, symmetric=scheme.symmetric), scheme, nodes)
 
-    def _ranges(self, method: Method, *, symmetric: bool) -> dict[str, tuple[float, float]]:
+    def ranges(self, method: Method, *, symmetric: bool) -> dict[str, tuple[float, float]]:
         """Tensor -> what 8 bits shall hold of it; entropy takes its time, and once is enough."""
         key = (method, symmetric and method != "entropy")  # which is symmetric in any case
         if key not in self._known:
-            self._known[key] = {
-                name: clipped(one, method, symmetric=symmetric) for name, one in self.histograms.items()
-            }
+            self._known[key] = self.once(
+                f"ranges.{method}.{key[1]}",
+                lambda: {n: clipped(one, method, symmetric=symmetric) for n, one in self.histograms.items()},
+            )
         return self._known[key]
+
+    def error(self, model: bytes) -> float:
+        """How far a form of the stage is from FP32 on the windows that no range was taken from."""
+        return relative_error(self._outputs(model), self._expected)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Something about this stage that JSON can hold: of an interrupted calibration, or made now."""
+        return make() if self.kept is None else self.kept.numbers(f"{self.name}.{name}", make)
+
+    def _errors(self, scheme: Scheme) -> dict[str, float]:
+        return {method: self.error(self.by(method, scheme)) for method in METHODS}
+
+    @cached_property
+    def _expected(self) -> dict[str, list[Floats]]:
+        return self._outputs(self.model)
 
     def _outputs(self, model: bytes) -> dict[str, list[Floats]]:
         engine = OrtEngine(
@@ -88,11 +119,14 @@ class Stage:
         return {spec.name: [run[spec.name] for run in runs] for spec in self.outputs}
 
 
-def histograms_of(model: bytes, feeds: Sequence[Feed]) -> dict[str, Histogram]:
-    """What a stage's tensors hold on calibration windows."""
+def histograms_of(
+    model: bytes, feeds: Sequence[Feed], step: Callable[[int, int], None] = lambda _done, _of: None
+) -> dict[str, Histogram]:
+    """What a stage's tensors hold on calibration windows; `step` is told how many of how many are done."""
     ranges = Ranges(model, OPERATORS, available_threads())
-    for feed in feeds:
+    for number, feed in enumerate(feeds, 1):
         ranges.add(feed)
+        step(number, len(feeds))
     return ranges.histograms()
 
 

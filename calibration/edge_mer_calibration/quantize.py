@@ -41,6 +41,7 @@ class Scheme:
     """How numbers become 8 bits.
 
     Attributes:
+        name: The kind of candidates that it makes.
         activation: Type of the activations.
         symmetric: Zero point 0 for activations too.
         narrow_weights: Weights within 7 bits. On x86 processors with AVX2 but without VNNI two
@@ -50,6 +51,7 @@ class Scheme:
         half: Everything that stays in float becomes FP16; inputs and outputs stay FP32.
     """
 
+    name: str
     activation: QuantType
     symmetric: bool
     narrow_weights: bool
@@ -57,12 +59,13 @@ class Scheme:
     half: bool
 
 
-SCHEMES = {
-    "int8-cpu": Scheme(
-        QuantType.QUInt8, symmetric=False, narrow_weights=True, quantize_bias=True, half=False
-    ),
-    "int8-trt": Scheme(QuantType.QInt8, symmetric=True, narrow_weights=False, quantize_bias=False, half=True),
-}
+INT8_CPU = Scheme(
+    "int8-cpu", QuantType.QUInt8, symmetric=False, narrow_weights=True, quantize_bias=True, half=False
+)
+INT8_TRT = Scheme(
+    "int8-trt", QuantType.QInt8, symmetric=True, narrow_weights=False, quantize_bias=False, half=True
+)
+SCHEMES = {scheme.name: scheme for scheme in (INT8_CPU, INT8_TRT)}
 
 
 def quantize_stage(
@@ -126,8 +129,13 @@ def _options(scheme: Scheme) -> dict[str, Any]:
     }
 
 
-def quantizable(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that multiply activations by weights and stand 8 bits.
+NARROW = "fewer than 16 rows or columns"
+UNIT_LENGTH = "reads features of unit length"
+NO_WEIGHTS = "multiplies two activations"
+
+
+def placement(model: onnx.ModelProto) -> dict[str, str | None]:
+    """Node -> why it stays in float, of convolutions and matrix products; None where it can be in 8 bits.
 
     Left in float are narrow products, with fewer than 16 rows or columns: they cost nothing, engines have
     no fast kernel for them, and the last ones give the model's outputs, which would end where the
@@ -138,14 +146,22 @@ def quantizable(model: onnx.ModelProto) -> list[str]:
     graph = model.graph
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     producers = {name: node for node in graph.node for name in node.output}
-    return [
-        node.name
-        for node in graph.node
-        if node.op_type in OPERATORS
-        and node.input[1] in weights
-        and (node.op_type == "Conv" or min(weights[node.input[1]]) >= _LEAST_WIDTH)
-        and not _has_unit_length(node.input[0], producers)
-    ]
+    return {node.name: _reason(node, weights, producers) for node in graph.node if node.op_type in OPERATORS}
+
+
+def quantizable(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that multiply activations by weights and stand 8 bits."""
+    return [name for name, reason in placement(model).items() if reason is None]
+
+
+def _reason(
+    node: onnx.NodeProto, weights: Mapping[str, tuple[int, ...]], producers: dict[str, onnx.NodeProto]
+) -> str | None:
+    if node.input[1] not in weights:
+        return NO_WEIGHTS
+    if node.op_type != "Conv" and min(weights[node.input[1]]) < _LEAST_WIDTH:
+        return NARROW
+    return UNIT_LENGTH if _has_unit_length(node.input[0], producers) else None
 
 
 def _has_unit_length(name: str, producers: dict[str, onnx.NodeProto]) -> bool:

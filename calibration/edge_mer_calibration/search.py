@@ -1,4 +1,4 @@
-"""Finds what of a model can be in 8 bits: all of it, or what is left without the blocks that harm most."""
+"""Finds what of a model can be in few bits: all of it, or what is left without the blocks that harm most."""
 
 from __future__ import annotations
 
@@ -6,17 +6,44 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edge_mer.bundle.manifest import BlockFinding, OutputError, StageQuantization
+from edge_mer.bundle.manifest import BlockFinding, Budget, StageQuantization
 from edge_mer.engine.base import Engine
-from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
-from edge_mer_calibration.fidelity import Fidelity, drop
+from edge_mer_calibration.fidelity import Cost, Fidelity
+from edge_mer_calibration.forms import Form
 from edge_mer_calibration.methods import Stage
-from edge_mer_calibration.quantize import Scheme
-from edge_mer_calibration.ranges import Method
 
 Say = Callable[[str], None]
 Block = tuple[str, str]
 """Stage, and module path in it."""
+Engines = Mapping[str, Engine]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What candidates are held against.
+
+    Attributes:
+        fidelity: The check sessions.
+        budget: What a candidate may cost.
+        time_ms: What a prediction takes here with these engines; None where this processor does not run the
+            candidate in earnest.
+    """
+
+    fidelity: Fidelity
+    budget: Budget
+    time_ms: Callable[[Engines], float] | None = None
+
+    def over(self, cost: Cost, ms: float | None = None) -> tuple[str, ...]:
+        """Which limits a cost is over, in words."""
+        budget = self.budget
+        found = []
+        if cost.drop > budget.ccc:
+            found.append(f"loses {cost.drop:.4f} of concordance with fp32, {budget.ccc:g} is allowed")
+        if budget.points is not None and cost.points is not None and cost.points > budget.points:
+            found.append(f"loses {cost.points:.2f} points against labels, {budget.points:g} are allowed")
+        if budget.latency_ms is not None and ms is not None and ms > budget.latency_ms:
+            found.append(f"takes {ms:.1f} ms here, {budget.latency_ms:g} are allowed")
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -24,21 +51,35 @@ class Found:
     """What a search came to.
 
     Attributes:
-        stages: Stage -> its form in 8 bits, what stays in float still in FP32.
+        stages: Stage -> its form in few bits, as it is judged.
         how: Stage -> how it was made.
-        errors: Output -> how far it is from FP32's.
-        is_good: The worst output is within the budget.
+        cost: What it costs.
+        ms: What a prediction takes here; None where this processor does not run it in earnest.
+        over: Which limits it is over.
     """
 
     stages: dict[str, bytes]
     how: dict[str, StageQuantization]
-    errors: dict[str, OutputError]
-    is_good: bool
+    cost: Cost
+    ms: float | None = None
+    over: tuple[str, ...] = ()
 
     @property
-    def drop(self) -> float:
-        """Concordance with FP32 that the worst output has lost."""
-        return drop(self.errors)
+    def is_good(self) -> bool:
+        """It is within the budget, and not all in float."""
+        return not self.over and self.has_few_bits
+
+    @property
+    def has_few_bits(self) -> bool:
+        """Some block of some stage is in few bits."""
+        searched = [one.blocks.values() for one in self.how.values() if one.blocks]
+        return not searched or any(not block.is_float for blocks in searched for block in blocks)
+
+    @property
+    def in_the_way(self) -> dict[Block, BlockFinding]:
+        """Blocks in float, the most harmful first."""
+        left = {(s, b): one for s, how in self.how.items() for b, one in how.blocks.items() if one.is_float}
+        return dict(sorted(left.items(), key=lambda item: -item[1].drop))
 
 
 class Search:
@@ -46,85 +87,119 @@ class Search:
 
     Args:
         stages: As they are in FP32, with their ranges.
-        scheme: How numbers become 8 bits.
-        fidelity: What candidates are held against.
-        max_drop: Concordance that the worst output may lose.
+        form: How a stage comes into few bits.
+        judge: What candidates are held against.
         say: Told what is being done.
     """
 
-    def __init__(
-        self, stages: Sequence[Stage], scheme: Scheme, fidelity: Fidelity, max_drop: float, say: Say
-    ) -> None:
+    def __init__(self, stages: Sequence[Stage], form: Form, judge: Judge, say: Say) -> None:
         self._stages = {stage.name: stage for stage in stages}
-        self._scheme, self._fidelity, self._max_drop, self._say = scheme, fidelity, max_drop, say
+        self._form, self._judge, self._say = form, judge, say
+
+    def run(self) -> dict[str, Found]:
+        """Name -> candidate: all in few bits; where that costs too much, prepared for it; and then mixed.
+
+        The last one is what all of it came to, within the budget or not.
+        """
+        kind = self._form.kind
+        whole = self.whole()
+        if whole.is_good or self._is_only_slow(whole):
+            return {kind: whole}
+        prepared = self.prepared(whole)
+        if prepared is not None and prepared.is_good:
+            return {f"{kind}+prepared": prepared}
+        start = min((one for one in (whole, prepared) if one is not None), key=lambda one: one.cost.drop)
+        return {f"{kind}+mixed": self.mixed(start)}
 
     def whole(self) -> Found:
-        """Everything in 8 bits, each stage by the method that errs least."""
+        """Everything in few bits, each stage by the method that errs least."""
         made = {}
         for name, stage in self._stages.items():
             self._say(f"quantizing {name}")
-            made[name] = stage.quantized(self._scheme)
-        return self._judged(
-            {name: data for name, (data, _) in made.items()}, {n: how for n, (_, how) in made.items()}
+            made[name] = self._form.whole(stage)
+        return self._found(
+            {n: data for n, (data, _) in made.items()}, {n: how for n, (_, how) in made.items()}
         )
 
-    def mixed(self, whole: Found) -> Found:
-        """As much in 8 bits as the budget allows: blocks stay in float, the most harmful first.
+    def prepared(self, whole: Found) -> Found | None:
+        """The same after each stage was prepared in the way that errs least; None where no way is better."""
+        made, how = dict(whole.stages), dict(whole.how)
+        for name, stage in self._stages.items():
+            self._say(f"preparing {name}")
+            made[name], how[name] = self._form.prepared(stage, whole.how[name], whole.stages[name])
+        if all(how[name].method == whole.how[name].method for name in how):
+            return None
+        return self._found(made, how)
+
+    def mixed(self, start: Found) -> Found:
+        """As much in few bits as the budget allows.
+
+        Blocks stay in float, the most harmful first, until the rest is good enough; then those that harm
+        least come back, one after the other, where the budget allows it.
 
         Args:
-            whole: Everything in 8 bits.
+            start: Everything in few bits.
         """
-        harm = self._harm(whole)
+        harm = self._harm(start)
         how = {
             stage: one.model_copy(update={"blocks": {b: f for (s, b), f in harm.items() if s == stage}})
-            for stage, one in whole.how.items()
+            for stage, one in start.how.items()
         }
+        best = dataclasses.replace(start, how=how)
         left: list[Block] = []
-        best = dataclasses.replace(whole, how=how)
         for block in sorted(harm, key=lambda one: -harm[one].drop):
             left.append(block)
             self._say(f"leaving {block[0]} {block[1]} in float: {len(left)} of {len(harm)} blocks")
-            best = self._without(left, how, best)
-            if best.is_good:
+            best = self._without(left, block[0], best)
+            if not best.over or self._is_only_slow(best):
                 break
+        return self._with_what_fits(left, best) if best.is_good else best
+
+    def _with_what_fits(self, left: Sequence[Block], best: Found) -> Found:
+        """Blocks come back into few bits, the least harmful first; the last one that left is needed."""
+        still = list(left)
+        for block in list(reversed(left))[1:]:
+            self._say(f"trying {block[0]} {block[1]} in few bits again")
+            fewer = [one for one in still if one != block]
+            tried = self._without(fewer, block[0], best)
+            if tried.is_good:
+                still, best = fewer, tried
         return best
 
-    def _harm(self, whole: Found) -> dict[Block, BlockFinding]:
-        """What each block costs when it alone is in 8 bits."""
+    def _is_only_slow(self, found: Found) -> bool:
+        """It keeps its numbers, and more of it in float would not make it faster."""
+        return bool(found.over) and not self._judge.over(found.cost)
+
+    def _harm(self, start: Found) -> dict[Block, BlockFinding]:
+        """What each block costs when it alone is in few bits."""
         found: dict[Block, BlockFinding] = {}
         for name, stage in self._stages.items():
-            groups = stage.blocks
+            groups = self._form.groups(stage)
             for number, (block, nodes) in enumerate(groups.items(), 1):
                 self._say(f"quantizing a block of {name} alone, {number} of {len(groups)}")
-                data = stage.by(_method(whole.how[name]), self._scheme, nodes)
-                cost = drop(self._fidelity.of({name: self._engine(stage, data)}))
-                found[name, block] = BlockFinding(n_nodes=len(nodes), drop=cost, is_float=False)
+                found[name, block] = self._alone(stage, start.how[name], block, nodes)
         return found
 
-    def _without(self, left: Sequence[Block], how: Mapping[str, StageQuantization], before: Found) -> Found:
-        """The same with some blocks in float; only the stage of the last one is made anew."""
-        name = left[-1][0]
-        stage, own = self._stages[name], {block for stage_name, block in left if stage_name == name}
-        kept = [node for block, nodes in stage.blocks.items() if block not in own for node in nodes]
-        findings = {
-            block: finding.model_copy(update={"is_float": block in own})
-            for block, finding in how[name].blocks.items()
-        }
-        made = {**before.stages, name: stage.by(_method(how[name]), self._scheme, kept)}
-        return self._judged(made, {**before.how, name: how[name].model_copy(update={"blocks": findings})})
+    def _alone(self, stage: Stage, how: StageQuantization, block: str, nodes: Sequence[str]) -> BlockFinding:
+        def find() -> dict[str, float | None]:
+            data = self._form.part(stage, how, nodes)
+            cost = self._judge.fidelity.of({stage.name: self._form.engine(stage, data)})
+            return {"drop": cost.drop, "points": cost.points}
 
-    def _judged(self, stages: dict[str, bytes], how: dict[str, StageQuantization]) -> Found:
-        engines = {name: self._engine(self._stages[name], data) for name, data in stages.items()}
-        errors = self._fidelity.of(engines)
-        return Found(stages, how, errors, drop(errors) <= self._max_drop)
+        numbers = stage.once(f"alone.{self._form.kind}.{how.method}.{block}", find)
+        return BlockFinding(n_nodes=len(nodes), is_float=False, **numbers)
 
-    def _engine(self, stage: Stage, data: bytes) -> Engine:
-        # Fused kernels of processors saturate on signed 8-bit products, and erred 13 times as much as the
-        # graph itself: what will not run here in earnest is judged as it is written.
-        options = OrtOptions(threads=available_threads(), fuse_qdq=not self._scheme.half)
-        return OrtEngine(stage.name, data, stage.inputs, stage.outputs, stage.sizes, options)
+    def _without(self, left: Sequence[Block], changed: str, before: Found) -> Found:
+        """The same with just these blocks in float; only the stage that changed is made anew."""
+        stage, own = self._stages[changed], {block for name, block in left if name == changed}
+        how = before.how[changed]
+        kept = [n for block, nodes in self._form.groups(stage).items() if block not in own for n in nodes]
+        findings = {b: one.model_copy(update={"is_float": b in own}) for b, one in how.blocks.items()}
+        made = {**before.stages, changed: self._form.part(stage, how, kept)}
+        return self._found(made, {**before.how, changed: how.model_copy(update={"blocks": findings})})
 
-
-def _method(how: StageQuantization) -> Method:
-    method: Method = how.method  # type: ignore[assignment]
-    return method
+    def _found(self, stages: dict[str, bytes], how: dict[str, StageQuantization]) -> Found:
+        engines = {name: self._form.engine(self._stages[name], data) for name, data in stages.items()}
+        cost = self._judge.fidelity.of(engines)
+        ms = None if self._judge.time_ms is None else self._judge.time_ms(engines)
+        return Found(stages, how, cost, ms, self._judge.over(cost, ms))

@@ -58,27 +58,33 @@ class BlockFinding(Declared):
     Attributes:
         n_nodes: Convolutions and products in it.
         drop: Concordance with FP32 that the worst output of the model loses when it alone is in 8 bits.
+        points: Points of a hundred that the worst output then loses against labels; None without labels.
         is_float: It stays in float.
     """
 
     n_nodes: int
     drop: float
+    points: float | None = None
     is_float: bool
 
 
 class StageQuantization(Declared):
-    """How the values of a stage became 8 bits.
+    """How the values of a stage became 8 or 16 bits.
 
     Attributes:
-        method: Which part of each tensor's values the levels hold.
+        method: Which part of each tensor's values the levels hold, and what was done to the stage before:
+            "mse", "balanced bias-corrected mse"; in 16 bits "half".
         tried: Method -> root mean square error of the stage's outputs on windows that no range was taken
             from, in standard deviations of each output.
         blocks: Module path -> what was found about it; empty where all of the stage was good enough.
+        in_float: Why -> products of the stage that are in float in any case, and in 16 bits all nodes that
+            stay in 32, by their names.
     """
 
     method: str
     tried: dict[str, float]
     blocks: dict[str, BlockFinding] = Field(default_factory=dict)
+    in_float: dict[str, tuple[str, ...]] | None = None
 
 
 class Candidate(Declared):
@@ -89,6 +95,8 @@ class Candidate(Declared):
         n_bytes: Of all its stages.
         golden: Output -> error on the golden sessions, measured on the workbench.
         fidelity: Output -> error on other sessions; None for the reference itself.
+        points: Points of a hundred that the worst output loses against the labels of those sessions: of CCC,
+            or of accuracy; None without labels, and for the reference itself.
         quantization: Stage -> how it was quantized; empty for the reference itself.
         note: What a reader should know.
         findings: What `evaluate` found about it on people with labels; None before.
@@ -98,6 +106,7 @@ class Candidate(Declared):
     n_bytes: int = Field(gt=0)
     golden: dict[str, OutputError]
     fidelity: dict[str, OutputError] | None = None
+    points: float | None = None
     quantization: dict[str, StageQuantization] = Field(default_factory=dict)
     note: str | None = None
     findings: Findings | None = None
@@ -117,18 +126,42 @@ class Golden(Declared):
     deviation: dict[str, float]
 
 
-class Calibration(Declared):
-    """What the quantized candidates were calibrated on; only ranges leave the set.
+class Budget(Declared):
+    """What a candidate may cost.
 
     Attributes:
-        source: URIs of the sessions.
-        n_windows: Windows used.
+        ccc: Concordance with FP32 that its worst output may lose.
+        points: Points of a hundred that its worst output may lose against labels; None = any.
+        latency_ms: What one prediction may take on the workbench's processor; None = any.
+    """
+
+    ccc: float
+    points: float | None = None
+    latency_ms: float | None = None
+
+
+class Calibration(Declared):
+    """What the quantized candidates were calibrated on; only ranges and counts leave the set.
+
+    Attributes:
+        source: The sessions.
+        n_windows: Whole windows.
         windows_sha256: Over all step tensors, in order.
+        people: Windows of each person, the most first, without their names.
+        cells: Windows in each range of the labels, or of FP32's outputs where nobody knows them.
+        without: Modality -> windows in which it is missing.
+        budget: What candidates were allowed to cost.
+        ranges: Path of the file with every tensor's range and histogram.
     """
 
     source: tuple[str, ...]
     n_windows: int
     windows_sha256: str
+    people: tuple[int, ...] | None = None
+    cells: dict[str, int] | None = None
+    without: dict[str, int] | None = None
+    budget: Budget | None = None
+    ranges: str | None = None
 
 
 class Lineage(Declared):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from edge_mer.errors import UsageError
@@ -27,14 +29,41 @@ def detector_for(model: ModelSpec, yunet: Path | None) -> FaceDetector | None:
     return open_face_detector(yunet) if looks_at_faces(model) else None
 
 
+class _Lines:
+    """What is being done, line by line: each thing once, however many parts it has."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, what: str, done: int = 0, of: int = 0) -> None:
+        if what != self._last:
+            err.print(what, markup=False)
+        self._last = what
+
+
+class _Bar:
+    """What is being done, in one changing line, with a bar where one knows how many parts it has."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar, self._last = bar, ""
+        self._task = bar.add_task("starting", total=None)
+
+    def __call__(self, what: str, done: int = 0, of: int = 0) -> None:
+        if what != self._last:
+            self._bar.reset(self._task, total=of or None)
+        self._last = what
+        self._bar.update(self._task, description=escape(what), completed=done, total=of or None)
+
+
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """Say what is being done: in one changing line on a terminal, else line by line on stderr."""
+def progress() -> Iterator[_Lines | _Bar]:
+    """Say what is being done: on a terminal in one changing line with a bar, else line by line on stderr."""
     if not err.is_terminal:
-        yield err.print
+        yield _Lines()
         return
-    with err.status("starting") as status:
-        yield status.update
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        yield _Bar(bar)
 
 
 def parse_missing(values: Sequence[str]) -> dict[Modality, MissingPolicy]:

@@ -136,6 +136,15 @@ def encode(model: ModelSpec, engines: Mapping[str, Engine], traces: Sequence[Ste
     return features
 
 
+def played_features(model: ModelSpec, traces: Sequence[StepTrace]) -> Features:
+    """What the engines that played a session made of its steps; zeros where a modality was absent."""
+    features: Features = {}
+    for encoder, there in zip(model.encoders, presence(model, traces).values(), strict=True):
+        rows = np.stack([trace.features[encoder.stage][0, -1] for trace in traces])
+        features[encoder.stage] = np.where(there[:, np.newaxis], rows, np.float32(0))
+    return features
+
+
 def _said(
     model: ModelSpec, encoder: Encoder, spec: Words, engine: Engine, traces: Sequence[StepTrace]
 ) -> NDArray[np.float32]:

@@ -42,8 +42,8 @@ def feeds_of(n: int, seed: int, outlier: float) -> list[Feed]:
 def a_stage(outlier: float) -> Stage:
     torch.manual_seed(0)
     data = export_stage("s", Clipped().eval(), INPUT, OUTPUT, 1)
-    histograms = histograms_of(data, feeds_of(64, 0, outlier))
-    return Stage("s", data, INPUT, OUTPUT, histograms, feeds_of(16, 1, 1.0))
+    feeds = feeds_of(64, 0, outlier)
+    return Stage("s", data, INPUT, OUTPUT, feeds, histograms_of(data, feeds), feeds_of(16, 1, 1.0))
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))

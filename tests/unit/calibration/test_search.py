@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edge_mer.bundle.manifest import OutputError
+from edge_mer.bundle.manifest import Budget, OutputError
 from edge_mer.engine.base import Engine
 from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions
 from edge_mer.runtime.proof import concordance
 from edge_mer.types.model import TensorSpec
-from edge_mer_calibration.fidelity import Fidelity, drop
+from edge_mer_calibration.fidelity import Cost, Fidelity
+from edge_mer_calibration.forms import FORMS
 from edge_mer_calibration.methods import Stage, histograms_of
 from edge_mer_calibration.quantize import SCHEMES
 from edge_mer_calibration.ranges import Feed
-from edge_mer_calibration.search import Search
+from edge_mer_calibration.search import Judge, Search
 from edge_mer_export.onnx_stage import export_stage
 
 pytestmark = pytest.mark.workbench
@@ -62,10 +63,10 @@ class OneStage(Fidelity):
         self._expected = self._run(OrtEngine("s", model, INPUT, OUTPUT, {"batch": 1}, OrtOptions()))
         self.n_asked = 0
 
-    def of(self, engines: Mapping[str, Engine]) -> dict[str, OutputError]:
+    def of(self, engines: Mapping[str, Engine]) -> Cost:
         self.n_asked += 1
         found = self._run(engines["s"])
-        return {"valence": OutputError(max=0, rms=0, ccc=concordance(found, self._expected))}
+        return Cost({"valence": OutputError(max=0, rms=0, ccc=concordance(found, self._expected))})
 
     def _run(self, engine: Engine) -> np.ndarray:
         return np.concatenate([engine.run(feed)["y"].ravel() for feed in self._feeds]).astype(np.float64)
@@ -80,7 +81,16 @@ def feeds_of(n: int, seed: int) -> list[Feed]:
 def stage() -> Stage:
     torch.manual_seed(0)
     data = export_stage("s", Attends().eval(), INPUT, OUTPUT, L)
-    return Stage("s", data, INPUT, OUTPUT, histograms_of(data, feeds_of(32, 0)), feeds_of(16, 1))
+    feeds = feeds_of(32, 0)
+    return Stage("s", data, INPUT, OUTPUT, feeds, histograms_of(data, feeds), feeds_of(16, 1))
+
+
+def search_of(stage: Stage, kind: str, fidelity: Fidelity, **budget: float) -> Search:
+    return Search([stage], FORMS[kind], Judge(fidelity, Budget(**{"ccc": 0.005, **budget})), said_nothing)
+
+
+def said_nothing(what: str, done: int = 0, of: int = 0) -> None:
+    pass
 
 
 @pytest.mark.parametrize("kind", sorted(SCHEMES))
@@ -88,13 +98,14 @@ def test_a_model_that_breaks_in_8_bits_is_mended_by_leaving_blocks_in_float(stag
     scheme, fidelity = SCHEMES[kind], OneStage(stage.model, feeds_of(32, 2))
     options = OrtOptions(fuse_qdq=not scheme.half)
     plain = OrtEngine("s", stage.by("min-max", scheme), INPUT, OUTPUT, {"batch": 1}, options)
-    assert drop(fidelity.of({"s": plain})) > 0.05
-    search = Search([stage], scheme, fidelity, 0.005, lambda _: None)
+    assert fidelity.of({"s": plain}).drop > 0.05
+    search = search_of(stage, kind, fidelity)
     whole = search.whole()
     assert not whole.is_good
+    assert "of concordance with fp32, 0.005 is allowed" in whole.over[0]
     mixed = search.mixed(whole)
     assert mixed.is_good
-    assert mixed.drop <= 0.005
+    assert mixed.cost.drop <= 0.005
     findings = mixed.how["s"].blocks
     assert any(not one.is_float for one in findings.values())
     worst = max(findings, key=lambda name: findings[name].drop)
@@ -107,13 +118,52 @@ def test_a_model_that_breaks_in_8_bits_is_mended_by_leaving_blocks_in_float(stag
 
 def test_what_is_good_as_a_whole_needs_no_search(stage: Stage) -> None:
     fidelity = OneStage(stage.model, feeds_of(8, 2))
-    whole = Search([stage], SCHEMES["int8-cpu"], fidelity, 1.0, lambda _: None).whole()
-    assert whole.is_good
+    found = search_of(stage, "int8-cpu", fidelity, ccc=1.0).run()
+    assert list(found) == ["int8-cpu"]
+    assert found["int8-cpu"].is_good
     assert fidelity.n_asked == 1
-    assert whole.how["s"].blocks == {}
+    assert found["int8-cpu"].how["s"].blocks == {}
+
+
+def test_no_block_is_left_in_float_that_need_not_be(stage: Stage) -> None:
+    search = search_of(stage, "int8-cpu", OneStage(stage.model, feeds_of(32, 2)))
+    mixed = search.mixed(search.whole())
+    left = [block for _, block in mixed.in_the_way]
+    assert left
+    for block in left[:-1]:
+        nodes = [n for other, own in stage.blocks.items() if other == block or other not in left for n in own]
+        data = FORMS["int8-cpu"].part(stage, mixed.how["s"], nodes)
+        fidelity = OneStage(stage.model, feeds_of(32, 2))
+        assert fidelity.of({"s": FORMS["int8-cpu"].engine(stage, data)}).drop > 0.005
+
+
+def test_where_nothing_is_good_enough_the_best_is_told_with_what_is_in_the_way(stage: Stage) -> None:
+    found = search_of(stage, "int8-cpu", OneStage(stage.model, feeds_of(32, 2)), ccc=0.0).run()
+    best = found["int8-cpu+mixed"]
+    assert not best.is_good
+    assert not best.has_few_bits
+    assert len(best.in_the_way) == len(stage.blocks)
+    harm = [finding.drop for finding in best.in_the_way.values()]
+    assert harm == sorted(harm, reverse=True)
+
+
+def test_what_is_only_slow_is_not_searched(stage: Stage) -> None:
+    fidelity = OneStage(stage.model, feeds_of(8, 2))
+    judge = Judge(fidelity, Budget(ccc=1.0, latency_ms=1.0), lambda _: 2.5)
+    found = Search([stage], FORMS["int8-cpu"], judge, said_nothing).run()
+    assert found["int8-cpu"].over == ("takes 2.5 ms here, 1 are allowed",)
+    assert fidelity.n_asked == 1
+
+
+def test_points_against_labels_count_where_there_are_labels() -> None:
+    judge = Judge(None, Budget(ccc=0.005, points=0.5))  # type: ignore[arg-type]
+    errors = {"emotion": OutputError(max=0, rms=0, ccc=1.0)}
+    assert judge.over(Cost(errors, 0.4)) == ()
+    assert judge.over(Cost(errors, 0.6)) == ("loses 0.60 points against labels, 0.5 are allowed",)
+    assert judge.over(Cost(errors)) == ()
 
 
 def test_the_worst_output_counts_and_none_at_all_is_lost() -> None:
     some = OutputError(max=0, rms=0, ccc=0.9)
-    assert drop({"a": some, "b": OutputError(max=0, rms=0, ccc=0.99)}) == pytest.approx(0.1)
-    assert drop({"a": some, "b": OutputError(max=0, rms=0, ccc=None)}) == 1.0
+    assert Cost({"a": some, "b": OutputError(max=0, rms=0, ccc=0.99)}).drop == pytest.approx(0.1)
+    assert Cost({"a": some, "b": OutputError(max=0, rms=0, ccc=None)}).drop == 1.0

@@ -22,6 +22,7 @@ from edge_mer.runtime.offline import (
     encode,
     engine_fusion,
     offline_outputs,
+    played_features,
     presence,
     window_sizes,
 )
@@ -328,6 +329,8 @@ def test_streaming_is_offline(warm_up: Any, hop: int) -> None:
     played = play(TinySession(12, silent={6}, frameless={8}), model)
     engines, there = played.setup.engines, presence(model, played.traces)
     features = encode(model, engines, played.traces)
+    for stage, rows in played_features(model, played.traces).items():
+        np.testing.assert_allclose(rows, features[stage], rtol=0, atol=1e-5)
     outputs = offline_outputs(
         model, features, there, engine_fusion(model, engines["fusion"]), blank_features(model, engines)
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge_mer.clock import ManualClock
-from edge_mer.runtime.offline import encode, presence
+from edge_mer.runtime.offline import encode, played_features, presence
 from edge_mer.runtime.pipeline import Pipeline
 from tests.helpers.tiny_model import STEP
 from tests.helpers.tiny_words import (
@@ -98,6 +98,8 @@ def test_streaming_is_offline_also_for_words_that_come_late(ends: list[int], del
     model = wordy_model(text_encoder(offset=offset * STEP), warm_up="mask")
     played = play(session(*said), model)
     offline = encode(model, played.setup.engines, played.traces)
+    for stage, rows in played_features(model, played.traces).items():
+        np.testing.assert_allclose(rows, offline[stage], rtol=0, atol=1e-5)
     for stage in ("audio", "text"):
         np.testing.assert_allclose(played.features(stage), offline[stage], rtol=1e-6)
         assert presence(model, played.traces)[stage].all()
