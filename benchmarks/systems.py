@@ -80,8 +80,8 @@ class Study:
 STUDIES = {
     "jmt": Study(20, 10, 12, 300, 1e-4, {"audio": 150}),
     "jca": Study(24, 10, 16, 400, 3e-4),
-    "rjcma": Study(12, 12, 8, 150, 3e-4),
-    "jmt-pain": Study(24, 16, 16, 200, 1e-4, {"eda": 200}),
+    "rjcma": Study(10, 12, 8, 150, 3e-4),
+    "jmt-pain": Study(17, 16, 16, 200, 1e-4, {"eda": 200}),
     "group": Study(100, 4, 40, 200, 1e-4, {"audio": 250}),
 }
 

@@ -312,5 +312,5 @@ def _nothing_found(missed: Mapping[str, Found]) -> ParityError:
     return ParityError(
         "no candidate is within the budget",
         found=". ".join(found),
-        hint="keep fp32, allow more with --max-ccc-drop, or train once more with edge-mer train --qat",
+        hint="keep fp32, allow more with --max-ccc-drop, or tune its weights with edge-mer qat",
     )

@@ -34,8 +34,9 @@ class Verb:
 
 VERBS = {
     "train": Verb("Train a model on labelled sessions.", extra="export"),
+    "qat": Verb("Tune weights so that 8 bits keep their numbers.", extra="export"),
     "export": Verb("Turn a checkpoint into a proven bundle.", extra="export"),
-    "calibrate": Verb("Add INT8 candidates to a bundle.", extra="calibrate"),
+    "calibrate": Verb("Add candidates in few bits to a bundle.", extra="calibrate"),
     "evaluate": Verb("Hold a bundle's estimates against labels.", extra="calibrate"),
     "build-engine": Verb(
         "Choose the fastest right candidate here.",
@@ -43,7 +44,9 @@ VERBS = {
     ),
     "verify": Verb("Prove a bundle again, on this device.", "edge_mer.cli.verify:verify"),
     "run": Verb("Run a bundle on sources.", "edge_mer.cli.run:run"),
-    "report": Verb("Show what a run gave as one page.", "edge_mer.cli.report:report"),
+    "report": Verb(
+        "Show what a run gave, or what a bundle is worth, as one page.", "edge_mer.cli.report:report"
+    ),
     "bundle": Verb("Show what a bundle holds.", "edge_mer.cli.bundle:bundle"),
     "demo": Verb("Walk a tiny model through all of it.", "edge_mer.cli.demo:demo", "export,calibrate"),
 }

@@ -185,7 +185,7 @@ def _train_phases(
             told=partial(told.epoch, task.phase.epochs),
         )
         model.stages[stage].eval()
-        _save(model.stages[stage].state_dict(), {}, done)
+        save_weights(model.stages[stage].state_dict(), {}, done)
     return (*state.history, *state.epochs)
 
 
@@ -221,7 +221,7 @@ def _write(model: ZooModel, recipe: Recipe, result: Result, folder: Path) -> Non
         "recipe_sha256": recipe_sha256,
         "seed": str(recipe.seed),
     }
-    _save(model.state_dict(), metadata, result.weights)
+    save_weights(model.state_dict(), metadata, result.weights)
     n_train, n_valid = result.n_people
     metrics: dict[str, Any] = {
         **metadata,
@@ -243,7 +243,8 @@ def _by_measure(scores: dict[str, Scores]) -> dict[str, dict[str, Scores]]:
     return found
 
 
-def _save(state: dict[str, torch.Tensor], metadata: dict[str, str], file: Path) -> None:
+def save_weights(state: dict[str, torch.Tensor], metadata: dict[str, str], file: Path) -> None:
+    """Write a safetensors file, all of it or nothing; the same weights give the same bytes."""
     data = safetensors.torch.save({key: value.contiguous() for key, value in state.items()}, metadata)
     unfinished = file.with_suffix(".part")
     unfinished.write_bytes(_in_order(data))
