@@ -102,6 +102,13 @@ def test_words_that_are_lost_are_told(
         assert not lost or f"Lost of {transcript}: {lost}." in shown
 
 
+def test_a_precision_that_the_bundle_has_not_is_refused(
+    shared_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(shared_bundle), "--source", SIM, "--fast", "--precision", "int4"]) == 3
+    assert "has no precision 'int4'. Expected: one of fp32, int8-cpu, int8-trt" in capsys.readouterr().err
+
+
 def test_what_a_live_transcript_loses_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     sources = [open_source(uri) for uri in ("sim:", "transcript:-", "transcript:-?offset_s=1")]
     quiet, losing = (source for source in sources if isinstance(source, TranscriptSource))

@@ -1,0 +1,124 @@
+"""Calibrating as a user does it: budgets, interrupts, labelled recordings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edge_mer.bundle.manifest import Manifest
+from edge_mer.bundle.read import open_bundle
+from edge_mer.cli.main import main
+from edge_mer_calibration import candidates
+
+pytestmark = pytest.mark.workbench
+
+FEW = ("--windows", "8", "--precision", "int8-cpu")
+
+
+@pytest.fixture(scope="module")
+def exported(shared_bundle: Path) -> Path:
+    """What the calibrated bundle was made from."""
+    return shared_bundle.parent / "exported"
+
+
+def manifest_of(bundle: Path) -> Manifest:
+    return open_bundle(bundle).manifest
+
+
+def test_a_set_is_told_by_people_ranges_and_missing_modalities(shared_bundle: Path) -> None:
+    made = manifest_of(shared_bundle).calibration
+    assert made is not None
+    assert made.n_windows == 64
+    assert made.people == (4,) * 16
+    assert made.without == {"visual": 8, "audio": 8}
+    assert made.cells is not None
+    for name in ("valence", "arousal"):
+        counts = [n for cell, n in made.cells.items() if cell.startswith(name)]
+        assert sum(counts) == 64
+        assert len(counts) == 3
+    assert made.budget is not None
+    assert made.budget.ccc == 0.005
+
+
+def test_ranges_travel_and_values_do_not(shared_bundle: Path) -> None:
+    bundle = open_bundle(shared_bundle)
+    stages = json.loads(bundle.read("calibration/ranges.json"))["stages"]
+    assert set(stages) == set(bundle.manifest.model.stages)
+    one = stages["visual"]["clip"]
+    assert set(one["levels"]) == {name for name in bundle.manifest.candidates if name.startswith("int8")}
+    assert one["reads"]
+    assert one["low"] <= one["held_low"] + 1.0
+    assert len(one["counts"]) == 32
+    n_windows, n_values = 64, 3 * 8 * 48 * 48
+    assert sum(one["counts"]) % n_windows == 0
+    assert sum(one["counts"]) <= n_windows * n_values
+
+
+def test_where_nothing_is_fast_enough_the_gate_refuses(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle"
+    assert main(["calibrate", str(exported), "--out", str(out), *FEW, "--max-latency-ms", "0.001"]) == 4
+    message = capsys.readouterr().err
+    assert "no candidate is within the budget" in message
+    assert "0.001 are allowed" in message
+    assert "keep fp32" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_calibration_goes_on(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was played and measured of simulated people is not done again."""
+    out = tmp_path / "bundle"
+    arguments = ["calibrate", str(exported), "--out", str(out), *FEW]
+    with monkeypatch.context() as patch:
+        patch.setattr(candidates, "_demand_rules", None)
+        patch.setattr(candidates, "ranges_file", interrupted)
+        assert main(arguments) == 130
+    assert [path.name for path in tmp_path.iterdir()] == [".bundle.calibrating"]
+    monkeypatch.setattr(candidates, "play", not_again)
+    monkeypatch.setattr(candidates, "histograms_of", not_again)
+    assert main(arguments) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert "int8-cpu" in manifest_of(out).candidates
+
+
+def interrupted(*_: object) -> bytes:
+    raise KeyboardInterrupt
+
+
+def not_again(*_: object) -> None:
+    raise AssertionError("this was done before")
+
+
+def test_people_of_a_manifest_are_split_and_their_labels_count(exported: Path, tmp_path: Path) -> None:
+    people = tmp_path / "people.csv"
+    rows = ["person,sources,labels,split"]
+    for number in range(6):
+        split = "train" if number < 4 else "valid"
+        rows.append(f"p{number},sim:seed=3&person={number}&duration_s=3.2,,{split}")
+    people.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    out = tmp_path / "bundle"
+    arguments = ["calibrate", str(exported), "--out", str(out), *FEW, "--data", str(people)]
+    assert main([*arguments, "--max-accuracy-drop", "50"]) == 0
+    made = manifest_of(out)
+    assert made.calibration is not None
+    assert made.calibration.people == (2, 2, 2, 2)
+    assert len(made.calibration.source) == 4
+    assert made.candidates["int8-cpu"].points is not None
+
+
+def test_points_need_labels(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--check", "file:clip.mp4", "--max-accuracy-drop", "1"]
+    assert main(["calibrate", str(exported), "--out", str(tmp_path / "bundle"), *arguments]) == 2
+    assert "--max-accuracy-drop needs labels" in capsys.readouterr().err
+
+
+def test_what_names_no_session_is_refused(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", str(exported), "--out", str(tmp_path / "b"), "--data", "clip.mp4"]) == 2
+    assert "clip.mp4 names no session" in capsys.readouterr().err
