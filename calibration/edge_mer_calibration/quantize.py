@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,9 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
-from onnxruntime.transformers.float16 import convert_float_to_float16
-from onnxruntime.transformers.onnx_model import OnnxModel
 
-from edge_mer.bundle.onnx_guard import MAX_IR_VERSION
+from edge_mer_calibration.graphs import compact
+from edge_mer_calibration.half import half_stage
 
 OPERATORS = ("Conv", "MatMul", "Gemm")
 _LEAST_WIDTH = 16
@@ -105,19 +104,24 @@ def quantize_stage(
         quantizer.quantize_model()
         quantizer.model.save_model_to_file(str(target), False)
         quantized = onnx.load(target)
-    compact(quantized)
+    compact(quantized, keep_names=True)
     onnx.checker.check_model(quantized)
     return bytes(quantized.SerializeToString(deterministic=True))
 
 
-def finish_stage(model: bytes, scheme: Scheme) -> bytes:
-    """The quantized stage as it is shipped: with the rest in FP16 where the scheme wants that."""
-    if not scheme.half:
-        return model
-    half = _to_half(onnx.load_model_from_string(model))
-    compact(half)
-    onnx.checker.check_model(half)
-    return bytes(half.SerializeToString(deterministic=True))
+def finish_stage(model: bytes, scheme: Scheme, float_nodes: Collection[str] = ()) -> bytes:
+    """The quantized stage as it is shipped: with the rest in FP16 where the scheme wants that.
+
+    Args:
+        model: As `quantize_stage` gave it.
+        scheme: The same.
+        float_nodes: Names of nodes that stay in FP32, products among them with all their Q and DQ.
+    """
+    if scheme.half:
+        return half_stage(model, float_nodes)
+    graph = onnx.load_model_from_string(model)
+    compact(graph)
+    return bytes(graph.SerializeToString(deterministic=True))
 
 
 def _options(scheme: Scheme) -> dict[str, Any]:
@@ -183,14 +187,6 @@ def _is_norm(name: str, producers: dict[str, onnx.NodeProto]) -> bool:
     return node.op_type in _LIMITS and any(_is_norm(one, producers) for one in node.input)
 
 
-def _to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    half = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True, op_block_list=[])
-    wrapped = OnnxModel(half)
-    wrapped.topological_sort()  # the conversion leaves its casts at the end
-    made: onnx.ModelProto = wrapped.model
-    return made
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Remarks that ask for a preprocessing which the exporter already did."""
@@ -201,29 +197,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def compact(model: onnx.ModelProto) -> None:
-    """Strip what no one reads, and give inner tensors the shortest names: half of a small INT8 file."""
-    model.ir_version = MAX_IR_VERSION
-    model.producer_name, model.producer_version, model.doc_string = "edge-mer", "", ""
-    del model.metadata_props[:]
-    standard = [entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    del model.opset_import[:]
-    model.opset_import.extend(standard)
-    graph = model.graph
-    del graph.value_info[:]
-    del graph.metadata_props[:]
-    kept = {value.name for value in (*graph.input, *graph.output)} | {""}
-    short: dict[str, str] = {}
-
-    def name(old: str) -> str:
-        return old if old in kept else short.setdefault(old, f"t{len(short)}")
-
-    for tensor in graph.initializer:
-        tensor.name, tensor.doc_string = name(tensor.name), ""
-    for node in graph.node:
-        node.name, node.doc_string = "", ""
-        del node.metadata_props[:]
-        node.input[:] = [name(one) for one in node.input]
-        node.output[:] = [name(one) for one in node.output]

@@ -39,7 +39,9 @@ class Histogram:
         edges: (bins + 1,).
         low: Smallest value.
         high: Largest value.
-        peaks: Largest absolute value per channel of the last axis, (channel,).
+        peaks: Largest absolute value per channel, (channel,): along axis 1 where a convolution reads the
+            tensor, else along the last one.
+        means: Mean per channel, (channel,).
     """
 
     counts: NDArray[np.int64]
@@ -47,6 +49,30 @@ class Histogram:
     low: float
     high: float
     peaks: NDArray[np.float32]
+    means: NDArray[np.float32]
+
+
+@dataclass
+class _Channels:
+    """What a tensor holds per channel: peaks and sums over all windows, and how many values a sum is of."""
+
+    peaks: NDArray[np.float32]
+    sums: NDArray[np.float64]
+    count: int
+
+    def merged(self, later: _Channels) -> _Channels:
+        """Of both; the later one alone where it has other channels."""
+        if self.peaks.shape != later.peaks.shape:
+            return later
+        return _Channels(
+            np.maximum(self.peaks, later.peaks), self.sums + later.sums, self.count + later.count
+        )
+
+
+def _channels(values: NDArray[Any], axis: int) -> _Channels:
+    rows = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+    peaks = np.maximum(rows.max(axis=0), -rows.min(axis=0)).astype(np.float32)
+    return _Channels(peaks, rows.sum(axis=0, dtype=np.float64), len(rows))
 
 
 class Ranges:
@@ -74,7 +100,8 @@ class Ranges:
         self._inputs = {value.name for value in graph_model.graph.input}
         self._names = watched
         self._collector = HistogramCollector("entropy", False, N_BINS, N_LEVELS, PERCENTILE, "same")
-        self._peaks: dict[str, NDArray[np.float32]] = {}
+        self._convolved = {node.input[0] for node in graph_model.graph.node if node.op_type == "Conv"}
+        self._channels: dict[str, _Channels] = {}
         self.n_windows = 0
 
     def add(self, feed: Feed) -> None:
@@ -84,24 +111,26 @@ class Ranges:
         found |= {name: feed[name] for name in self._names if name in self._inputs}
         self._collector.collect_value({name: values for name, values in found.items() if values.size})
         for name, values in found.items():
-            peaks = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0).astype(np.float32)
-            before = self._peaks.get(name)
-            same = before is not None and before.shape == peaks.shape
-            self._peaks[name] = np.maximum(before, peaks) if same and before is not None else peaks
+            if not values.size:
+                continue
+            now = _channels(values, 1 if name in self._convolved else -1)
+            self._channels[name] = self._channels[name].merged(now) if name in self._channels else now
         self.n_windows += 1
 
     def histograms(self) -> dict[str, Histogram]:
         """Tensor -> its values."""
-        return {
-            name: Histogram(
+        found = {}
+        for name, (counts, edges, low, high, _) in self._collector.get_histogram_dict().items():
+            channels = self._channels[name]
+            found[name] = Histogram(
                 np.asarray(counts, np.int64),
                 np.asarray(edges, np.float32),
                 float(low),
                 float(high),
-                self._peaks[name],
+                channels.peaks,
+                (channels.sums / channels.count).astype(np.float32),
             )
-            for name, (counts, edges, low, high, _) in self._collector.get_histogram_dict().items()
-        }
+        return found
 
 
 def _watched(model: onnx.ModelProto, operators: Sequence[str]) -> list[str]:

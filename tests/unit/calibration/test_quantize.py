@@ -111,9 +111,13 @@ def test_products_of_two_activations_stay_in_float(quantized: tuple[str, onnx.Mo
 
 
 def test_the_rest_is_half_for_tensorrt_only(quantized: tuple[str, onnx.ModelProto]) -> None:
-    """Inputs and outputs stay FP32; scales are FP16 where the rest is."""
+    """Inputs and outputs stay FP32, and a Q or DQ at one; other scales are FP16 where the rest is."""
     name, model = quantized
-    scales = {constants(model)[node.input[1]].data_type for node in nodes(model, "QuantizeLinear")}
+    held, ends = constants(model), {value.name for value in (*model.graph.input, *model.graph.output)}
+    pairs = nodes(model, "QuantizeLinear") + nodes(model, "DequantizeLinear")
+    inner = [node for node in pairs if not ends & {node.input[0], node.output[0]}]
+    assert inner
+    scales = {held[node.input[1]].data_type for node in inner}
     assert scales == {TensorProto.FLOAT16 if name == "int8-trt" else TensorProto.FLOAT}
     edges = [*model.graph.input, *model.graph.output]
     assert {value.type.tensor_type.elem_type for value in edges} == {TensorProto.FLOAT}

@@ -12,6 +12,7 @@ from torch import nn
 from edge_mer.types.model import TensorSpec
 from edge_mer_calibration.ranges import METHODS, Feed, Histogram, Method, Ranges, clipped
 from edge_mer_export.onnx_stage import export_stage
+from tests.helpers.graphs import graph, node
 
 pytestmark = pytest.mark.workbench
 
@@ -42,9 +43,9 @@ def watched(stage: bytes, feeds: list[Feed]) -> dict[str, Histogram]:
 
 def test_every_product_is_watched_on_both_sides(stage: bytes) -> None:
     found = watched(stage, feeds_of(3))
-    for node in onnx.load_model_from_string(stage).graph.node:
-        if node.op_type in ("MatMul", "Gemm"):
-            assert {node.input[0], node.output[0]} <= found.keys()
+    for one in onnx.load_model_from_string(stage).graph.node:
+        if one.op_type in ("MatMul", "Gemm"):
+            assert {one.input[0], one.output[0]} <= found.keys()
     weights = {tensor.name for tensor in onnx.load_model_from_string(stage).graph.initializer}
     assert not weights & found.keys()
 
@@ -60,13 +61,33 @@ def test_a_histogram_counts_every_value_of_every_window(stage: bytes) -> None:
     assert np.abs(direct - one.counts).sum() <= 4  # on the edge of a bin
     peaks = np.max([np.abs(feed["x"]).max(axis=0) for feed in feeds], axis=0)
     np.testing.assert_array_equal(one.peaks, peaks)
+    means = np.concatenate([feed["x"] for feed in feeds]).mean(axis=0)
+    np.testing.assert_allclose(one.means, means, rtol=1e-5, atol=1e-6)
+
+
+def test_channels_are_those_that_the_reader_takes_a_row_of_weights_for() -> None:
+    """Axis 1 of what a convolution reads, the last axis of what a matrix product reads."""
+    nodes = [node("Conv", "x w", "a"), node("MatMul", "a v", "y")]
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.standard_normal((5, 3, 4)).astype(np.float32),
+        "v": rng.standard_normal((6, 2)).astype(np.float32),
+    }
+    model = graph(nodes, {"x": (2, 3, 9)}, constants, rank=3)
+    x = rng.standard_normal((2, 3, 9)).astype(np.float32)
+    ranges = Ranges(model, ("Conv", "MatMul"), 1)
+    ranges.add({"x": x})
+    found = ranges.histograms()
+    np.testing.assert_array_equal(found["x"].peaks, np.abs(x).max((0, 2)))
+    np.testing.assert_allclose(found["x"].means, x.mean((0, 2)), atol=1e-6)
+    assert found["a"].peaks.shape == found["a"].means.shape == (6,)
 
 
 def histogram(values: NDArray[np.float64]) -> Histogram:
     top = float(np.abs(values).max())
     counts, edges = np.histogram(values, 2048, (-top, top))
-    peaks = np.array([top], np.float32)
-    return Histogram(counts, edges.astype(np.float32), float(values.min()), float(values.max()), peaks)
+    peaks, means = np.array([top], np.float32), np.array([values.mean()], np.float32)
+    return Histogram(counts, edges.astype(np.float32), float(values.min()), float(values.max()), peaks, means)
 
 
 def rounded(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
@@ -125,7 +146,8 @@ def test_a_tensor_that_is_always_the_same_is_left_alone(method: Method) -> None:
         edges = np.linspace(-max(value, 1e-6), max(value, 1e-6), 2049).astype(np.float32)
         counts = np.zeros(2048, np.int64)
         counts[-1] = 7
-        one = Histogram(counts, edges, value, value, np.array([value], np.float32))
+        same = np.array([value], np.float32)
+        one = Histogram(counts, edges, value, value, same, same)
         low, high = clipped(one, method, symmetric=False)
         assert np.isfinite([low, high]).all()
         assert high == pytest.approx(value, abs=1e-5)
