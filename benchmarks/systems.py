@@ -139,7 +139,8 @@ def measure(name: str, study: Study) -> dict[str, Any]:
     if not whole.exists():
         words = [("--data", one) for one in sessions(model.spec, 700)]
         words += [("--check", one) for one in sessions(model.spec, 800)]
-        verb("calibrate", str(bundle), "--out", str(whole), "--windows", "32", *itertools.chain(*words))
+        asked = ["--windows", "32", "--precision", "int8-cpu", "--max-ccc-drop", "0.02"]
+        verb("calibrate", str(bundle), "--out", str(whole), *asked, *itertools.chain(*words))
     verified = verb("verify", str(whole))
     steps = model.spec.fusion.n_steps + study.n_hops * model.spec.fusion.hop
     numbers = folder / "evaluation.json"

@@ -217,27 +217,22 @@ class _Work:
         stale = {path for one in old.candidates.values() for path in one.stages.values()} - paths
         files = {name: self._bundle.read(name) for name in old.files if name not in stale}
         for name, one in good.items():
-            shipped = self._shipped(name, one)
-            candidates[name] = self._candidate(name, one, shipped)
-            files |= {f"stages/{stage}.{name}.onnx": data for stage, data in shipped.items()}
+            if not FORMS[kind_of(name)].is_for_cpu:
+                _demand_rules(name, one.shipped)
+            candidates[name] = self._candidate(name, one)
+            files |= {f"stages/{stage}.{name}.onnx": data for stage, data in one.shipped.items()}
         files[RANGES_PATH] = ranges_file(stages, good)
         return self._write(candidates, files, windows, out, replace=replace)
 
-    def _shipped(self, name: str, found: Found) -> dict[str, bytes]:
-        form = FORMS[kind_of(name)]
-        shipped = {stage: form.shipped(data) for stage, data in found.stages.items()}
-        if not form.is_for_cpu:
-            _demand_rules(name, shipped)
-        return shipped
-
-    def _candidate(self, name: str, found: Found, shipped: Mapping[str, bytes]) -> Candidate:
-        """What a candidate costs: what was found is what was judged, `shipped` goes into the bundle."""
+    def _candidate(self, name: str, found: Found) -> Candidate:
+        """What a candidate costs."""
         model, manifest = self._model, self._bundle.manifest
         # Golden errors are of the graph as it is written: a device's INT8 kernels are held against that.
         options = OrtOptions(threads=available_threads(), fuse_qdq=False)
-        as_written = open_engines(model, found.stages, options)
+        judged = {stage: FORMS[kind_of(name)].judged(data) for stage, data in found.shipped.items()}
+        as_written = open_engines(model, judged, options)
         errors = golden_errors(PipelineSetup(model, as_written, None), manifest.golden, self._golden)
-        n_bytes = sum(len(data) for data in shipped.values())
+        n_bytes = sum(len(data) for data in found.shipped.values())
         return Candidate(
             stages={stage: f"stages/{stage}.{name}.onnx" for stage in found.stages},
             n_bytes=n_bytes,

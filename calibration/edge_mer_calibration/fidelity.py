@@ -70,18 +70,16 @@ class Fidelity:
         sessions = zip(self._sessions, self._features, strict=True)
         found = [self._replay(engines, traces, features) for traces, features in sessions]
         gathered = self._gathered(found)
-        errors = {
-            str(output.name): output_error(
-                output,
-                gathered[output.name],
-                self._expected[output.name],
-                float(self._expected[output.name].std()),
-            )
-            for output in self._model.outputs
-        }
+        errors = {str(o.name): self._error(o, gathered[o.name]) for o in self._model.outputs}
         scores = self._scored(found)
         lost = [self._scores[name] - scores[name] for name in scores]
         return Cost(errors, 100 * max(lost) if lost else None)
+
+    def _error(self, output: Output, found: Floats) -> OutputError:
+        """Of one output; with a number that is none it has no concordance."""
+        expected = self._expected[output.name]
+        error = output_error(output, found, expected, float(expected.std()))
+        return error if np.isfinite(found).all() else error.model_copy(update={"ccc": None})
 
     def _gathered(self, sessions: Sequence[Sequence[Mapping[str, Floats]]]) -> Raw:
         """Output -> (windows, *value_shape) of all sessions."""

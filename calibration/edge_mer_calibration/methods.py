@@ -16,12 +16,15 @@ from edge_mer.bundle.manifest import StageQuantization
 from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
 from edge_mer.types.model import TensorSpec
 from edge_mer_calibration.blocks import blocks
+from edge_mer_calibration.graphs import lift_constants, name_nodes
 from edge_mer_calibration.kept import Kept
+from edge_mer_calibration.overflow import near_overflow, peaks_of
 from edge_mer_calibration.quantize import OPERATORS, Scheme, placement, quantizable, quantize_stage
 from edge_mer_calibration.ranges import METHODS, Feed, Histogram, Method, Ranges, clipped
 
 Floats = NDArray[np.floating]
 _LEAST_DEVIATION = 1e-12
+NOT_A_NUMBER = 1e6
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Stage:
         histograms: Of its tensors, on them.
         held: Windows that no range is taken from.
         kept: Finished parts; None keeps nothing.
+        variant: How it was prepared; "" for the stage as it is.
+        variants: Prepared forms, by name.
     """
 
     name: str
@@ -47,14 +52,35 @@ class Stage:
     histograms: Mapping[str, Histogram]
     held: Sequence[Feed]
     kept: Kept | None = None
+    variant: str = ""
+    variants: dict[str, Stage] = field(default_factory=dict, repr=False, compare=False)
     _known: dict[tuple[Method, bool], dict[str, tuple[float, float]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     @cached_property
+    def quantizable(self) -> tuple[str, ...]:
+        """Nodes that can be quantized."""
+        return tuple(quantizable(onnx.load_model_from_string(self.model)))
+
+    @cached_property
     def blocks(self) -> dict[str, tuple[str, ...]]:
         """Module path -> the nodes in it that can be quantized."""
-        return blocks(quantizable(onnx.load_model_from_string(self.model)))
+        return blocks(self.quantizable)
+
+    @cached_property
+    def nodes(self) -> tuple[str, ...]:
+        """All nodes, by the names under which FP16 knows them."""
+        model = onnx.load_model_from_string(self.model)
+        lift_constants(model)
+        name_nodes(model)
+        return tuple(node.name for node in model.graph.node)
+
+    @cached_property
+    def overflow(self) -> dict[str, float]:
+        """Node -> the number that half cannot hold: near its largest, or a constant that is lost in it."""
+        peaks = self.once("peaks", lambda: peaks_of(self.model, self.feeds, available_threads()))
+        return near_overflow(self.model, peaks)
 
     @cached_property
     def in_float(self) -> dict[str, tuple[str, ...]]:
@@ -97,7 +123,8 @@ class Stage:
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Something about this stage that JSON can hold: of an interrupted calibration, or made now."""
-        return make() if self.kept is None else self.kept.numbers(f"{self.name}.{name}", make)
+        parts = (self.name, self.variant.replace(" ", "-"), name)
+        return make() if self.kept is None else self.kept.numbers(".".join(filter(None, parts)), make)
 
     def _errors(self, scheme: Scheme) -> dict[str, float]:
         return {method: self.error(self.by(method, scheme)) for method in METHODS}
@@ -131,11 +158,15 @@ def histograms_of(
 
 
 def relative_error(found: Mapping[str, list[Floats]], expected: Mapping[str, list[Floats]]) -> float:
-    """Root mean square error of the worst output, in standard deviations of that output."""
+    """Root mean square error of the worst output, in standard deviations of that output.
+
+    One with a number that is none errs by `NOT_A_NUMBER`.
+    """
     errors = []
     for name, parts in expected.items():
         truth = np.concatenate([part.ravel() for part in parts]).astype(np.float64)
         values = np.concatenate([part.ravel() for part in found[name]])
         deviation = max(float(truth.std()), _LEAST_DEVIATION)
-        errors.append(float(np.sqrt(np.mean((values - truth) ** 2))) / deviation)
+        error = float(np.sqrt(np.mean((values - truth) ** 2))) / deviation
+        errors.append(error if np.isfinite(error) else NOT_A_NUMBER)
     return max(errors)

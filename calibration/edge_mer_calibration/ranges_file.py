@@ -11,8 +11,9 @@ import onnx
 
 from edge_mer.bundle.manifest import kind_of, pretty
 from edge_mer_calibration.methods import Stage, histograms_of
+from edge_mer_calibration.preparation import evened, method_of
 from edge_mer_calibration.quantize import OPERATORS, SCHEMES
-from edge_mer_calibration.ranges import METHODS, Histogram
+from edge_mer_calibration.ranges import Histogram
 from edge_mer_calibration.search import Found
 
 RANGES_PATH = "calibration/ranges.json"
@@ -64,10 +65,10 @@ def _products(stage: Stage) -> tuple[dict[str, list[str]], dict[str, list[str]]]
 
 
 def _levels(stage: Stage, name: str, found: Found) -> Mapping[str, Sequence[float]]:
-    method = found.how[stage.name].method.split()[-1]
-    if method not in METHODS:
-        return {}
-    return stage.ranges(method, symmetric=SCHEMES[kind_of(name)].symmetric)
+    if (scheme := SCHEMES.get(kind_of(name))) is None:
+        return {}  # 16 bits have no levels to place
+    how = found.how[stage.name].method
+    return evened(stage, how).ranges(method_of(how), symmetric=scheme.symmetric)
 
 
 def _coarse(one: Histogram) -> list[int]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge_mer.bundle.manifest import BlockFinding, Budget, StageQuantization
 from edge_mer.engine.base import Engine
+from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
 from edge_mer_calibration.fidelity import Cost, Fidelity
 from edge_mer_calibration.forms import Form
 from edge_mer_calibration.methods import Stage
@@ -51,11 +52,12 @@ class Found:
     """What a search came to.
 
     Attributes:
-        stages: Stage -> its form in few bits, as it is judged.
+        stages: Stage -> its form in few bits, as it was searched.
         how: Stage -> how it was made.
         cost: What it costs.
         ms: What a prediction takes here; None where this processor does not run it in earnest.
         over: Which limits it is over.
+        shipped: Stage -> its form for the bundle; empty as long as it is searched.
     """
 
     stages: dict[str, bytes]
@@ -63,6 +65,7 @@ class Found:
     cost: Cost
     ms: float | None = None
     over: tuple[str, ...] = ()
+    shipped: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def is_good(self) -> bool:
@@ -101,15 +104,33 @@ class Search:
 
         The last one is what all of it came to, within the budget or not.
         """
+        name, found = self._best()
+        return {name: self._finished(found)}
+
+    def _best(self) -> tuple[str, Found]:
         kind = self._form.kind
         whole = self.whole()
         if whole.is_good or self._is_only_slow(whole):
-            return {kind: whole}
+            return kind, whole
         prepared = self.prepared(whole)
         if prepared is not None and prepared.is_good:
-            return {f"{kind}+prepared": prepared}
+            return f"{kind}+prepared", prepared
         start = min((one for one in (whole, prepared) if one is not None), key=lambda one: one.cost.drop)
-        return {f"{kind}+mixed": self.mixed(start)}
+        return f"{kind}+mixed", self.mixed(start)
+
+    def _finished(self, found: Found) -> Found:
+        """As it goes into the bundle, and judged as such where that computes something else."""
+        shipped = {name: self._form.shipped(self._stages[name], data) for name, data in found.stages.items()}
+        if not found.is_good or self._form.is_for_cpu:
+            return dataclasses.replace(found, shipped=shipped)
+        self._say("judging what ships")
+        judged = {name: self._form.judged(data) for name, data in shipped.items()}
+        cost = self._cost({name: self._written(self._stages[name], data) for name, data in judged.items()})
+        return dataclasses.replace(found, shipped=shipped, cost=cost, over=self._judge.over(cost, found.ms))
+
+    def _written(self, stage: Stage, data: bytes) -> Engine:
+        options = OrtOptions(threads=available_threads(), fuse_qdq=False)
+        return OrtEngine(stage.name, data, stage.inputs, stage.outputs, stage.sizes, options)
 
     def whole(self) -> Found:
         """Everything in few bits, each stage by the method that errs least."""
@@ -126,7 +147,7 @@ class Search:
         made, how = dict(whole.stages), dict(whole.how)
         for name, stage in self._stages.items():
             self._say(f"preparing {name}")
-            made[name], how[name] = self._form.prepared(stage, whole.how[name], whole.stages[name])
+            made[name], how[name] = self._form.prepared(stage, whole.how[name])
         if all(how[name].method == whole.how[name].method for name in how):
             return None
         return self._found(made, how)
@@ -200,6 +221,9 @@ class Search:
 
     def _found(self, stages: dict[str, bytes], how: dict[str, StageQuantization]) -> Found:
         engines = {name: self._form.engine(self._stages[name], data) for name, data in stages.items()}
-        cost = self._judge.fidelity.of(engines)
+        cost = self._cost(engines)
         ms = None if self._judge.time_ms is None else self._judge.time_ms(engines)
         return Found(stages, how, cost, ms, self._judge.over(cost, ms))
+
+    def _cost(self, engines: Engines) -> Cost:
+        return self._judge.fidelity.of(engines)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_mer.bundle.manifest import Manifest
+from edge_mer.bundle.manifest import Manifest, kind_of
 from edge_mer.bundle.read import open_bundle
 from edge_mer.cli.main import main
 from edge_mer_calibration import candidates
+from tests.helpers import breaking_models
 
 pytestmark = pytest.mark.workbench
 
@@ -122,3 +123,38 @@ def test_what_names_no_session_is_refused(
 ) -> None:
     assert main(["calibrate", str(exported), "--out", str(tmp_path / "b"), "--data", "clip.mp4"]) == 2
     assert "clip.mp4 names no session" in capsys.readouterr().err
+
+
+def calibrated(name: str, folder: Path, *precisions: str) -> Manifest:
+    """One of two models that plain conversion breaks, as a user's own."""
+    exported, bundle = folder / "exported", folder / "bundle"
+    assert main(["export", f"{breaking_models.__file__}:{name}", "--random", "--out", str(exported)]) == 0
+    options = [word for one in precisions for word in ("--precision", one)]
+    assert main(["calibrate", str(exported), "--out", str(bundle), "--windows", "32", *options]) == 0
+    return manifest_of(bundle)
+
+
+def test_outlier_channels_break_8_bits_and_the_search_mends_them(tmp_path: Path) -> None:
+    found = calibrated("OutlierAttention", tmp_path, "int8-cpu", "int8-trt").candidates
+    assert {kind_of(name) for name in found} == {"fp32", "int8-cpu", "int8-trt"}
+    for name in set(found) - {"fp32"}:
+        how = found[name].quantization["fusion"]
+        assert how.tried["min-max"] > 3 * min(how.tried.values())
+        assert any("balanced" in one for one in how.tried)
+        fidelity = found[name].fidelity
+        assert fidelity is not None
+        assert fidelity["arousal"].ccc is not None
+        assert fidelity["arousal"].ccc >= 0.995
+
+
+def test_what_overflows_in_half_stays_in_float(tmp_path: Path) -> None:
+    found = calibrated("Overflowing", tmp_path, "fp16").candidates["fp16"]
+    left = found.quantization["fusion"].in_float
+    assert left is not None
+    assert any("MatMul" in node for node in left["reaches too far"])
+    fidelity = found.fidelity
+    assert fidelity is not None
+    assert fidelity["arousal"].ccc is not None
+    assert fidelity["arousal"].ccc >= 0.9999
+    whole = manifest_of(tmp_path / "bundle").candidates["fp32"].n_bytes
+    assert found.n_bytes < 0.75 * whole

@@ -105,7 +105,7 @@ def test_words_that_are_lost_are_told(
 def test_a_precision_that_the_bundle_has_not_is_refused(
     shared_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", str(shared_bundle), "--source", SIM, "--fast", "--precision", "int4"]) == 3
+    assert main(["run", str(shared_bundle), "--source", SIM, "--fast", "--precision", "int4"]) == 2
     assert "has no precision 'int4'. Expected: one of fp32, int8-cpu, int8-trt" in capsys.readouterr().err
 
 

@@ -93,6 +93,7 @@ def test_histograms_come_back_as_they_were(tmp_path: Path) -> None:
         low=0.5,
         high=1.5,
         peaks=np.array([1.5], np.float32),
+        means=np.array([0.5], np.float32),
     )
     kept = Kept(tmp_path / "work", "key")
     kept.histograms("s", Made({"stem/Conv_0": one}))
