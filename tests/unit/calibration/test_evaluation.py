@@ -33,7 +33,7 @@ from edge_mer_calibration.judging import CorruptedRow, Row, judge
 from edge_mer_calibration.metrics import CLASS_MEASURES, Estimate
 from edge_mer_calibration.scoring import People
 from tests.helpers.fake_session import tiny_manifest_alone
-from tests.helpers.numpy_engines import SCALE, mean_of_window, tiny_engines
+from tests.helpers.numpy_engines import SCALE, mean_feature, mean_of_window, tiny_engines
 from tests.helpers.tiny_model import N_STEPS, tiny_model
 from tests.helpers.tiny_session import SquareDetector
 
@@ -67,12 +67,16 @@ def a_session(
     labels = {name: rng.uniform(-1, 1, n_steps).astype(np.float32) for name in ("valence", "arousal")}
     traces = []
     for k in range(n_steps):
-        inputs = {}
+        inputs, features = {}, {}
         for encoder, name in zip(tiny_model().encoders, labels, strict=True):
+            features[encoder.stage] = np.zeros((1, 1, encoder.feature), np.float32)
             if k not in (absent or {}).get(encoder.stage, ()):
                 noise = 4 * rng.standard_normal(encoder.input.concrete(batch=1)) + rng.normal(0, 2)
                 inputs[encoder.stage] = (8 * labels[name][k] + noise).astype(np.float32)
-        traces.append(StepTrace(k, inputs, {}, np.zeros((2, N_STEPS), np.bool_), 0, {}, len(inputs) == 2))
+                features[encoder.stage][:, 0] = mean_feature(inputs[encoder.stage])[0]
+        traces.append(
+            StepTrace(k, inputs, features, np.zeros((2, N_STEPS), np.bool_), 0, {}, len(inputs) == 2)
+        )
     labels["arousal"][2] = np.nan
     return LabelledSession(person, traces, labels)
 
