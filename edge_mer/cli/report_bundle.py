@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from edge_mer.bundle.manifest import Calibration, Candidate, Manifest, StageQuantization
@@ -26,6 +27,9 @@ from edge_mer.report.evidence import (
 from edge_mer.runtime.build import hop_ms, unfaithful
 from edge_mer.runtime.proof import golden_sessions
 from edge_mer.runtime.setup import cpu_precisions, open_setup
+
+N_TURNS = 3
+"""Times that a candidate is timed."""
 
 
 def bundle_page(path: Path, title: str | None, *, with_times: bool) -> str:
@@ -58,13 +62,19 @@ def refuse_inside(out: Path, bundle: Path) -> None:
 
 
 def _times(bundle: Bundle) -> dict[str, float]:
-    """Candidate -> milliseconds of a prediction here; of those only that a processor runs."""
-    sessions = golden_sessions(bundle.manifest, bundle.read_arrays)
-    names, clock, found = cpu_precisions(bundle.manifest.candidates), MonotonicClock(), {}
+    """Candidate -> milliseconds of a prediction here; of those only that a processor runs.
+
+    Candidates take turns, and the best of a candidate's turns counts: what else a machine does makes some
+    of them slower.
+    """
+    sessions, clock = golden_sessions(bundle.manifest, bundle.read_arrays), MonotonicClock()
+    names = cpu_precisions(bundle.manifest.candidates)
+    found = dict.fromkeys(names, math.inf)
     with progress() as say:
-        for number, name in enumerate(names):
-            say("timing candidates", number, len(names))
-            found[name] = hop_ms(open_setup(bundle, name, None), sessions, clock)
+        setups = {name: open_setup(bundle, name, None) for name in names}
+        for number, name in enumerate(names * N_TURNS):
+            say("timing candidates", number, len(names) * N_TURNS)
+            found[name] = min(found[name], hop_ms(setups[name], sessions, clock))
     return found
 
 

@@ -14,6 +14,8 @@ from edge_mer.types.evaluation import Findings, Measured, SubsetFindings
 
 BEYOND = 0.1
 """Part of a range that held windows may leave it by before it is worth a warning."""
+SAME_SPEED = 1.1
+"""Times that differ by less are told as equal: a machine that does other things, too, cannot tell them."""
 MAX_WARNINGS = 40
 MAX_BARS = 60
 MAX_NAMES = 300
@@ -27,6 +29,7 @@ STATES = {
     "unknown": "not measured",
     "unlimited": "no budget known",
 }
+_HARMFUL = "few bits harm there, see above"
 _LEADING = ("CCC", "kappa")
 _LOWER_IS_BETTER = ("RMSE", "MAE")
 
@@ -90,10 +93,11 @@ class BarList:
 
 @dataclass(frozen=True)
 class CandidateBars:
-    """Lists of bars of one candidate or of several that have the same."""
+    """Lists of bars of one candidate, or a remark on several that have none."""
 
     name: str
     lists: list[BarList]
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class Left:
     """What stayed in float in a stage, for one reason."""
 
     reason: str
-    n: int
+    what: str
     modules: list[tuple[str, int]]
     n_more: int = 0
 
@@ -177,7 +181,7 @@ def collect(found: BundleEvidence) -> BundleFacts:
         cautions=_cautions(found, len(warned)),
         rows=[_row(found, one) for one in found.candidates],
         times=_times(found),
-        harm=[_harm(found, one) for one in found.made if one.stages],
+        harm=_harm(found),
         methods=[_methods(found, one) for one in found.made if one.stages],
         warnings=[_warned(stage, one) for stage, one in warned[:MAX_WARNINGS]],
         n_warned=len(warned),
@@ -201,6 +205,11 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     """Sorts "layers.2" before "layers.10"."""
     parts = re.split(r"([0-9]{1,18})", text)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def plain(value: float) -> str:
+    """A number as somebody wrote it: "0.005"."""
+    return f"{value:g}".replace("-", "−")
 
 
 def decimals(value: float) -> str:
@@ -264,13 +273,11 @@ def _sources(source: Sequence[str]) -> str:
 def _budget(limits: Limits | None) -> str:
     if limits is None:
         return "not on record"
-    parts = [f"at most {decimals(limits.ccc)} of concordance with FP32 lost by the worst output"]
+    parts = [f"concordance with FP32 lost by the worst output: at most {plain(limits.ccc)}"]
     if limits.points is not None:
-        parts.append(f"at most {decimals(limits.points)} points lost against labels")
+        parts.append(f"points lost against labels: at most {plain(limits.points)}")
     if limits.latency_ms is not None:
-        parts.append(
-            f"at most {decimals(limits.latency_ms)} ms for a prediction on the workbench's processor"
-        )
+        parts.append(f"ms for a prediction on the workbench: at most {plain(limits.latency_ms)}")
     return "; ".join(parts)
 
 
@@ -285,12 +292,12 @@ def limits_of(found: BundleEvidence, one: CandidateEvidence) -> list[LimitCell]:
     cells = []
     if one.worst:
         drop = one.worst[1]
-        cells.append(LimitCell(f"CCC {decimals(drop)} of {decimals(limits.ccc)}", drop <= limits.ccc))
+        cells.append(LimitCell(f"CCC {decimals(drop)} of {plain(limits.ccc)}", drop <= limits.ccc))
     if limits.points is not None and one.points is not None:
-        text = f"points {decimals(one.points)} of {decimals(limits.points)}"
+        text = f"points {decimals(one.points)} of {plain(limits.points)}"
         cells.append(LimitCell(text, one.points <= limits.points))
     if limits.latency_ms is not None and one.ms is not None:
-        text = f"ms {three_digits(one.ms)} of {decimals(limits.latency_ms)}"
+        text = f"ms {three_digits(one.ms)} of {plain(limits.latency_ms)}"
         cells.append(LimitCell(text, one.ms <= limits.latency_ms))
     return cells
 
@@ -316,28 +323,31 @@ def _sentence(found: BundleEvidence, one: CandidateEvidence) -> str:
     if one.worst is None:
         return "Nobody measured what it costs, so there is nothing to trust it by."
     output, drop = one.worst
-    parts = [f"Its worst output, {output}, lost {decimals(drop)} of its concordance with FP32"]
     limits = found.calibration.limits if found.calibration else None
-    if limits is not None:
-        parts[0] += f", {decimals(limits.ccc)} are allowed"
+    allowed = "" if limits is None else f" ({plain(limits.ccc)} allowed)"
+    parts = [f"Its worst output, {output}, lost {decimals(drop)} of its concordance with FP32{allowed}"]
     if one.points is not None:
-        gained = "gained" if one.points < 0 else "lost"
-        parts.append(f"{gained} {decimals(abs(one.points))} points against labels")
-    parts.append(f"it has {_percent(one.n_bytes, _whole(found).n_bytes)} of FP32's size")
-    if speed := _speed(found, one):
-        parts.append(speed)
+        parts.append(f"against labels {decimals(abs(one.points))} points were {_way(one.points)}")
+    parts.append(f"it has {_percent(one.n_bytes, _whole(found).n_bytes)} of FP32's size{_speed(found, one)}")
     if one.refused:
-        parts.append(f"and no device will choose it: {one.refused}")
-    return clipped(", ".join(parts), 600) + "."
+        parts.append(f"no device will choose it: {one.refused}")
+    return clipped("; ".join(parts), 600) + "."
+
+
+def _way(points: float) -> str:
+    return "gained" if points < 0 else "lost"
 
 
 def _speed(found: BundleEvidence, one: CandidateEvidence) -> str:
     reference = _whole(found).ms
-    if one.ms is None or reference is None or one.ms <= 0:
+    if one.ms is None or reference is None or min(one.ms, reference) <= 0:
         return ""
-    if one.ms <= reference:
-        return f"and is {reference / one.ms:.1f} times as fast here"
-    return f"and takes {one.ms / reference:.1f} times as long here"
+    faster = reference / one.ms
+    if 1 / SAME_SPEED < faster < SAME_SPEED:
+        return " and is about as fast here"
+    if faster > 1:
+        return f" and is {faster:.1f} times as fast here"
+    return f" and takes {1 / faster:.1f} times as long here"
 
 
 def _whole(found: BundleEvidence) -> CandidateEvidence:
@@ -346,7 +356,7 @@ def _whole(found: BundleEvidence) -> CandidateEvidence:
 
 
 def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f} %"
+    return f"{100 * part / whole:.0f}\u00a0%"
 
 
 def _cautions(found: BundleEvidence, n_warned: int) -> list[str]:
@@ -368,7 +378,7 @@ def _cautions(found: BundleEvidence, n_warned: int) -> list[str]:
     if n_warned:
         said.append(
             f"{plural(n_warned, 'tensor')} of {n_tensors(found):,} went out of the calibrated range by more "
-            f"than {BEYOND:.0%} of it on windows that it was not taken from; see Ranges."
+            f"than {_percent(BEYOND, 1)} of it on windows that it was not taken from; see Ranges."
         )
     if found.made and found.ranges is None:
         said.append("The bundle holds no file of ranges, so whether they are wide enough is not known.")
@@ -381,8 +391,8 @@ def _cautions(found: BundleEvidence, n_warned: int) -> list[str]:
 
 
 def n_tensors(found: BundleEvidence) -> int:
-    """Tensors with a range."""
-    return sum(map(len, (found.ranges or {}).values()))
+    """Tensors with a range that products read."""
+    return len(_read(found))
 
 
 # --- the table beside the charts -----------------------------------------------------------------
@@ -417,7 +427,7 @@ def _times(found: BundleEvidence) -> str:
     if found.processor is None:
         return "Times were not measured." + said
     return (
-        "Times are medians of one prediction on the machine that made this page, and hold for it alone: "
+        "Times are the best of three medians of one prediction, on the machine that made this page: "
         f"{clipped(found.processor)}.{said}"
     )
 
@@ -425,8 +435,18 @@ def _times(found: BundleEvidence) -> str:
 # --- where few bits harm -------------------------------------------------------------------------
 
 
-def _harm(found: BundleEvidence, one: CandidateEvidence) -> CandidateBars:
-    most = max((block.drop for how in one.stages.values() for block in how.blocks.values()), default=0.0)
+def _harm(found: BundleEvidence) -> list[CandidateBars]:
+    """Candidates of which no block was tried are told together."""
+    whole = [one for one in found.made if one.stages and not any(how.blocks for how in one.stages.values())]
+    told = [_block_lists(found, one) for one in found.made if one.stages and one not in whole]
+    if whole:
+        remark = "All of every stage was good enough in few bits; no block was tried alone."
+        told.insert(0, CandidateBars(listed([one.name for one in whole]), [], remark))
+    return told
+
+
+def _block_lists(found: BundleEvidence, one: CandidateEvidence) -> CandidateBars:
+    most = max(block.drop for how in one.stages.values() for block in how.blocks.values())
     return CandidateBars(one.name, [_block_bars(found, s, one.stages[s], most) for s in _stages(found, one)])
 
 
@@ -437,16 +457,17 @@ def _stages(found: BundleEvidence, one: CandidateEvidence) -> list[str]:
 def _block_bars(found: BundleEvidence, stage: str, how: StageHow, most: float) -> BarList:
     if not how.blocks:
         return BarList(stage, [], "All of it was good enough in few bits; no block was tried alone.")
-    names = in_network_order(found, stage, how)
+    names, is_order_known = in_network_order(found, stage, how)
+    digits = _digits(most)
     bars = []
     for name in names[:MAX_BARS]:
         block = how.blocks[name]
         points = "" if block.points is None else f"{decimals(block.points)} points"
-        parts = [plural(block.n_nodes, "product"), points, "stays in float" if block.is_float else ""]
+        parts = ["in float" if block.is_float else "", plural(block.n_nodes, "product"), points]
         bars.append(
             Bar(
                 name=clipped(name) or "outside of modules",
-                value=decimals(block.drop),
+                value=number(block.drop, digits),
                 percent=_length(block.drop, most),
                 remark=", ".join(filter(None, parts)),
                 is_marked=block.is_float,
@@ -454,16 +475,26 @@ def _block_bars(found: BundleEvidence, stage: str, how: StageHow, most: float) -
         )
     n_float = sum(block.is_float for block in how.blocks.values())
     more = f" {len(names) - MAX_BARS} more are not shown." if len(names) > MAX_BARS else ""
-    remark = f"{n_float} of {plural(len(names), 'block')} stay in float.{more}"
+    order = "the network" if is_order_known else "their names; the bundle does not tell the network's"
+    remark = f"{n_float} of {plural(len(names), 'block')} stay in float.{more} In the order of {order}."
     return BarList(stage, bars, remark)
+
+
+def _digits(most: float) -> int:
+    """Enough for two of the largest number, and one more for the others."""
+    return min(7, max(3, 2 - math.floor(math.log10(most)))) if 0 < most < 1e15 else 3
 
 
 def _length(value: float, most: float) -> float:
     return round(100 * max(value, 0.0) / most, 2) if most > 0 else 0.0
 
 
-def in_network_order(found: BundleEvidence, stage: str, how: StageHow) -> list[str]:
-    """Blocks as the network runs them, by the numbers in their nodes' names; else by their names."""
+def in_network_order(found: BundleEvidence, stage: str, how: StageHow) -> tuple[list[str], bool]:
+    """Blocks as the network runs them, by the numbers in their nodes' names; else by their own names.
+
+    Returns:
+        The blocks, and whether the order is the network's.
+    """
     tensors = (found.ranges or {}).get(stage, [])
     nodes = [*(node for one in tensors for node in (*(one.reads or ()), *one.writes))]
     nodes += [node for names in how.in_float.values() for node in names]
@@ -474,8 +505,8 @@ def in_network_order(found: BundleEvidence, stage: str, how: StageHow) -> list[s
             for block in _blocks_of(scope, how.blocks):
                 first[block] = min(first.get(block, int(match[1])), int(match[1]))
     if len(first) < len(how.blocks):
-        return sorted(how.blocks, key=natural)
-    return sorted(how.blocks, key=lambda block: first[block])
+        return sorted(how.blocks, key=natural), False
+    return sorted(how.blocks, key=lambda block: first[block]), True
 
 
 def _blocks_of(scope: str, blocks: Mapping[str, object]) -> Iterable[str]:
@@ -513,14 +544,19 @@ def _method_bars(stage: str, how: StageHow) -> BarList:
 # --- ranges --------------------------------------------------------------------------------------
 
 
+def _read(found: BundleEvidence) -> list[tuple[str, TensorRange]]:
+    """Tensors that products read, with their stages."""
+    return [(s, one) for s, tensors in (found.ranges or {}).items() for one in tensors if one.is_read]
+
+
 def beyond_range(found: BundleEvidence) -> list[tuple[str, TensorRange]]:
     """Tensors that went out of their range by more than `BEYOND` of it, the farthest first."""
-    far = [(s, one) for s, tensors in (found.ranges or {}).items() for one in tensors if one.beyond > BEYOND]
+    far = [(stage, one) for stage, one in _read(found) if one.beyond > BEYOND]
     return sorted(far, key=lambda item: (-item[1].beyond, item[0], natural(item[1].name)))
 
 
 def _warned(stage: str, one: TensorRange) -> Warned:
-    beyond = "a single value was calibrated" if math.isinf(one.beyond) else f"{100 * one.beyond:,.0f} %"
+    beyond = "a single value was calibrated" if math.isinf(one.beyond) else f"{100 * one.beyond:,.0f}\u00a0%"
     return Warned(
         clipped(stage),
         clipped(one.name),
@@ -562,9 +598,7 @@ def _left(found: BundleEvidence) -> list[StageLeft]:
 def _reasons(how: StageHow) -> dict[str, tuple[str, ...]]:
     reasons = {reason: nodes for reason, nodes in how.in_float.items() if nodes}
     if blocks := [name or "outside of modules" for name, block in how.blocks.items() if block.is_float]:
-        reasons["few bits harm there: left in float to stay within the budget"] = tuple(
-            f"{name}/" for name in blocks
-        )
+        reasons[_HARMFUL] = tuple(f"{name}/" for name in blocks)
     return reasons
 
 
@@ -573,7 +607,7 @@ def _left_for(reason: str, nodes: Sequence[str]) -> Left:
     ordered = sorted(modules.items(), key=lambda item: natural(item[0]))
     return Left(
         clipped(reason),
-        len(nodes),
+        plural(len(nodes), "block" if reason == _HARMFUL else "node"),
         [(clipped(module), n) for module, n in ordered[:MAX_NAMES]],
         max(0, len(ordered) - MAX_NAMES),
     )
@@ -620,7 +654,7 @@ def _subset_row(subset: SubsetFindings, output: str, measures: Sequence[str]) ->
         there=" + ".join(subset.modalities) + stand_in,
         output=clipped(output),
         scores=[measured(scores[one]) if one in scores else "–" for one in measures],
-        interval=f"±{number(interval.half_width)} ({interval.coverage:.0%})" if interval else "–",
+        interval=f"±{number(interval.half_width)} ({_percent(interval.coverage, 1)})" if interval else "–",
         sharpness=f"{number(sharpness.temperature)} ({number(sharpness.ece, 3)})" if sharpness else "–",
     )
 

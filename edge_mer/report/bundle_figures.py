@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge_mer.report.bundle_facts import (
     BEYOND,
@@ -24,7 +24,6 @@ from edge_mer.report.bundle_facts import (
 from edge_mer.report.draw import Label
 from edge_mer.report.evidence import BundleEvidence, CandidateEvidence, TensorRange
 from edge_mer.report.words import number, plural, three_digits
-from edge_mer.types.evaluation import Measured
 
 MAX_HISTOGRAMS = 120
 """Of a stage; the ones that went farthest out of their range are among them."""
@@ -38,13 +37,7 @@ _LETTER_PX, _LINE_PX, _DOT_PX = 6.8, 15.0, 7.0
 
 @dataclass(frozen=True)
 class Point:
-    """A candidate in a chart, in percent of it; its name lies (dx, dy) pixels from it.
-
-    Attributes:
-        css: Its kind of numbers.
-        top: Upper end of its interval; None where it has none.
-        bottom: Lower end.
-    """
+    """A candidate in a chart, in percent of it; its name lies (dx, dy) pixels from it; `css` is its kind."""
 
     name: str
     css: str
@@ -54,8 +47,6 @@ class Point:
     dx: float = 0.0
     dy: float = 0.0
     anchor: str = "start"
-    top: float | None = None
-    bottom: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +69,28 @@ class Scatter:
     limit: float | None = None
     limit_text: str = ""
     note: str = ""
+
+
+@dataclass(frozen=True)
+class IntervalRow:
+    """A candidate's measure and its interval, in percent of the axis; a remark on what it costs."""
+
+    name: str
+    css: str
+    at: float
+    left: float
+    right: float
+    value: str
+    remark: str
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """What labels say of an output: a row per candidate on one axis."""
+
+    title: str
+    rows: list[IntervalRow]
+    labels: list[Label]
 
 
 @dataclass(frozen=True)
@@ -129,13 +142,11 @@ class _Room:
 
 
 def scatters(found: BundleEvidence) -> list[Scatter]:
-    """Nearness to FP32 against time and size; and for each output that people judged, its measure."""
+    """Nearness to FP32 against time and against size."""
     if not found.made:
         return []
-    near = [_near_chart(found, "time"), _near_chart(found, "size")]
-    judged = {o: None for one in found.candidates if one.findings for o in one.findings.subsets[0].scores}
-    right = [_right_chart(found, output, number) for number, output in enumerate(judged)]
-    return [chart for chart in (*near, *right) if chart is not None and chart.points]
+    charts = (_near_chart(found, axis) for axis in _AXES)
+    return [chart for chart in charts if chart is not None]
 
 
 _AXES: dict[str, tuple[str, str, Callable[[CandidateEvidence], float | None]]] = {
@@ -157,7 +168,7 @@ def _near_chart(found: BundleEvidence, axis: str) -> Scatter | None:
         axis,
         "Concordance with FP32",
         {
-            name: (1.0 - drop, None, f"lost {decimals(drop)} of its concordance with FP32")
+            name: (1.0 - drop, f"lost {decimals(drop)} of its concordance with FP32")
             for name, drop in drops.items()
         },
         (bottom, top),
@@ -170,30 +181,48 @@ def _is_near_known(one: CandidateEvidence) -> bool:
     return one.name == "fp32" or one.worst is not None
 
 
-def _right_chart(found: BundleEvidence, output: str, place: int) -> Scatter | None:
-    """What people's labels say of an output, with all modalities."""
-    values = {}
-    measure = ""
+def interval_charts(found: BundleEvidence) -> list[Intervals]:
+    """The leading measure of each output against labels, with all modalities."""
+    judged = {o for one in found.candidates if one.findings for o in one.findings.subsets[0].scores}
+    ordered = [o for o in found.outputs if o in judged]
+    return [chart for output in ordered if (chart := _intervals(found, output)) is not None]
+
+
+def _intervals(found: BundleEvidence, output: str) -> Intervals | None:
+    measure, values = "", {}
     for one in found.candidates:
         scores = one.findings.subsets[0].scores.get(output, {}) if one.findings else {}
-        if scores:
-            measure = measure or leading(scores)
-            if measure in scores:
-                values[one.name] = scores[measure]
+        measure = measure or leading(scores)
+        if measure in scores:
+            values[one.name] = scores[measure]
     if not values:
         return None
-    low, high = min(v.low for v in values.values()), max(v.high for v in values.values())
-    bottom, top, marks = _between(low, high)
-    axis = "time" if found.processor else "size"
-    return _scatter(
-        found,
-        f"right-{place}",
-        axis,
-        f"{clipped(measure, 40)} of {clipped(output, 40)} against labels",
-        {name: (v.value, v, f"{measured(v)}") for name, v in values.items()},
-        (bottom, top),
-        [(mark, short(mark)) for mark in marks],
-    )
+    ends = [end for v in values.values() for end in (v.low, v.high, v.value)]
+    low, high, marks = _between(min(ends), max(ends))
+    rows = [
+        IntervalRow(
+            one.name,
+            _css(one.name),
+            _along(value.value, low, high),
+            _along(value.low, low, high),
+            _along(value.high, low, high),
+            measured(value),
+            _costs(one),
+        )
+        for one in found.candidates
+        if (value := values.get(one.name)) is not None
+    ]
+    labels = [Label(_along(mark, low, high), short(mark), bool(i % 2)) for i, mark in enumerate(marks)]
+    return Intervals(f"{clipped(measure, 40)} of {output} against labels", rows, labels)
+
+
+def _costs(one: CandidateEvidence) -> str:
+    time = "" if one.ms is None else f"{three_digits(one.ms)} ms, "
+    return f"{time}{one.n_bytes / 1e6:,.2f} MB"
+
+
+def _along(value: float, low: float, high: float) -> float:
+    return round(100 * min(max((value - low) / (high - low), 0.0), 1.0), 2)
 
 
 def _scatter(
@@ -201,7 +230,7 @@ def _scatter(
     name: str,
     axis: str,
     title: str,
-    values: dict[str, tuple[float, Measured | None, str]],
+    values: dict[str, tuple[float, str]],
     ends: tuple[float, float],
     y_labels: Sequence[tuple[float, str]],
     limit: float | None = None,
@@ -216,7 +245,7 @@ def _scatter(
     points = []
     for one in found.candidates:
         if one.name in shown:
-            value, interval, what = values[one.name]
+            value, what = values[one.name]
             x, y = 100 * shown[one.name] / right, _height(value, ends)
             points.append(
                 Point(
@@ -225,8 +254,6 @@ def _scatter(
                     round(x, 2),
                     y,
                     f"{one.name}: {what}, {three_digits(shown[one.name])} {unit}",
-                    top=_height(interval.high, ends) if interval else None,
-                    bottom=_height(interval.low, ends) if interval else None,
                 )
             )
     absent = [one.name for one in found.candidates if one.name not in shown]
@@ -235,7 +262,7 @@ def _scatter(
         title=f"{title}, by {word}",
         summary=f"{title} against {unit}. " + "; ".join(point.title for point in points) + ".",
         x_name=unit,
-        points=_named(points),
+        points=_named(points, None if limit is None else _height(limit, ends)),
         x_labels=[Label(round(100 * t / right, 2), short(t), bool(i % 2)) for i, t in enumerate(ticks)],
         y_labels=[Label(_height(v, ends), text) for v, text in y_labels],
         limit=None if limit is None else _height(limit, ends),
@@ -257,11 +284,8 @@ def _css(precision: str) -> str:
 
 def _unrounded(value: float, step: float) -> str:
     """With as many digits as a step has."""
-    return number(value, max(0, math.ceil(-math.log10(step) - 1e-9) + (0 if _is_power(step) else 1)))
-
-
-def _is_power(step: float) -> bool:
-    return abs(math.log10(step) - round(math.log10(step))) < 1e-9
+    digits = (d for d in range(12) if math.isclose(round(step, d), step, rel_tol=1e-6))
+    return number(value, next(digits, 12))
 
 
 def _ticks(most: float) -> list[float]:
@@ -286,9 +310,15 @@ def _between(low: float, high: float) -> tuple[float, float, list[float]]:
     return marks[0] - air, marks[-1] + air, marks
 
 
-def _named(points: list[Point]) -> list[Point]:
-    """The same with every name where it covers no other and no point, as far as there is room."""
+def _named(points: list[Point], limit: float | None) -> list[Point]:
+    """The same with every name where it covers no other, no point and no line, as far as there is room."""
     room = _Room()
+    if limit is not None:
+        y = limit * _PLOT_HIGH_PX / 100
+        room.taken += [
+            (0.0, y - 1, _PLOT_PX, y + 1),
+            (_PLOT_PX - 7 * _LETTER_PX, y - _LINE_PX - 3, _PLOT_PX, y),
+        ]
     for point in points:
         x, y = point.x * _PLOT_PX / 100, point.y * _PLOT_HIGH_PX / 100
         room.taken.append((x - _DOT_PX, y - _DOT_PX, x + _DOT_PX, y + _DOT_PX))
@@ -300,7 +330,7 @@ def _with_name(point: Point, room: _Room) -> Point:
     width = len(point.name) * _LETTER_PX
     lean = "end" if x > _PLOT_PX / 2 else "start"
     places = [(11.0, 4.0, "start"), (-11.0, 4.0, "end")]
-    places += [(0.0, dy, anchor) for dy in (21.0, -11.0, 36.0, -26.0) for anchor in ("middle", lean)]
+    places += [(0.0, dy, anchor) for dy in (-11.0, 21.0, -26.0, 36.0) for anchor in ("middle", lean)]
     if lean == "end":
         places[0], places[1] = places[1], places[0]
     for dx, dy, anchor in places:
@@ -313,9 +343,7 @@ def _with_name(point: Point, room: _Room) -> Point:
 
 
 def _moved(point: Point, dx: float, dy: float, anchor: str) -> Point:
-    return Point(
-        point.name, point.css, point.x, point.y, point.title, dx, dy, anchor, point.top, point.bottom
-    )
+    return replace(point, dx=dx, dy=dy, anchor=anchor)
 
 
 # --- ranges --------------------------------------------------------------------------------------
@@ -334,7 +362,7 @@ def _stages(found: BundleEvidence) -> list[tuple[str, list[TensorRange]]]:
 
 
 def _of_stage(stage: str, tensors: Sequence[TensorRange]) -> StageHistograms:
-    read = [one for one in tensors if one.reads is None or one.reads]
+    read = [one for one in tensors if one.is_read]
     far = sorted(read, key=lambda one: -one.beyond)[:MAX_HISTOGRAMS]
     shown = sorted(far, key=_place)
     n_beyond = sum(one.beyond > BEYOND for one in read)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 import edge_mer
 from edge_mer.report.bundle_facts import BEYOND, collect, heading
-from edge_mer.report.bundle_figures import range_charts, scatters
+from edge_mer.report.bundle_figures import interval_charts, range_charts, scatters
 from edge_mer.report.evidence import BundleEvidence
 from edge_mer.report.page import content_hash, environment
 
@@ -31,8 +31,9 @@ def render_bundle(found: BundleEvidence, title: str | None = None) -> str:
             found=found,
             facts=collect(found),
             scatters=scatters(found),
+            intervals=interval_charts(found),
             ranges=range_charts(found),
-            beyond=f"{BEYOND:.0%}",
+            beyond=f"{BEYOND * 100:.0f}\u00a0%",
             style=Markup(style),  # noqa: S704 - a file of our own
             style_hash=content_hash(style),
             version=edge_mer.__version__,

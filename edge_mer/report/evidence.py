@@ -145,6 +145,11 @@ class TensorRange:
     writes: tuple[str, ...] = ()
 
     @property
+    def is_read(self) -> bool:
+        """A product reads it, as far as one knows."""
+        return self.reads is None or bool(self.reads)
+
+    @property
     def beyond(self) -> float:
         """How far the held windows went out of the range, in parts of it; infinite for a single value."""
         out = max(self.low - self.held_low, self.held_high - self.high, 0.0)
