@@ -44,9 +44,7 @@ VERBS = {
     ),
     "verify": Verb("Prove a bundle again, on this device.", "edge_mer.cli.verify:verify"),
     "run": Verb("Run a bundle on sources.", "edge_mer.cli.run:run"),
-    "report": Verb(
-        "Show what a run gave, or what a bundle is worth, as one page.", "edge_mer.cli.report:report"
-    ),
+    "report": Verb("Show a run, or a bundle's candidates, as one page.", "edge_mer.cli.report:report"),
     "bundle": Verb("Show what a bundle holds.", "edge_mer.cli.bundle:bundle"),
     "demo": Verb("Walk a tiny model through all of it.", "edge_mer.cli.demo:demo", "export,calibrate"),
 }

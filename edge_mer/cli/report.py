@@ -1,4 +1,4 @@
-"""`edge-mer report`: one page that shows what a run gave."""
+"""`edge-mer report`: one page that shows what a run gave, or what a bundle's candidates are worth."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edge_mer.cli.common import err
+from edge_mer.cli.report_bundle import bundle_page, refuse_inside
 from edge_mer.errors import DataError, UsageError
 from edge_mer.report.page import check_free, render, write_page
 from edge_mer.report.read import Records, read_records
@@ -16,26 +17,61 @@ from edge_mer.sources.registry import open_source
 
 
 def report(
-    predictions: Annotated[Path, typer.Argument(help="What edge-mer run wrote with --sink jsonl:FILE.")],
+    given: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|BUNDLE",
+            help="What edge-mer run wrote with --sink jsonl:FILE; or the folder of a bundle.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The page to write, e.g. report.html.")],
     truth: Annotated[
         str | None,
         typer.Option(
             metavar="TRACK",
-            help="What was true: a CSV with t_s or t_ns and valence, arousal or pain; or the sim: URI.",
+            help="Of a run, what was true: a CSV with t_s or t_ns and valence, arousal or pain; or the "
+            "sim: URI.",
         ),
     ] = None,
-    title: Annotated[str | None, typer.Option(help="The page's heading; without it the file's name.")] = None,
+    title: Annotated[
+        str | None, typer.Option(help="The page's heading; without it the name of the file or the model.")
+    ] = None,
+    times: Annotated[
+        bool, typer.Option("--times/--no-times", help="Of a bundle, time the candidates on this machine.")
+    ] = True,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the page if it is there.")] = False,
 ) -> None:
-    """Show what a run gave as one HTML page that needs no network."""
+    """Show what a run gave, or what a bundle's candidates are worth, as one HTML page without a network."""
+    if given.is_dir():
+        _report_bundle(given, out, truth, title, times=times, replace=replace)
+    else:
+        _report_run(given, out, truth, title, replace=replace)
+
+
+def _report_run(predictions: Path, out: Path, truth: str | None, title: str | None, *, replace: bool) -> None:
     inputs = [predictions] if truth is None or truth.startswith("sim:") else [predictions, Path(truth)]
     _refuse_input(out, inputs)
     check_free(out, replace=replace)
     records = read_records(predictions)
     page = render(records, _truth(truth, records), title)
     write_page(page, out, replace=replace)
-    err.print(f"{len(records):,} predictions in {out}, {len(page.encode()) / 1000:,.0f} kB.", markup=False)
+    err.print(f"{len(records):,} predictions in {out}, {_kilobytes(page)}.", markup=False)
+
+
+def _report_bundle(
+    bundle: Path, out: Path, truth: str | None, title: str | None, *, times: bool, replace: bool
+) -> None:
+    if truth is not None:
+        raise UsageError("--truth is of a run, not of a bundle", hint="give the predictions of a run")
+    refuse_inside(out, bundle)
+    check_free(out, replace=replace)
+    page = bundle_page(bundle, title, with_times=times)
+    write_page(page, out, replace=replace)
+    err.print(f"{bundle} in {out}, {_kilobytes(page)}.", markup=False)
+
+
+def _kilobytes(page: str) -> str:
+    return f"{len(page.encode()) / 1000:,.0f} kB"
 
 
 def _refuse_input(out: Path, inputs: list[Path]) -> None:

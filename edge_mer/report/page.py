@@ -40,7 +40,7 @@ def render(records: Records, truth: Truth | None = None, title: str | None = Non
     script = (_HERE / "crosshair.js").read_text(encoding="utf-8")
     over_time = [*affect, *classes, presence, *(chart for chart in timed if chart)]
     return (
-        _environment()
+        environment()
         .get_template("page.html.jinja")
         .render(
             title=title or f"Report of {records.name}",
@@ -56,7 +56,7 @@ def render(records: Records, truth: Truth | None = None, title: str | None = Non
             # Files of our own: neither holds anything of the records.
             style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
             script=Markup(script),  # noqa: S704
-            script_hash=_hash(script),
+            script_hash=content_hash(script),
             data=_embedded(_crosshair_data(view, over_time)),
             version=edge_mer.__version__,
         )
@@ -94,7 +94,8 @@ def check_free(path: Path, *, replace: bool) -> None:
         raise UsageError(f"{path} exists already", hint="name another file, or replace it with --replace")
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Templates beside this file, with everything escaped that is not ours."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -104,9 +105,9 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _hash(script: str) -> str:
-    """What the page's policy names, so that no other script than ours runs."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def content_hash(text: str) -> str:
+    """What a page's policy names, so that no other script or style than ours is used."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _crosshair_data(view: View, charts: list[Chart]) -> dict[str, object]:
