@@ -124,7 +124,7 @@ def _how(found: StageQuantization) -> StageHow:
         name: Block(block.n_nodes, block.drop, block.points, block.is_float)
         for name, block in found.blocks.items()
     }
-    return StageHow(found.method, found.tried, blocks, found.in_float or {})
+    return StageHow(found.method, found.tried, blocks, found.in_float)
 
 
 def _set_of(made: Calibration) -> CalibrationSet:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_mer.report.evidence import BundleEvidence, CandidateEvidence, Limits, StageHow, TensorRange
 from edge_mer.report.words import modality_in_words, number, plural, short_id, three_digits
@@ -124,11 +124,12 @@ class Left:
 
 @dataclass(frozen=True)
 class StageLeft:
-    """What stayed in float in a stage, in the candidates of a name."""
+    """What stayed in float in a stage, in the candidates of a name; a remark where that is nothing."""
 
     candidates: str
     stage: str
     left: list[Left]
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def collect(found: BundleEvidence) -> BundleFacts:
         rows=[_row(found, one) for one in found.candidates],
         times=_times(found),
         harm=_harm(found),
-        methods=[_methods(found, one) for one in found.made if one.stages],
+        methods=_methods(found),
         warnings=[_warned(stage, one) for stage, one in warned[:MAX_WARNINGS]],
         n_warned=len(warned),
         n_tensors=n_tensors(found),
@@ -437,12 +438,15 @@ def _times(found: BundleEvidence) -> str:
 
 def _harm(found: BundleEvidence) -> list[CandidateBars]:
     """Candidates of which no block was tried are told together."""
-    whole = [one for one in found.made if one.stages and not any(how.blocks for how in one.stages.values())]
-    told = [_block_lists(found, one) for one in found.made if one.stages and one not in whole]
-    if whole:
-        remark = "All of every stage was good enough in few bits; no block was tried alone."
-        told.insert(0, CandidateBars(listed([one.name for one in whole]), [], remark))
-    return told
+    told, untried = [], defaultdict(list)
+    for one in found.made:
+        if any(how.blocks for how in one.stages.values()):
+            told.append(_block_lists(found, one))
+        elif one.stages:
+            is_good = _state(found, one) == "good"
+            remark = "All of every stage was good enough in few bits. " if is_good else ""
+            untried[f"{remark}No block was tried alone."].append(one.name)
+    return [*(CandidateBars(listed(names), [], remark) for remark, names in untried.items()), *told]
 
 
 def _block_lists(found: BundleEvidence, one: CandidateEvidence) -> CandidateBars:
@@ -456,7 +460,7 @@ def _stages(found: BundleEvidence, one: CandidateEvidence) -> list[str]:
 
 def _block_bars(found: BundleEvidence, stage: str, how: StageHow, most: float) -> BarList:
     if not how.blocks:
-        return BarList(stage, [], "All of it was good enough in few bits; no block was tried alone.")
+        return BarList(stage, [], "No block of it was tried alone.")
     names, is_order_known = in_network_order(found, stage, how)
     digits = _digits(most)
     bars = []
@@ -497,7 +501,7 @@ def in_network_order(found: BundleEvidence, stage: str, how: StageHow) -> tuple[
     """
     tensors = (found.ranges or {}).get(stage, [])
     nodes = [*(node for one in tensors for node in (*(one.reads or ()), *one.writes))]
-    nodes += [node for names in how.in_float.values() for node in names]
+    nodes += [node for names in (how.in_float or {}).values() for node in names]
     first: dict[str, int] = {}
     for node in nodes:
         scope, _, operator = node.rpartition("/")
@@ -521,8 +525,17 @@ def _blocks_of(scope: str, blocks: Mapping[str, object]) -> Iterable[str]:
 # --- methods -------------------------------------------------------------------------------------
 
 
-def _methods(found: BundleEvidence, one: CandidateEvidence) -> CandidateBars:
-    return CandidateBars(one.name, [_method_bars(stage, one.stages[stage]) for stage in _stages(found, one)])
+def _methods(found: BundleEvidence) -> list[CandidateBars]:
+    """Candidates that were made in the same way are told together."""
+    told: list[tuple[list[str], list[BarList]]] = []
+    for one in (one for one in found.made if one.stages):
+        lists = [_method_bars(stage, one.stages[stage]) for stage in _stages(found, one)]
+        same = next((names for names, others in told if others == lists), None)
+        if same is None:
+            told.append(([one.name], lists))
+        else:
+            same.append(one.name)
+    return [CandidateBars(listed(names), lists) for names, lists in told]
 
 
 def _method_bars(stage: str, how: StageHow) -> BarList:
@@ -584,19 +597,30 @@ def _left(found: BundleEvidence) -> list[StageLeft]:
     """By stage; candidates of which the same stayed in float are told together."""
     told: list[StageLeft] = []
     for stage in found.stages:
-        groups: dict[tuple[tuple[str, tuple[str, ...]], ...], list[str]] = {}
+        groups: list[tuple[list[str], StageLeft]] = []
         for one in found.made:
-            if how := one.stages.get(stage):
-                groups.setdefault(tuple(sorted(_reasons(how).items())), []).append(one.name)
-        told += [
-            StageLeft(listed(names), clipped(stage), [_left_for(reason, nodes) for reason, nodes in reasons])
-            for reasons, names in groups.items()
-        ]
+            if stage not in one.stages:
+                continue
+            left = _left_in(stage, one.stages[stage])
+            same = next((names for names, other in groups if other == left), None)
+            if same is None:
+                groups.append(([one.name], left))
+            else:
+                same.append(one.name)
+        told += [replace(left, candidates=listed(names)) for names, left in groups]
     return told
 
 
+def _left_in(stage: str, how: StageHow) -> StageLeft:
+    left = [_left_for(reason, nodes) for reason, nodes in sorted(_reasons(how).items())]
+    remark = "" if left else "Nothing: all of it that can be is in few bits."
+    if how.in_float is None:
+        remark = "The bundle does not say what else stayed." if left else "The bundle does not say."
+    return StageLeft("", clipped(stage), left, remark)
+
+
 def _reasons(how: StageHow) -> dict[str, tuple[str, ...]]:
-    reasons = {reason: nodes for reason, nodes in how.in_float.items() if nodes}
+    reasons = {reason: nodes for reason, nodes in (how.in_float or {}).items() if nodes}
     if blocks := [name or "outside of modules" for name, block in how.blocks.items() if block.is_float]:
         reasons[_HARMFUL] = tuple(f"{name}/" for name in blocks)
     return reasons

@@ -50,14 +50,14 @@ class StageHow:
     Attributes:
         method: The one that was taken.
         tried: Method -> error of the stage's outputs in standard deviations.
-        blocks: Module path -> what it costs alone; empty where all of the stage was good enough.
-        in_float: Why -> nodes that are in float in any case.
+        blocks: Module path -> what it costs alone; empty where none was tried.
+        in_float: Why -> nodes that are in float in any case; None where older bundles do not say it.
     """
 
     method: str
     tried: dict[str, float]
     blocks: dict[str, Block]
-    in_float: dict[str, tuple[str, ...]]
+    in_float: dict[str, tuple[str, ...]] | None
 
 
 @dataclass(frozen=True)

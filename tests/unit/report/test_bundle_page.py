@@ -204,9 +204,34 @@ def test_without_numbers_blocks_stand_by_name() -> None:
     assert "outside of modules" in Tree(render_bundle(found)).text
 
 
-def test_stages_that_were_good_enough_are_told_together() -> None:
-    text = text_of(candidate(), candidate("int8-trt"))
-    assert "int8-cpu and int8-trt All of every stage was good enough in few bits" in text
+def test_candidates_that_were_made_alike_are_told_together() -> None:
+    found = evidence(candidate(), candidate("int8-trt"))
+    assert (
+        "int8-cpu and int8-trt All of every stage was good enough in few bits."
+        in Tree(render_bundle(found)).text
+    )
+    facts = collect(found)
+    assert [one.name for one in facts.methods] == ["int8-cpu and int8-trt"]
+    assert [one.candidates for one in facts.left] == ["int8-cpu and int8-trt"] * 2
+
+
+def test_what_was_not_tried_is_not_called_good() -> None:
+    text = text_of(candidate(arousal=0.5))
+    assert "int8-cpu No block was tried alone." in text
+    assert "good enough" not in text
+
+
+def test_what_an_older_bundle_does_not_say_is_not_taken_as_nothing() -> None:
+    blocks = {"net": block(0.1, is_float=True)}
+    found = evidence(
+        candidate(stages={"visual": how(in_float=None), "fusion": how(in_float=None, blocks=blocks)})
+    )
+    assert [one.remark for one in collect(found).left] == [
+        "The bundle does not say.",
+        "The bundle does not say what else stayed.",
+    ]
+    assert "Nothing: all" not in Tree(render_bundle(found)).text
+    assert "Nothing: all of it that can be is in few bits." in text_of(candidate())
 
 
 def test_the_method_that_was_taken_stands_out() -> None:
