@@ -56,6 +56,7 @@ class Scatter:
     Attributes:
         name: Unique on the page.
         limit: Height of the line of the budget; None where it is not in the chart.
+        is_limit_left: Its name stands at its left end, since a candidate lies at the right one.
         note: Which candidates are not in it, and why.
     """
 
@@ -67,7 +68,7 @@ class Scatter:
     x_labels: list[Label]
     y_labels: list[Label]
     limit: float | None = None
-    limit_text: str = ""
+    is_limit_left: bool = False
     note: str = ""
 
 
@@ -257,16 +258,18 @@ def _scatter(
                 )
             )
     absent = [one.name for one in found.candidates if one.name not in shown]
+    line = None if limit is None else _height(limit, ends)
+    is_left = line is not None and any(point.x > 75 and line - 14 < point.y < line + 4 for point in points)
     return Scatter(
         name=name,
         title=f"{title}, by {word}",
         summary=f"{title} against {unit}. " + "; ".join(point.title for point in points) + ".",
         x_name=unit,
-        points=_named(points, None if limit is None else _height(limit, ends)),
+        points=_named(points, line, is_left=is_left),
         x_labels=[Label(round(100 * t / right, 2), short(t), bool(i % 2)) for i, t in enumerate(ticks)],
         y_labels=[Label(_height(v, ends), text) for v, text in y_labels],
-        limit=None if limit is None else _height(limit, ends),
-        limit_text="budget",
+        limit=line,
+        is_limit_left=is_left,
         note=f"Not in it: {listed(absent)}." if absent else "",
     )
 
@@ -310,15 +313,14 @@ def _between(low: float, high: float) -> tuple[float, float, list[float]]:
     return marks[0] - air, marks[-1] + air, marks
 
 
-def _named(points: list[Point], limit: float | None) -> list[Point]:
+def _named(points: list[Point], limit: float | None, *, is_left: bool) -> list[Point]:
     """The same with every name where it covers no other, no point and no line, as far as there is room."""
     room = _Room()
     if limit is not None:
         y = limit * _PLOT_HIGH_PX / 100
-        room.taken += [
-            (0.0, y - 1, _PLOT_PX, y + 1),
-            (_PLOT_PX - 7 * _LETTER_PX, y - _LINE_PX - 3, _PLOT_PX, y),
-        ]
+        left = 0.0 if is_left else _PLOT_PX - 7 * _LETTER_PX
+        room.taken.append((0.0, y - 1, _PLOT_PX, y + 1))
+        room.taken.append((left, y - _LINE_PX - 3, left + 7 * _LETTER_PX, y))
     for point in points:
         x, y = point.x * _PLOT_PX / 100, point.y * _PLOT_HIGH_PX / 100
         room.taken.append((x - _DOT_PX, y - _DOT_PX, x + _DOT_PX, y + _DOT_PX))

@@ -115,6 +115,12 @@ def test_points_lie_where_their_numbers_say() -> None:
     assert "Not timed: int8-trt" in text
 
 
+def test_the_name_of_the_budget_makes_room_for_a_candidate() -> None:
+    for n_bytes, is_left in ((1_000_000, False), (4_000_000, True)):
+        (chart,) = scatters(evidence(candidate(n_bytes=n_bytes, arousal=0.9951)))
+        assert chart.is_limit_left is is_left
+
+
 def test_without_times_there_is_no_chart_of_them() -> None:
     found = evidence(candidate())
     assert [chart.name for chart in scatters(found)] == ["near-size"]
