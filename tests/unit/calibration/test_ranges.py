@@ -7,10 +7,19 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnxruntime.quantization.calibrate import HistogramCollector
 from torch import nn
 
 from edge_mer.types.model import TensorSpec
-from edge_mer_calibration.ranges import METHODS, Feed, Histogram, Method, Ranges, clipped
+from edge_mer_calibration.ranges import (
+    METHODS,
+    Feed,
+    Histogram,
+    Method,
+    Ranges,
+    clipped,
+    least_divergence,
+)
 from edge_mer_export.onnx_stage import export_stage
 from tests.helpers.graphs import graph, node
 
@@ -151,3 +160,16 @@ def test_a_tensor_that_is_always_the_same_is_left_alone(method: Method) -> None:
         low, high = clipped(one, method, symmetric=False)
         assert np.isfinite([low, high]).all()
         assert high == pytest.approx(value, abs=1e-5)
+
+
+def test_the_clip_by_entropy_is_onnx_runtimes() -> None:
+    collector = HistogramCollector("entropy", False, 512, 128, 99.99, "same")
+    rng = np.random.default_rng(5)
+    for draw in (rng.standard_normal, rng.standard_cauchy, lambda n: rng.exponential(size=n) - 0.1):
+        values = np.clip(draw(20_000), -30, 30)
+        for n_bins in (301, 511, 512):
+            reach = float(np.abs(values).max())
+            counts, edges = np.histogram(values, np.linspace(-reach, reach, n_bins + 1))
+            edges32 = edges.astype(np.float32)
+            theirs = collector.get_entropy_threshold((counts, edges32, edges32[0], edges32[-1], reach), 128)
+            assert least_divergence(counts, edges32) == pytest.approx([float(one) for one in theirs])
