@@ -33,6 +33,7 @@ MODELS = {
     "jmt-pain": "edge_mer_export.models.spec_jmt_pain:JMT_PAIN",
     "jmt-tiny": "edge_mer_export.models.spec_jmt:JMT_TINY",
     "pain-tiny": "edge_mer_export.models.spec_pain_tiny:PAIN_TINY",
+    "stress-e4": "edge_mer_export.models.spec_stress_e4:STRESS_E4",
 }
 
 
