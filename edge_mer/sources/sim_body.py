@@ -57,13 +57,11 @@ _PULSE_WAVES = (
     (1.00, 0.30, 0.09),
     (0.35, 0.60, 0.11),
 )
-_PULSE_SIZE = 50.0
-"""Of a usual pulse wave, in a wristband's own units."""
-_SENSOR_NOISE = {"eda": 0.004, "ecg": 0.012, "ppg": 2.0, "rsp": 0.01, "skt": 0.004}
+_SENSOR_NOISE = {"eda": 0.004, "ecg": 0.012, "ppg": 0.03, "rsp": 0.01, "skt": 0.004}
 """Standard deviation per sample, in the signal's unit."""
 _MOTION_PER_MIN = 0.8
 _MOTION_S = 0.35
-_MOTION_SIZE = {"eda": 0.5, "ecg": 0.5, "ppg": 60.0, "rsp": 0.4, "skt": 0.0}
+_MOTION_SIZE = {"eda": 0.5, "ecg": 0.5, "ppg": 0.6, "rsp": 0.4, "skt": 0.0}
 
 
 class Body:
@@ -235,8 +233,7 @@ class Body:
             wave += height * np.exp(-0.5 * (distance / width) ** 2)
         narrowed = self._course.sluggish_arousal(t_s, self._heart_lag_s)
         wave *= self._beat_height * np.exp(-0.25 * self._cooling_gain * narrowed)
-        wave += 0.1 * np.sin(breath_rad + 2) + 0.2 * self._baseline.at(t_s)[0] - 0.3
-        wave *= _PULSE_SIZE
+        wave += 0.1 * np.sin(breath_rad + 2) + 0.2 * self._baseline.at(t_s)[0]
         return wave
 
     def _rsp(self, t_s: Times) -> Curve:

@@ -49,6 +49,11 @@ POOL_S, HIDDEN, FEATURE = 12, 16, 8
 
 def stress_e4(found: Found) -> ZooModel:
     """Calm or stress, every ten seconds."""
+    return of_width(HIDDEN)
+
+
+def of_width(hidden: int) -> ZooModel:
+    """The model with other hidden layers than those that its weights have."""
     spec = ModelSpec(
         name="stress-e4",
         title="Stress from skin conductance, pulse and skin temperature of a wristband",
@@ -68,9 +73,9 @@ def stress_e4(found: Found) -> ZooModel:
         licence="Apache-2.0; training data under the MIT License, Copyright (c) 2022 Talha Iqbal",
     )
     stages: dict[str, nn.Module] = {
-        modality: CourseMlp(1, SPAN_S, POOL_S, HIDDEN, FEATURE) for modality in STREAMS
+        modality: CourseMlp(1, SPAN_S, POOL_S, hidden, FEATURE) for modality in STREAMS
     }
-    stages["fusion"] = CourseFusion(len(STREAMS), FEATURE, HIDDEN, len(LABELS))
+    stages["fusion"] = CourseFusion(len(STREAMS), FEATURE, hidden, len(LABELS))
     return ZooModel(spec, stages, {"emotion": "head.3"})
 
 

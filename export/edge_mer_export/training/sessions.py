@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import multiprocessing
 import multiprocessing.connection
@@ -96,9 +97,9 @@ def load_sessions(
 
 
 def _key(spec: ModelSpec, recording: Recording) -> str:
-    """Names what was played, with which labels, and how it was cut; not what a fusion makes of it."""
-    cut = [spec.step, *spec.encoders, *spec.outputs]
-    digest = hashlib.sha256(f"{cut!r}\n{recording!r}\n".encode())
+    """Names what was played, with which labels, and how it was cut; not what is made of it then."""
+    cut, played = [spec.step, *spec.encoders, *spec.outputs], dataclasses.replace(recording, split=None)
+    digest = hashlib.sha256(f"{cut!r}\n{played!r}\n".encode())
     if recording.labels is not None:
         digest.update(recording.labels.read_bytes())
     return digest.hexdigest()[:24]

@@ -17,7 +17,7 @@ from edge_mer.sources.sim_course import Course
 from edge_mer.types.signals import Chunk
 
 SIGNALS = tuple(BODY_SIGNALS)
-ALL = "streams=eda+ecg+rsp+skt"
+ALL = "streams=eda+ecg+ppg+rsp+skt"
 
 
 def chunks_of(rest: str) -> dict[str, list[Chunk]]:
@@ -96,7 +96,7 @@ def test_a_curve_does_not_depend_on_how_it_is_asked_for(signal: str) -> None:
 
 def test_a_longer_session_begins_like_a_shorter_one() -> None:
     # the last piece has a single sample, where sums are in another order than in a whole one
-    rest = f"{ALL}&pain=1&noise=0&eda_hz=40&ecg_hz=40&rsp_hz=40&skt_hz=40"
+    rest = f"{ALL}&pain=1&noise=0&eda_hz=40&ecg_hz=40&ppg_hz=40&rsp_hz=40&skt_hz=40"
     long = samples(f"{rest}&duration_s=11")
     for duration in ("2.52", "4.02", "7.27", "9.52", "10.77"):
         short = samples(f"{rest}&duration_s={duration}")
@@ -107,7 +107,7 @@ def test_a_longer_session_begins_like_a_shorter_one() -> None:
 
 def test_a_stream_does_not_depend_on_the_others() -> None:
     rest = "person=5&seed=3&pain=1&duration_s=1.2&fps=5"
-    together = chunks_of(f"{rest}&streams=visual+audio+eda+ecg+rsp+skt+text")
+    together = chunks_of(f"{rest}&streams=visual+audio+eda+ecg+ppg+rsp+skt+text")
     for modality, chunks in together.items():
         alone = chunks_of(f"{rest}&streams={modality}")[modality]
         assert [(c.seq, c.t_ns) for c in alone] == [(c.seq, c.t_ns) for c in chunks]
