@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_mer.clock import NS_PER_S
+from edge_mer.preprocess.pulse import pulse_of
 from edge_mer.sources.sim import SimSource
 from edge_mer.sources.sim_body import BODY_SIGNALS, Body
 from edge_mer.sources.sim_course import Course
@@ -58,6 +59,7 @@ def test_signals_are_as_their_specs_say() -> None:
     assert [(spec.name, spec.unit, spec.rate_hz) for spec in source.specs] == [
         ("sim/eda", "uS", 31.25),
         ("sim/ecg", "mV", 500.0),
+        ("sim/ppg", "1", 64.0),
         ("sim/rsp", "1", 32.0),
         ("sim/skt", "degC", 4.0),
     ]
@@ -252,6 +254,21 @@ def test_hearts_beat_as_hearts_do() -> None:
     assert 75 < max(rates) < 95
     assert np.mean(correlations) > 0.5
     assert np.mean(swings) > 0.2
+
+
+def test_the_pulse_wave_follows_the_heart_and_shrinks_under_arousal() -> None:
+    correlations = []
+    for person in range(6):
+        it, course = body(3, person)
+        t_s = np.arange(0, 120, 1 / 64)
+        wave, ecg_s = it.curve("ppg", t_s), np.arange(0, 120, 0.004)
+        rate_bpm = 60 / np.diff(beats_s(it.curve("ecg", ecg_s), ecg_s)).mean()
+        pieces = np.split(wave, 12)
+        assert np.median([pulse_of(piece, 64).rate_bpm for piece in pieces]) == pytest.approx(rate_bpm, abs=4)
+        arousal = course.felt(t_s - 1.5)[1].reshape(60, -1).mean(axis=1)
+        heights = np.ptp(wave.reshape(60, -1), axis=1)
+        correlations.append(np.corrcoef(heights, arousal)[0, 1])
+    assert np.mean(correlations) < -0.4
 
 
 def test_pain_quickens_the_heart() -> None:
