@@ -20,7 +20,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from edge_mer.labels.manifest import read_manifest
 from edge_mer.labels.problems import demand
 from edge_mer.runtime.labelled import check, ranges_of
-from edge_mer_export.models.spec_stress_e4 import MEMORY_S, SPAN_S, STEP_S, WARM_UP_S, of_width
+from edge_mer_export.models.spec_stress_e4 import HIDDEN, MEMORY_S, SPAN_S, STEP_S, WARM_UP_S, of_width
 from edge_mer_export.models.zoo import ZooModel, build
 from edge_mer_export.training.data import split_by_person
 from edge_mer_export.training.phases import BackboneTask, FusionTask
@@ -177,6 +177,7 @@ class _Known:
         self._stress_by_time = _histogram(time_s, truth)
         rows = np.concatenate([_windows(self._model, one, ALL)[2][_labelled(one)[0]] for one in train])
         self._clock = _ridge(rows, time_s)
+        self._later_is_stress = float(np.sign(np.corrcoef(time_s, truth)[0, 1]))
 
     def judge(self, session: Session, seed: int) -> Judged:
         """One person whom the models never saw."""
@@ -186,7 +187,8 @@ class _Known:
             f"{kind} alone": _estimates(model, session, (kind,))[where] for kind, model in self._alone.items()
         }
         scores[CLOCK] = self._stress_by_time(time_s)
-        scores[READ_CLOCK] = self._clock(_windows(self._model, session, ALL)[2][where])
+        clock = self._clock(_windows(self._model, session, ALL)[2][where])
+        scores[READ_CLOCK] = self._later_is_stress * clock
         return Judged(session.person, seed, time_s, truth, scores)
 
 
@@ -289,7 +291,8 @@ def _ridge(rows: Floats, target: Floats, weight: float = 100.0) -> Callable[[Flo
 # -- figures --------------------------------------------------------------------------------------
 
 N_RESAMPLED = 500
-NEAR_S = 210.0
+NEAR_S, SAME_S = 210.0, 30.0
+Where = Literal["everywhere", "near", "same time"]
 
 
 def auc(scores: Floats, truth: Floats) -> float:
@@ -318,27 +321,40 @@ class Figure:
     by_seed: tuple[float, ...]
 
 
-def figures(judged: Sequence[Judged], is_near: bool = False) -> dict[str, Figure]:
+def at_the_same_time(scores: Floats, truth: Floats, time_s: Floats) -> float:
+    """The same among moments that are equally late in their sessions, where a clock knows nothing."""
+    right = n_pairs = 0.0
+    for place in np.unique(time_s // SAME_S):
+        rows = time_s // SAME_S == place
+        n_here = truth[rows].sum() * (1 - truth[rows]).sum()
+        if n_here:
+            right, n_pairs = right + auc(scores[rows], truth[rows]) * n_here, n_pairs + n_here
+    return right / n_pairs
+
+
+def figures(judged: Sequence[Judged], where: Where = "everywhere") -> dict[str, Figure]:
     """AUC of each way of estimating, and "gain": of all streams over the best one alone.
 
     Args:
         judged: Every person with every seed.
-        is_near: Look only at steps within `NEAR_S` of a change of the label.
+        where: Which moments are compared: all, those within `NEAR_S` of a change of the label, or those
+            that are equally late.
     """
     people = sorted({one.person for one in judged})
     names = list(judged[0].scores)
-    by = {
-        (one.person, one.seed): (one, _near(one) if is_near else np.arange(len(one.truth))) for one in judged
-    }
+    kept = {(one.person, one.seed): _near(one) if where == "near" else one for one in judged}
 
-    def measured(who: Sequence[str]) -> NDArray[np.float64]:
+    def measured(who: Sequence[str]) -> Floats:
         found = np.zeros((len(names), len(SEEDS)))
         for column, seed in enumerate(SEEDS):
-            parts = [by[person, seed] for person in who]
-            truth = np.concatenate([one.truth[rows] for one, rows in parts])
+            parts = [kept[person, seed] for person in who]
+            truth = np.concatenate([one.truth for one in parts])
+            time_s = np.concatenate([one.time_s for one in parts])
             for row, name in enumerate(names):
-                found[row, column] = auc(
-                    np.concatenate([one.scores[name][rows] for one, rows in parts]), truth
+                scores = np.concatenate([one.scores[name] for one in parts])
+                is_timed = where == "same time"
+                found[row, column] = (
+                    at_the_same_time(scores, truth, time_s) if is_timed else auc(scores, truth)
                 )
         return found
 
@@ -359,12 +375,12 @@ def figures(judged: Sequence[Judged], is_near: bool = False) -> dict[str, Figure
     }
 
 
-def _near(one: Judged) -> NDArray[np.intp]:
-    """Steps near a change of the label."""
+def _near(one: Judged) -> Judged:
+    """Only the steps near a change of the label."""
     changes_s = one.time_s[1:][np.diff(one.truth) != 0]
-    if not len(changes_s):
-        return np.zeros(0, np.intp)
-    return np.flatnonzero(np.abs(one.time_s[:, None] - changes_s).min(axis=1) <= NEAR_S)
+    rows = np.flatnonzero(np.abs(one.time_s[:, None] - changes_s).min(axis=1, initial=np.inf) <= NEAR_S)
+    scores = {name: values[rows] for name, values in one.scores.items()}
+    return dataclasses.replace(one, time_s=one.time_s[rows], truth=one.truth[rows], scores=scores)
 
 
 # -- weights ---------------------------------------------------------------------------------------
@@ -411,7 +427,7 @@ _ALONE = (
 
 def page(judged: Sequence[Judged], weights: dict[str, Any]) -> str:
     """The model card."""
-    whole, near = figures(judged), figures(judged, is_near=True)
+    whole, near, same = figures(judged), figures(judged, "near"), figures(judged, "same time")
     people = {one.person for one in judged}
     n_steps = sum(len(one.truth) for one in judged if one.seed == SEEDS[0])
     share = np.concatenate([one.truth for one in judged if one.seed == SEEDS[0]]).mean()
@@ -423,15 +439,20 @@ def page(judged: Sequence[Judged], weights: dict[str, Any]) -> str:
         share=f"{100 * share:.0f} %",
         n_params=weights["n_params"],
         chosen_by=", ".join(weights["chosen_by"]),
-        table="\n".join(_row(title, whole[name], near[name]) for name, title in _ROWS),
-        alone="\n".join(_row(title, whole[name], near[name]) for name, title in _ALONE),
-        clock=_row("time since the start of the session", whole[CLOCK], near[CLOCK]),
+        n_learned=weights["n_people"] - len(weights["chosen_by"]),
+        width=HIDDEN,
+        table="\n".join(_row(title, whole[name], near[name], same[name]) for name, title in _ROWS),
+        alone="\n".join(_row(title, whole[name], near[name], same[name]) for name, title in _ALONE),
+        clock=_row("time since the start of the session", whole[CLOCK], near[CLOCK], None),
         read_clock=_row(
             "the time that can be read off the features",
             whole[READ_CLOCK],
             near[READ_CLOCK],
         ),
         gain=_gain(whole["gain"]),
+        gain_same=_gain(same["gain"]),
+        read_r=f"{_read_r(judged):.2f}",
+        same_s=round(SAME_S),
         seeds=", ".join(f"{value:.3f}" for value in whole["eda+ppg+skt"].by_seed),
         widths=", ".join(map(str, WIDTHS)),
         memory_s=MEMORY_S,
@@ -445,12 +466,19 @@ def page(judged: Sequence[Judged], weights: dict[str, Any]) -> str:
     )
 
 
-def _row(title: str, whole: Figure, near: Figure) -> str:
-    return f"| {title} | {_shown(whole)} | {_shown(near)} |"
+def _row(title: str, *found: Figure | None) -> str:
+    cells = " | ".join("0.500" if one is None else _shown(one) for one in found)
+    return f"| {title} | {cells} |"
 
 
 def _shown(one: Figure) -> str:
     return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
+
+
+def _read_r(judged: Sequence[Judged]) -> float:
+    """How the time that is read off the features goes with the time, over people who were never seen."""
+    read = np.concatenate([one.scores[READ_CLOCK] for one in judged])
+    return abs(float(np.corrcoef(read, np.concatenate([one.time_s for one in judged]))[0, 1]))
 
 
 def _gain(one: Figure) -> str:

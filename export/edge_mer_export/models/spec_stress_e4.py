@@ -44,7 +44,7 @@ STREAMS: dict[Modality, Signal] = {
 }
 """The streams of an Empatica E4, and what is derived of them."""
 
-POOL_S, HIDDEN, FEATURE = 12, 16, 8
+POOL_S, HIDDEN, FEATURE = 12, 32, 8
 
 
 def stress_e4(found: Found) -> ZooModel:
