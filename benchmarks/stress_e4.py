@@ -295,13 +295,39 @@ NEAR_S, SAME_S = 210.0, 30.0
 Where = Literal["everywhere", "near", "same time"]
 
 
-def auc(scores: Floats, truth: Floats) -> float:
-    """How often a moment of stress has a larger score than a calm one; a tie counts half."""
-    _, which, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[which]
-    n_one = truth.sum()
-    n_zero = len(truth) - n_one
-    return float((ranks[truth == 1].sum() - n_one * (n_one + 1) / 2) / (n_one * n_zero))
+class Pairs:
+    """Moments of stress held against calm ones; a person may count several times.
+
+    Args:
+        scores: (n,), larger for stress.
+        truth: (n,) 0 or 1.
+        group: (n,) numbers; only moments of one group are compared.
+        person: (n,) number of the person.
+    """
+
+    def __init__(
+        self, scores: Floats, truth: Floats, group: NDArray[np.intp], person: NDArray[np.intp]
+    ) -> None:
+        keys, self._place = np.unique(np.stack([group, scores]), axis=1, return_inverse=True)
+        self._place = self._place.ravel()
+        starts = np.flatnonzero(np.diff(keys[0], prepend=-1))
+        self._starts = starts
+        self._group_of = np.repeat(np.arange(len(starts)), np.diff(starts, append=keys.shape[1]))
+        self._truth, self._person = truth, person
+
+    def auc(self, weight: Floats) -> float:
+        """How often a moment of stress has a larger score than a calm one; a tie counts half.
+
+        Args:
+            weight: (people,) how often each person counts.
+        """
+        each = weight[self._person]
+        n_places = len(self._group_of)
+        stress = np.bincount(self._place, each * self._truth, n_places)
+        calm = np.bincount(self._place, each * (1 - self._truth), n_places)
+        n_calm, n_stress = (np.add.reduceat(one, self._starts) for one in (calm, stress))
+        before = np.cumsum(calm) - calm - (np.cumsum(n_calm) - n_calm)[self._group_of]
+        return float((stress * (before + calm / 2)).sum() / (n_calm * n_stress).sum())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,56 +347,40 @@ class Figure:
     by_seed: tuple[float, ...]
 
 
-def at_the_same_time(scores: Floats, truth: Floats, time_s: Floats) -> float:
-    """The same among moments that are equally late in their sessions, where a clock knows nothing."""
-    right = n_pairs = 0.0
-    for place in np.unique(time_s // SAME_S):
-        rows = time_s // SAME_S == place
-        n_here = truth[rows].sum() * (1 - truth[rows]).sum()
-        if n_here:
-            right, n_pairs = right + auc(scores[rows], truth[rows]) * n_here, n_pairs + n_here
-    return right / n_pairs
-
-
 def figures(judged: Sequence[Judged], where: Where = "everywhere") -> dict[str, Figure]:
     """AUC of each way of estimating, and "gain": of all streams over the best one alone.
 
     Args:
         judged: Every person with every seed.
         where: Which moments are compared: all, those within `NEAR_S` of a change of the label, or those
-            that are equally late.
+            that are equally late in their sessions, to `SAME_S`, where a clock knows nothing.
     """
     people = sorted({one.person for one in judged})
     names = list(judged[0].scores)
-    kept = {(one.person, one.seed): _near(one) if where == "near" else one for one in judged}
-
-    def measured(who: Sequence[str]) -> Floats:
-        found = np.zeros((len(names), len(SEEDS)))
-        for column, seed in enumerate(SEEDS):
-            parts = [kept[person, seed] for person in who]
-            truth = np.concatenate([one.truth for one in parts])
-            time_s = np.concatenate([one.time_s for one in parts])
-            for row, name in enumerate(names):
-                scores = np.concatenate([one.scores[name] for one in parts])
-                is_timed = where == "same time"
-                found[row, column] = (
-                    at_the_same_time(scores, truth, time_s) if is_timed else auc(scores, truth)
-                )
-        return found
-
-    whole = measured(people)
+    kept = [_near(one) if where == "near" else one for one in judged]
     rng = np.random.default_rng(0)
-    drawn = np.stack(
-        [measured(rng.choice(people, len(people)).tolist()).mean(axis=1) for _ in range(N_RESAMPLED)]
-    )
-    alone = [names.index(f"{kind} alone") for kind in ALL]
-    best = max(alone, key=lambda row: whole[row].mean())
-    all_row = names.index("+".join(ALL))
-    whole = np.concatenate([whole, whole[[all_row]] - whole[[best]]])
-    drawn = np.concatenate([drawn, drawn[:, [all_row]] - drawn[:, [best]]], axis=1)
-    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
+    drawn = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), N_RESAMPLED)
+    weights = np.concatenate([np.ones((1, len(people))), drawn])  # everybody once, then people drawn anew
+    found = np.zeros((len(names), len(SEEDS), len(weights)))
+    for column, seed in enumerate(SEEDS):
+        parts = [one for one in kept if one.seed == seed]
+        truth, time_s = (np.concatenate([getattr(one, key) for one in parts]) for key in ("truth", "time_s"))
+        person = np.repeat([people.index(one.person) for one in parts], [len(one.truth) for one in parts])
+        group = (time_s // SAME_S).astype(np.intp) if where == "same time" else np.zeros(len(truth), np.intp)
+        for row, name in enumerate(names):
+            pairs = Pairs(np.concatenate([one.scores[name] for one in parts]), truth, group, person)
+            found[row, column] = [pairs.auc(weight) for weight in weights]
+    every = names.index("+".join(ALL))
+    best = max((names.index(f"{kind} alone") for kind in ALL), key=lambda row: found[row, :, 0].mean())
+    found = np.concatenate([found, found[[every]] - found[[best]]])
+    low, high = np.percentile(found[:, :, 1:].mean(axis=1), (2.5, 97.5), axis=1)
     return {
-        name: Figure(float(whole[row].mean()), float(low[row]), float(high[row]), tuple(whole[row].tolist()))
+        name: Figure(
+            float(found[row, :, 0].mean()),
+            float(low[row]),
+            float(high[row]),
+            tuple(found[row, :, 0].tolist()),
+        )
         for row, name in enumerate([*names, "gain"])
     }
 
@@ -446,8 +456,7 @@ def page(judged: Sequence[Judged], weights: dict[str, Any]) -> str:
         clock=_row("time since the start of the session", whole[CLOCK], near[CLOCK], None),
         read_clock=_row(
             "the time that can be read off the features",
-            whole[READ_CLOCK],
-            near[READ_CLOCK],
+            *(found[READ_CLOCK] for found in (whole, near, same)),
         ),
         gain=_gain(whole["gain"]),
         gain_same=_gain(same["gain"]),
