@@ -57,6 +57,9 @@ def signal(folder: Path, kind: str) -> str:
 
 def test_its_numbers_are_proven(exported: Path) -> None:
     assert main(["verify", str(exported)]) == 0
+    manifest = json.loads((exported / "manifest.json").read_text(encoding="utf-8"))
+    assert "trained on 19 real people" in manifest["lineage"]["weights"]
+    assert [one["missing"] for one in manifest["model"]["encoders"]] == ["mask"] * 3
 
 
 def test_a_simulated_person(exported: Path, tmp_path: Path) -> None:

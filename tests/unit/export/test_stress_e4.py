@@ -50,7 +50,12 @@ def chunks_of(spec: ModelSpec, n_steps: int) -> Iterator[Chunk]:
 
 
 def played(model: ZooModel, chunks: list[Chunk], without: tuple[str, ...] = ()) -> list[Prediction]:
-    setup = PipelineSetup(model.spec, torch_engines(model.spec, model.stages), None)
+    setup = PipelineSetup(
+        model.spec,
+        torch_engines(model.spec, model.stages),
+        None,
+        missing=dict.fromkeys(model.spec.modalities, "mask"),
+    )
     specs = [
         spec
         for spec in open_source(simulated(model.spec, seed=1, person=3, n_steps=1)).specs
