@@ -40,6 +40,10 @@ class SoundConditioner:
         if self._source_rate_hz != self._rate_hz:
             self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
 
+    def resume(self, t_ns: int) -> int:
+        """What is pushed next was captured at `t_ns`; it is passed on from there."""
+        return t_ns
+
     def push(self, data: NDArray[np.generic]) -> Samples:
         """The samples that `data` completes.
 

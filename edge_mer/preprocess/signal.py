@@ -13,6 +13,10 @@ Samples = NDArray[np.float32]
 class SignalConditioner:
     """Passes samples on as they are: rate and unit already fit."""
 
+    def resume(self, t_ns: int) -> int:
+        """What is pushed next was captured at `t_ns`; it is passed on from there."""
+        return t_ns
+
     def push(self, data: NDArray[np.generic]) -> Samples:
         """(n, 1) float32 in the declared unit -> (n,)."""
         return np.asarray(data, np.float32)[:, 0]
@@ -26,9 +30,9 @@ def write_signal(samples: Samples, spec: Signal, out: NDArray[np.float32]) -> No
     """Write one piece into `out`.
 
     Args:
-        samples: (n,) in `spec.unit`; missing samples are zero.
+        samples: (n,) in `spec.unit`, or courses (n, courses); missing samples are zero.
         spec: What the model declares.
-        out: (1, n) float32.
+        out: (channels, n) float32.
     """
-    np.subtract(samples, spec.mean, out=out[0])
-    out[0] /= spec.std
+    np.subtract(samples.T, spec.mean, out=out)
+    out /= spec.std

@@ -19,7 +19,7 @@ _MODALITIES = {
 }
 
 _REASONS = {
-    "warming_up": ("warming up", "The session was younger than the window that the model looks at."),
+    "warming_up": ("warming up", "The session was younger than what the model looks back on."),
     "face_switched": (
         "another person sat down",
         "Another face took the seat. What the model had seen of the face before was cleared.",

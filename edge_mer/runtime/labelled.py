@@ -27,7 +27,7 @@ from edge_mer.sources.file_frames import is_still
 from edge_mer.sources.file_open import expand, open_container, open_regular, used_streams
 from edge_mer.sources.registry import open_source
 from edge_mer.sources.signal import SignalSource
-from edge_mer.sources.sim import SimSource
+from edge_mer.sources.sim import EMOTIONS, SimSource
 from edge_mer.sources.sim_settings import SimSettings
 from edge_mer.types.model import AffectOutput, ModelSpec, Output, to_ns
 
@@ -35,6 +35,7 @@ MAX_PACKET_JUMP_S = 10
 """Where the times of a file's packets jump by more, or go back, it is played to measure it."""
 
 _MAX_PACKET_BACK_S = Fraction(1, 10)
+_SIM_EMOTIONS = (0.0, len(EMOTIONS) - 1.0)
 
 
 class Truth(Protocol):
@@ -224,6 +225,8 @@ def _check_truth(recording: Recording, ranges: Mapping[str, Range]) -> list[Prob
     except EdgeMerError:
         return []  # told where it was measured
     missing = [name for name in ranges if name not in known]
+    if ranges.get("emotion", _SIM_EMOTIONS) != _SIM_EMOTIONS:
+        missing.append("emotion of these classes")
     what = f"a simulated person has no {', '.join(missing)}, only {', '.join(known)}"
     return [Problem(uri, None, what, hint="use another model, or labelled recordings")] if missing else []
 

@@ -20,6 +20,7 @@ from edge_mer.postprocess.certainty import confidence, intervals
 from edge_mer.postprocess.decode import decode
 from edge_mer.postprocess.gate import Evidence, judge
 from edge_mer.preprocess.audio import SoundConditioner, log_mel
+from edge_mer.preprocess.courses import CourseConditioner
 from edge_mer.preprocess.face import FaceDetector
 from edge_mer.preprocess.scene import SceneClipMaker, clip_maker
 from edge_mer.preprocess.signal import SignalConditioner, write_signal
@@ -117,7 +118,7 @@ class Counters:
 class _Sampled:
     """A sampled stream on its way into its ring."""
 
-    conditioner: SoundConditioner | SignalConditioner
+    conditioner: SoundConditioner | SignalConditioner | CourseConditioner
     continuity: Continuity
 
 
@@ -132,6 +133,7 @@ class _Found:
     skew_ns: int = 0
     switched: bool = False
     unaligned: bool = False
+    settling: bool = False
 
 
 @dataclass
@@ -286,7 +288,7 @@ class Pipeline:
         if sampled.continuity.is_gap(chunk.t_ns, chunk.n_samples):
             self.counters.n_gaps += int(chunk.seq > 0)
             ring.append(sampled.conditioner.flush())
-            ring.anchor(chunk.t_ns)
+            ring.anchor(sampled.conditioner.resume(chunk.t_ns))
         ring.append(sampled.conditioner.push(chunk.data))
         self._end_ns = max(self._end_ns, ring.watermark_ns)
 
@@ -457,6 +459,8 @@ class Pipeline:
 
     def _why_withheld(self, found: dict[str, _Found]) -> tuple[str, ...]:
         if all(one.slot != "present" for one in found.values()):
+            if any(one.settling for one in found.values()):
+                return ("warming_up",)
             return tuple(f"{encoder.modality}_missing" for encoder in self._model.encoders)
         absent = [e for e in self._model.encoders if found[e.stage].slot == "absent"]
         return tuple(f"{encoder.modality}_missing" for encoder in absent if self._policy(encoder) != "mask")
@@ -610,14 +614,22 @@ class Pipeline:
         return np.array(self._setup.engines[encoder.stage].inputs[encoder.input.name], np.float32)
 
 
-def _conditioner(spec: SampledSpec, rate_hz: int) -> SoundConditioner | SignalConditioner:
-    return SignalConditioner() if isinstance(spec, Signal) else SoundConditioner(rate_hz, spec.rate_hz)
+def _conditioner(spec: SampledSpec, rate_hz: int) -> SoundConditioner | SignalConditioner | CourseConditioner:
+    if not isinstance(spec, Signal):
+        return SoundConditioner(rate_hz, spec.rate_hz)
+    return SignalConditioner() if spec.courses is None else CourseConditioner(spec)
 
 
 def _preprocess_samples(encoder: Encoder, piece: Piece, out: Samples) -> _Found:
     if piece.coverage > 0:
         _write_samples(encoder, piece.samples, out)
-    return _Found(slot="absent", feature=None, coverage=piece.coverage, newest_ns=piece.newest_ns)
+    return _Found(
+        slot="absent",
+        feature=None,
+        coverage=piece.coverage,
+        newest_ns=piece.newest_ns,
+        settling=piece.is_settling,
+    )
 
 
 def _write_samples(encoder: Encoder, samples: Samples, out: Samples) -> None:

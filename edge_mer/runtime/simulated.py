@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from edge_mer.types.model import ModelSpec, PainOutput, SceneClip, Signal
+from edge_mer.types.model import Encoder, ModelSpec, PainOutput, SceneClip, Signal
 
 _SPARE_S = Fraction(1, 5)
 
@@ -16,8 +16,8 @@ _SCENE_KEYS = f"people={N_COMPANY}&width=256&height=144"
 
 
 def n_lead_in(model: ModelSpec) -> int:
-    """Steps at a session's start in which some piece still reaches before it."""
-    reach = max(encoder.span - encoder.offset for encoder in model.encoders)
+    """Steps at a session's start in which some piece still reaches before it, or before a memory is full."""
+    reach = max(encoder.span - encoder.offset + _memory(encoder) for encoder in model.encoders)
     return max(0, -(-reach // model.step) - 1)
 
 
@@ -47,3 +47,8 @@ def simulated(model: ModelSpec, *, seed: int, person: int, n_steps: int, keys: s
     if is_scene:
         parts.append(_SCENE_KEYS)
     return "&".join([*parts, keys] if keys else parts)
+
+
+def _memory(encoder: Encoder) -> Fraction:
+    spec = encoder.preprocess
+    return spec.memory if isinstance(spec, Signal) else Fraction(0)

@@ -10,6 +10,8 @@ Facts that the curves are built on:
   seconds. At rest there are a few responses a minute, under arousal twenty.
 - A heart at rest beats 55 to 85 times a minute, faster while breathing in, and faster a second or two
   after arousal or pain sets in.
+- A pulse wave reaches the wrist a fifth of a second after its beat, rises steeply, and shows a second, lower
+  crest (about a third as high) as the arteries answer. It is smaller when arousal narrows the vessels.
 - Breath comes 12 to 18 times a minute, faster and deeper under arousal.
 - Fingers are at 31 to 35 degC and cool by tenths of a degree, within tens of seconds, when arousal
   narrows their vessels.
@@ -28,7 +30,7 @@ from edge_mer.types.signals import Modality
 
 Curve = NDArray[np.float64]
 
-BODY_SIGNALS: dict[Modality, str] = {"eda": "uS", "ecg": "mV", "rsp": "1", "skt": "degC"}
+BODY_SIGNALS: dict[Modality, str] = {"eda": "uS", "ecg": "mV", "ppg": "1", "rsp": "1", "skt": "degC"}
 """Every signal of the body and its unit."""
 
 _BLOCK_S = 60.0
@@ -50,11 +52,16 @@ _WAVES = (
     (-0.22, 0.027, 0.010),  # S
     (0.27, 0.270, 0.048),  # T
 )
-_SENSOR_NOISE = {"eda": 0.004, "ecg": 0.012, "rsp": 0.01, "skt": 0.004}
+_PULSE_WAVES = (
+    # height, place after the beat, width; both in beats
+    (1.00, 0.30, 0.09),
+    (0.35, 0.60, 0.11),
+)
+_SENSOR_NOISE = {"eda": 0.004, "ecg": 0.012, "ppg": 0.03, "rsp": 0.01, "skt": 0.004}
 """Standard deviation per sample, in the signal's unit."""
 _MOTION_PER_MIN = 0.8
 _MOTION_S = 0.35
-_MOTION_SIZE = {"eda": 0.5, "ecg": 0.5, "rsp": 0.4, "skt": 0.0}
+_MOTION_SIZE = {"eda": 0.5, "ecg": 0.5, "ppg": 0.6, "rsp": 0.4, "skt": 0.0}
 
 
 class Body:
@@ -82,6 +89,7 @@ class Body:
         self._curves: dict[str, Callable[[Times], Curve]] = {
             "eda": self._eda,
             "ecg": self._ecg,
+            "ppg": self._ppg,
             "rsp": self._rsp,
             "skt": self._skt,
         }
@@ -215,6 +223,18 @@ class Body:
         volts *= self._beat_height * (1 + 0.05 * np.sin(breath_rad))
         volts += 0.05 * np.sin(breath_rad + 1) + 0.03 * self._baseline.at(t_s)[0]
         return volts
+
+    def _ppg(self, t_s: Times) -> Curve:
+        breath_rad = 2 * math.pi * self._breath_turns(t_s)
+        beats = self._beats(t_s, breath_rad)
+        wave: Curve = np.zeros_like(beats)
+        for height, place, width in _PULSE_WAVES:
+            distance = beats - place - np.rint(beats - place)
+            wave += height * np.exp(-0.5 * (distance / width) ** 2)
+        narrowed = self._course.sluggish_arousal(t_s, self._heart_lag_s)
+        wave *= self._beat_height * np.exp(-0.25 * self._cooling_gain * narrowed)
+        wave += 0.1 * np.sin(breath_rad + 2) + 0.2 * self._baseline.at(t_s)[0]
+        return wave
 
     def _rsp(self, t_s: Times) -> Curve:
         breath_rad = 2 * math.pi * self._breath_turns(t_s)

@@ -12,10 +12,10 @@ from typing import Any
 from edge_mer.errors import UsageError
 from edge_mer.types.signals import Modality
 
-STREAMS: tuple[Modality, ...] = ("visual", "audio", "eda", "ecg", "rsp", "skt", "text")
+STREAMS: tuple[Modality, ...] = ("visual", "audio", "eda", "ecg", "ppg", "rsp", "skt", "text")
 """Every stream there is, in the order in which a source names them."""
 
-_WORN = ("eda", "ecg", "rsp", "skt")
+_WORN = ("eda", "ecg", "ppg", "rsp", "skt")
 _MAX_ID = 2**63 - 1
 
 
@@ -35,6 +35,7 @@ class SimSettings:
         streams: The streams that are there, a part of `STREAMS` in its order.
         eda_hz: Samples of skin conductance per second.
         ecg_hz: Samples of the electrocardiogram per second.
+        ppg_hz: Samples of the pulse wave per second.
         rsp_hz: Samples of the breath per second.
         skt_hz: Samples of the skin temperature per second.
         pain: 1 = there are painful stimuli; 0 = there are none.
@@ -55,6 +56,7 @@ class SimSettings:
     streams: tuple[Modality, ...] = ("visual", "audio")
     eda_hz: Fraction = Fraction(32)
     ecg_hz: Fraction = Fraction(250)
+    ppg_hz: Fraction = Fraction(64)
     rsp_hz: Fraction = Fraction(32)
     skt_hz: Fraction = Fraction(4)
     pain: int = 0
@@ -176,6 +178,7 @@ _KEYS = {
         _Key("streams", f"some of {', '.join(STREAMS)}, joined by +", _read_streams),
         _fraction("eda_hz", Fraction(1), Fraction(2048)),
         _fraction("ecg_hz", Fraction(1), Fraction(2048)),
+        _fraction("ppg_hz", Fraction(1), Fraction(2048)),
         _fraction("rsp_hz", Fraction(1), Fraction(2048)),
         _fraction("skt_hz", Fraction(1), Fraction(2048)),
         _whole("pain", 0, 1),

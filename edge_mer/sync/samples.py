@@ -23,14 +23,16 @@ class Piece:
     """The samples of one step.
 
     Attributes:
-        samples: (n,) float32, zero where missing.
+        samples: (n,) float32, of a signal with courses (n, courses); zero where missing.
         coverage: Share of them that is present.
         newest_ns: When the last present one ended; None when there is none.
+        is_settling: Some came, but the memory that they are compared with was not full yet.
     """
 
     samples: Samples
     coverage: float
     newest_ns: int | None
+    is_settling: bool = False
 
 
 class Continuity:
@@ -64,12 +66,14 @@ class SampleRing:
         encoder: Declares span and offset of a step's piece.
         rate_hz: Samples per second.
         grid: Pieces begin at multiples of so many samples, the nearest ones.
+        n_courses: Numbers in a sample; None: a sample is one number.
     """
 
-    def __init__(self, encoder: Encoder, rate_hz: int, grid: int = 1) -> None:
+    def __init__(self, encoder: Encoder, rate_hz: int, grid: int = 1, n_courses: int | None = None) -> None:
         self._encoder = encoder
         self._rate_hz = rate_hz
         self._grid = grid
+        self._sample_shape = () if n_courses is None else (n_courses,)
         self._segments: deque[tuple[int, Samples]] = deque()
         self._next = 0
         self._keep_from = 0
@@ -81,17 +85,17 @@ class SampleRing:
         self._next = round(Fraction(t_ns * self._rate_hz, NS_PER_S))
 
     def append(self, samples: Samples) -> None:
-        """Add (n,) float32 samples behind the last ones."""
-        start, self._next = self._next, self._next + samples.size
-        late = min(samples.size, max(0, max(self._filled_to, self._taken_to) - start))
+        """Add (n,) or (n, courses) float32 samples behind the last ones; NaN = came, but says nothing yet."""
+        start, self._next = self._next, self._next + len(samples)
+        late = min(len(samples), max(0, max(self._filled_to, self._taken_to) - start))
         self.n_late += late
-        if samples.size > late:
+        if len(samples) > late:
             self._segments.append((start + late, samples[late:]))
 
     @property
     def _filled_to(self) -> int:
         last = self._segments[-1] if self._segments else None
-        return self._keep_from if last is None else max(self._keep_from, last[0] + last[1].size)
+        return self._keep_from if last is None else max(self._keep_from, last[0] + len(last[1]))
 
     @property
     def watermark_ns(self) -> int:
@@ -115,21 +119,24 @@ class SampleRing:
     def take(self, step: int) -> Piece:
         """The samples of `step`; what only earlier steps needed is forgotten."""
         start, stop = self._bounds(step)
-        samples = np.zeros(stop - start, np.float32)
-        n_present, newest = 0, None
+        samples = np.zeros((stop - start, *self._sample_shape), np.float32)
+        n_present, newest, n_empty = 0, None, 0
         for first, held in self._segments:
-            low, high = max(first, start), min(first + held.size, stop)
+            low, high = max(first, start), min(first + len(held), stop)
             if low < high:
-                samples[low - start : high - start] = held[low - first : high - first]
-                n_present += high - low
-                newest = high
+                part = held[low - first : high - first]
+                there = np.flatnonzero(np.isfinite(part.reshape(high - low, -1)).all(axis=1))
+                samples[low - start + there] = part[there]
+                n_present += there.size
+                n_empty += high - low - there.size
+                newest = low + int(there[-1]) + 1 if there.size else newest
         needed_from = self._bounds(step + 1)[0]
         self._forget_before(needed_from)
         self._taken_to = max(self._taken_to, min(stop, needed_from))
         newest_ns = None if newest is None else newest * NS_PER_S // self._rate_hz
-        return Piece(samples, n_present / (stop - start), newest_ns)
+        return Piece(samples, n_present / (stop - start), newest_ns, is_settling=n_empty > 0)
 
     def _forget_before(self, index: int) -> None:
-        while self._segments and self._segments[0][0] + self._segments[0][1].size <= index:
-            self._keep_from = max(self._keep_from, self._segments[0][0] + self._segments[0][1].size)
+        while self._segments and self._segments[0][0] + len(self._segments[0][1]) <= index:
+            self._keep_from = max(self._keep_from, self._segments[0][0] + len(self._segments[0][1]))
             self._segments.popleft()

@@ -11,7 +11,16 @@ from edge_mer.clock import NS_PER_S
 from edge_mer.sync.frames import Frame, FrameSelector
 from edge_mer.sync.samples import Piece, SampleRing
 from edge_mer.sync.words import Said, WordTrack
-from edge_mer.types.model import Clip, ModelSpec, VggishLogMel, Words, to_ns
+from edge_mer.types.model import (
+    Clip,
+    Encoder,
+    ModelSpec,
+    SampledSpec,
+    Signal,
+    VggishLogMel,
+    Words,
+    to_ns,
+)
 from edge_mer.types.signals import Modality
 
 MAX_WAIT_NS = 2 * NS_PER_S
@@ -59,8 +68,7 @@ class StepWindower:
             elif isinstance(spec, Words):
                 self._tracks[encoder.modality] = WordTrack(encoder)
             else:
-                grid = spec.hop_samples if isinstance(spec, VggishLogMel) else 1
-                self._rings[encoder.modality] = SampleRing(encoder, spec.rate_hz, grid)
+                self._rings[encoder.modality] = _ring(encoder, spec)
 
     def push_frame(self, modality: Modality, t_ns: int, pixels: NDArray[np.uint8]) -> None:
         """Take one frame, captured at `t_ns`."""
@@ -130,3 +138,11 @@ class StepWindower:
         """When all pieces of `step` should be there; one that serves several steps ends with the last."""
         ends = (e.period * (step // e.repeat + 1) + e.offset for e in self._model.encoders)
         return max(self._model.step_end_ns(step), to_ns(max(ends)))
+
+
+def _ring(encoder: Encoder, spec: SampledSpec) -> SampleRing:
+    if isinstance(spec, Signal):
+        n_courses = None if spec.courses is None else len(spec.courses)
+        return SampleRing(encoder, spec.piece_hz, n_courses=n_courses)
+    grid = spec.hop_samples if isinstance(spec, VggishLogMel) else 1
+    return SampleRing(encoder, spec.rate_hz, grid)

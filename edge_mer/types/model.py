@@ -274,14 +274,46 @@ def _check_bands(spec: LogMel | VggishLogMel) -> None:
         raise ValueError(f"bands from {spec.f_min_hz} Hz up to {spec.f_max_hz} Hz")
 
 
+CourseKind = Literal["level", "log_level", "heart_rate"]
+"""What can be derived from a biosignal, see `Course`."""
+
+PULSE_SPAN_S = 10
+"""How far a heart rate looks back."""
+
+
+class Course(Declared):
+    """One course of a biosignal, judged against its own recent past.
+
+    Each value stands for one cell of the grid of `Signal.course_hz` and is made of what came before the
+    cell's end: the mean of the cell ("level", in the stream's unit), the logarithm of it ("log_level"), or
+    the heart rate in the last `PULSE_SPAN_S` of a photoplethysmogram (beats per minute). It becomes
+    (value - mean) / deviation, with mean and deviation of the memory that ends with it.
+
+    Attributes:
+        kind: What is derived.
+        floor: Smallest deviation that is divided by, in the unit of the course: less is noise.
+    """
+
+    kind: CourseKind
+    floor: float = Field(gt=0)
+
+
 class Signal(Declared):
-    """A piece of a biosignal: (channel = 1, sample), (value - mean) / std, nothing filtered.
+    """A piece of a biosignal: (channel, sample), (value - mean) / std.
+
+    Without courses the stream itself is the one channel, and nothing is filtered. With courses each of
+    them is a channel, at `course_hz`. Before the memory is full for the first time, and again after a gap
+    longer than it, nothing counts as present: statistics over what is there would tell how long a
+    session has been going on.
 
     Attributes:
         rate_hz: Samples per second; a stream of another rate is refused.
         unit: Physical unit of the stream; another one is refused.
         mean: Subtracted from the values, in `unit`.
         std: Divides them, in `unit`.
+        courses: What is derived of the stream; None: nothing.
+        course_hz: Values of each course per second.
+        normalise_memory: How far back a course is compared with itself.
     """
 
     kind: Literal["signal"] = "signal"
@@ -289,6 +321,48 @@ class Signal(Declared):
     unit: Literal["uS", "mV", "degC", "1"]
     mean: float = 0.0
     std: float = Field(default=1.0, gt=0)
+    courses: Annotated[tuple[Course, ...], Field(min_length=1, max_length=16)] | None = None
+    course_hz: int | None = Field(default=None, gt=0)
+    normalise_memory: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Signal:
+        given = [one is not None for one in (self.courses, self.course_hz, self.normalise_memory)]
+        if any(given) != all(given):
+            raise ValueError("courses, course_hz and normalise_memory are given together, or none of them")
+        if self.courses is None or self.course_hz is None or self.normalise_memory is None:
+            return self
+        if self.rate_hz % self.course_hz:
+            raise ValueError(f"courses at {self.course_hz} Hz do not divide a stream of {self.rate_hz} Hz")
+        n_kept = self.normalise_memory * self.course_hz
+        if n_kept.denominator != 1 or not 2 <= n_kept <= MAX_KEPT:
+            raise ValueError(f"a memory holds 2 to {MAX_KEPT} whole values of a course, not {n_kept}")
+        is_pulse = any(course.kind == "heart_rate" for course in self.courses)
+        if is_pulse and self.rate_hz < MIN_PULSE_HZ:
+            raise ValueError(f"a pulse is read at {MIN_PULSE_HZ} Hz or more, not at {self.rate_hz} Hz")
+        return self
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of a piece."""
+        return 1 if self.courses is None else len(self.courses)
+
+    @property
+    def piece_hz(self) -> int:
+        """Samples per second of a piece."""
+        return self.course_hz or self.rate_hz
+
+    @property
+    def memory(self) -> Fraction:
+        """How long a session goes on, in seconds, before anything counts as present."""
+        return self.normalise_memory or Fraction(0)
+
+
+MAX_KEPT = 100_000
+"""Most values of a course that are remembered."""
+
+MIN_PULSE_HZ = 20
+"""The slowest stream that a pulse is read from."""
 
 
 class Words(Declared):
@@ -650,7 +724,7 @@ def _layouts(encoder: Encoder) -> list[str]:
     elif isinstance(spec, VggishLogMel):
         sizes = {"column": spec.width, "mel": spec.n_mels}
     else:
-        sizes = {"channel": 1, "sample": int(encoder.span * spec.rate_hz)}
+        sizes = {"channel": spec.n_channels, "sample": int(encoder.span * spec.piece_hz)}
     layouts = [written("float32", {"batch": "batch", **sizes})]
     if sizes.get("frame") == 1:  # a model of single frames may have no axis for them
         del sizes["frame"]

@@ -90,7 +90,7 @@ def load_weights(system: System, checkpoint: Checkpoint, seed: int, say: Say) ->
     shipped = None if checkpoint.random else shipped_weights(system)
     if shipped is not None:
         own, lineage = _trained(system, Checkpoint((str(shipped),)), say)
-        weights = f"{lineage.weights}, which come with edge-mer: trained on simulated people only"
+        weights = f"{lineage.weights}, which come with edge-mer: trained on {system.learned_from}"
         return _measured(own), lineage.model_copy(update={"weights": weights})
     say("making random weights meaningful on simulated people")
     model = system.build(Found({}, system.read_settings(checkpoint.settings))).eval()

@@ -27,7 +27,7 @@ def export(
         typer.Option(
             help="Trained weights: PART=FILE, e.g. fusion=fusion_w.pt; or a .safetensors file, or the folder "
             "that the published training code leaves. May be repeated. Without it: the weights that come "
-            "with edge-mer, trained on simulated people, or random ones."
+            "with edge-mer, or random ones."
         ),
     ] = [],  # noqa: B006
     settings: Annotated[

@@ -22,12 +22,14 @@ from edge_mer.types.model import (
     Encoder,
     LogMel,
     SampledSpec,
+    Signal,
     VggishLogMel,
     Words,
     to_ns,
 )
 from edge_mer_export.engines import as_tuple
 from edge_mer_export.models.zoo import ZooModel
+from edge_mer_export.reference_courses import whole_courses
 
 _BATCH = 8
 Floats = NDArray[np.float32]
@@ -71,6 +73,8 @@ def cut_session(model: ZooModel, session: Arrays, n_steps: int, detector: FaceDe
             steps = np.zeros((n_steps, *encoder.input.concrete(batch=1)[1:]), np.float32)
             if isinstance(spec, Clip):
                 _cut_clips(encoder, spec, session, detector, steps, there)
+            elif isinstance(spec, Signal) and spec.courses is not None:
+                _cut_courses(encoder, spec, session, steps, there)
             else:
                 _cut_samples(encoder, spec, session, steps, there)
         tensors[encoder.stage], present[encoder.stage] = steps, there
@@ -144,6 +148,24 @@ def _cut_samples(
             vggish_log_mel(piece, spec, out)
         else:
             out[0] = (piece - np.float32(spec.mean)) / np.float32(spec.std)
+
+
+def _cut_courses(
+    encoder: Encoder, spec: Signal, session: Arrays, steps: Floats, there: NDArray[np.bool_]
+) -> None:
+    courses = whole_courses(session[f"{encoder.modality}.data"].astype(np.float32)[:, 0], spec)
+    n = int(encoder.span * spec.piece_hz)
+    for step, out in enumerate(steps):
+        stop = int((encoder.period * (step // encoder.repeat + 1) + encoder.offset) * spec.piece_hz)
+        if stop > len(courses):
+            raise DataError(f"step {step} of a reference session lacks {encoder.modality}")
+        before = np.full((max(0, n - stop), spec.n_channels), np.nan, np.float32)
+        piece = np.concatenate([before, courses[max(0, stop - n) : stop]])
+        is_known = np.isfinite(piece).all(axis=1)
+        there[step] = is_known.mean() >= encoder.min_coverage
+        if there[step]:
+            shown = np.where(is_known[:, np.newaxis], piece, np.float32(0))
+            out[...] = ((shown - np.float32(spec.mean)) / np.float32(spec.std)).T
 
 
 def _said(model: ZooModel, encoder: Encoder, spec: Words, session: Arrays, n_steps: int) -> Floats:

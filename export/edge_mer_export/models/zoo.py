@@ -33,6 +33,7 @@ MODELS = {
     "jmt-pain": "edge_mer_export.models.spec_jmt_pain:JMT_PAIN",
     "jmt-tiny": "edge_mer_export.models.spec_jmt:JMT_TINY",
     "pain-tiny": "edge_mer_export.models.spec_pain_tiny:PAIN_TINY",
+    "stress-e4": "edge_mer_export.models.spec_stress_e4:STRESS_E4",
 }
 
 
@@ -301,6 +302,7 @@ class System:
         parts: The files that its code leaves.
         settings: What shapes cannot tell.
         adapt: Last changes to the tensors of a checkpoint before they are compared with the model's.
+        learned_from: Whom the weights that come along, if there are any, were trained on.
     """
 
     name: str
@@ -309,6 +311,7 @@ class System:
     parts: tuple[Part, ...] = ()
     settings: tuple[Setting, ...] = ()
     adapt: Callable[[States], States] = lambda states: states
+    learned_from: str = "simulated people only"
 
     @property
     def is_published(self) -> bool:

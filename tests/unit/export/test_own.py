@@ -518,10 +518,10 @@ BROKEN = {
     ),
     FILE.replace('modality="eda"', 'modality="emg"'): (
         2,
-        "a modality among visual, audio, eda, ecg, rsp, skt, text",
+        "a modality among visual, audio, eda, ecg, ppg, rsp, skt, text",
         "Found: emg",
     ),
-    FILE.replace('modality="eda"', 'modality="ppg"'): (2, "simulated people have no ppg", "Found: ppg"),
+    FILE.replace('modality="eda"', 'modality="emg"'): (2, "simulated people have no emg", "Found: emg"),
     FILE.replace('modality="eda"', 'modality="audio"'): (
         2,
         "preprocess = LogMel or VggishLogMel",

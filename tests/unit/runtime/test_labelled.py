@@ -136,6 +136,9 @@ def test_sources_that_cannot_be_labelled(clip: Path, tmp_path: Path) -> None:
         assert said in problem.what
     (problem,) = check([Recording("a", "anna", ("sim:",), None)], AFFECT | {"mood": (0.0, 1.0)})
     assert "has no mood, only valence, arousal" in problem.what
+    (problem,) = check([Recording("a", "anna", ("sim:",), None)], {"emotion": (0.0, 1.0)})
+    assert "has no emotion of these classes" in problem.what
+    assert check([Recording("a", "anna", ("sim:",), None)], {"emotion": (0.0, 2.0)}) == []
     # sound alone has no pictures that rows could belong to
     sound = media.write_media(tmp_path / "a.wav", samples=media.tone(2, 8_000, 440, 1), rate_hz=8_000)
     (problem,) = check([recording(sound, labels)], AFFECT)

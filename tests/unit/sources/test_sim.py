@@ -156,7 +156,7 @@ def test_chunks_are_as_their_specs_say() -> None:
         assert all(size in (None, found) for size, found in zip(spec.shape, chunk.data.shape, strict=True))
 
 
-@pytest.mark.parametrize("streams", ["visual", "audio", "eda", "text", "visual+eda", "rsp+skt+audio+ecg"])
+@pytest.mark.parametrize("streams", ["visual", "audio", "eda", "text", "visual+eda", "rsp+skt+audio+ecg+ppg"])
 def test_the_streams_that_were_asked_for_are_there(streams: str) -> None:
     rest = f"duration_s=1.5&fps=2&streams={streams}"
     assert {spec.modality for spec in SimSource(rest).specs} == set(streams.split("+"))
@@ -376,7 +376,7 @@ def test_pain_is_seen_in_a_small_crop_and_the_face_is_still_found() -> None:
 
 
 def test_the_uri_names_everything() -> None:
-    rest = "streams=visual+audio&eda_hz=32&ecg_hz=250&rsp_hz=32&skt_hz=4&pain=0"
+    rest = "streams=visual+audio&eda_hz=32&ecg_hz=250&ppg_hz=64&rsp_hz=32&skt_hz=4&pain=0"
     rest += "&occlusion=0&noise=1&gaps=0&people=1"
     uri = "sim:seed=0&person=0&duration_s=20&fps=30&width=192&height=160"
     assert SimSource("").uri == f"{uri}&{rest}"
@@ -425,7 +425,10 @@ def test_settings_survive_their_uri(
         ("fps=nan", ["fps=nan", "from 1 to 240"]),
         ("fps=30/0", ["fps=30/0", "from 1 to 240"]),
         ("width=20", ["width=20", "from 128 to 1280"]),
-        ("streams=voice", ["streams=voice", "some of visual, audio, eda, ecg, rsp, skt, text, joined by +"]),
+        (
+            "streams=voice",
+            ["streams=voice", "some of visual, audio, eda, ecg, ppg, rsp, skt, text, joined by +"],
+        ),
         ("streams=", ["cannot use streams=", "some of visual"]),
         ("streams=eda+eda", ["streams=eda+eda", "some of visual"]),
         ("drop=audio", ["unknown key 'drop'"]),

@@ -11,13 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_mer.clock import NS_PER_S
+from edge_mer.preprocess.pulse import pulse_of
 from edge_mer.sources.sim import SimSource
 from edge_mer.sources.sim_body import BODY_SIGNALS, Body
 from edge_mer.sources.sim_course import Course
 from edge_mer.types.signals import Chunk
 
 SIGNALS = tuple(BODY_SIGNALS)
-ALL = "streams=eda+ecg+rsp+skt"
+ALL = "streams=eda+ecg+ppg+rsp+skt"
 
 
 def chunks_of(rest: str) -> dict[str, list[Chunk]]:
@@ -58,6 +59,7 @@ def test_signals_are_as_their_specs_say() -> None:
     assert [(spec.name, spec.unit, spec.rate_hz) for spec in source.specs] == [
         ("sim/eda", "uS", 31.25),
         ("sim/ecg", "mV", 500.0),
+        ("sim/ppg", "1", 64.0),
         ("sim/rsp", "1", 32.0),
         ("sim/skt", "degC", 4.0),
     ]
@@ -96,7 +98,7 @@ def test_a_curve_does_not_depend_on_how_it_is_asked_for(signal: str) -> None:
 
 def test_a_longer_session_begins_like_a_shorter_one() -> None:
     # the last piece has a single sample, where sums are in another order than in a whole one
-    rest = f"{ALL}&pain=1&noise=0&eda_hz=40&ecg_hz=40&rsp_hz=40&skt_hz=40"
+    rest = f"{ALL}&pain=1&noise=0&eda_hz=40&ecg_hz=40&ppg_hz=40&rsp_hz=40&skt_hz=40"
     long = samples(f"{rest}&duration_s=11")
     for duration in ("2.52", "4.02", "7.27", "9.52", "10.77"):
         short = samples(f"{rest}&duration_s={duration}")
@@ -107,7 +109,7 @@ def test_a_longer_session_begins_like_a_shorter_one() -> None:
 
 def test_a_stream_does_not_depend_on_the_others() -> None:
     rest = "person=5&seed=3&pain=1&duration_s=1.2&fps=5"
-    together = chunks_of(f"{rest}&streams=visual+audio+eda+ecg+rsp+skt+text")
+    together = chunks_of(f"{rest}&streams=visual+audio+eda+ecg+ppg+rsp+skt+text")
     for modality, chunks in together.items():
         alone = chunks_of(f"{rest}&streams={modality}")[modality]
         assert [(c.seq, c.t_ns) for c in alone] == [(c.seq, c.t_ns) for c in chunks]
@@ -252,6 +254,21 @@ def test_hearts_beat_as_hearts_do() -> None:
     assert 75 < max(rates) < 95
     assert np.mean(correlations) > 0.5
     assert np.mean(swings) > 0.2
+
+
+def test_the_pulse_wave_follows_the_heart_and_shrinks_under_arousal() -> None:
+    correlations = []
+    for person in range(6):
+        it, course = body(3, person)
+        t_s = np.arange(0, 120, 1 / 64)
+        wave, ecg_s = it.curve("ppg", t_s), np.arange(0, 120, 0.004)
+        rate_bpm = 60 / np.diff(beats_s(it.curve("ecg", ecg_s), ecg_s)).mean()
+        pieces = np.split(wave, 12)
+        assert np.median([pulse_of(piece, 64).rate_bpm for piece in pieces]) == pytest.approx(rate_bpm, abs=4)
+        arousal = course.felt(t_s - 1.5)[1].reshape(60, -1).mean(axis=1)
+        heights = np.ptp(wave.reshape(60, -1), axis=1)
+        correlations.append(np.corrcoef(heights, arousal)[0, 1])
+    assert np.mean(correlations) < -0.4
 
 
 def test_pain_quickens_the_heart() -> None:

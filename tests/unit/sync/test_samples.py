@@ -320,3 +320,18 @@ def test_a_slow_drift_becomes_a_gap_once_it_exceeds_the_tolerance() -> None:
     continuity = Continuity(1_000)
     gaps = [i for i in range(60) if continuity.is_gap(i * 1_001_000_000, 1_000)]
     assert gaps == [0, 21, 42]
+
+
+def test_rows_of_courses_keep_their_places_and_empty_ones_are_missing() -> None:
+    ring = SampleRing(PLAIN, RATE_HZ, n_courses=2)
+    n = int(PLAIN.span * RATE_HZ)
+    rows = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
+    rows[: n // 2, 1] = np.nan
+    ring.append(rows)
+    piece = ring.take(0)
+    assert piece.is_settling
+    assert piece.coverage == (n - n // 2) / n
+    assert not piece.samples[: n // 2].any()
+    np.testing.assert_array_equal(piece.samples[n // 2 :], rows[n // 2 :])
+    ring.append(np.full((n, 2), np.nan, np.float32))
+    assert (ring.take(1).coverage, ring.take(1).newest_ns) == (0, None)

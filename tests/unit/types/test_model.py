@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from fractions import Fraction
 from typing import Any
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edge_mer.types.model import (
     AffectOutput,
+    Course,
     EmotionOutput,
     Encoder,
     FaceClip,
@@ -482,3 +484,48 @@ def test_a_vggish_span_is_that_of_its_columns() -> None:
     short = good.model_copy(update={"span": Fraction(96, 100)})
     with pytest.raises(ValidationError, match=r"96 columns are made of 15600 samples, its span .* has 15360"):
         tiny_model(encoders=(visual_encoder(), short))
+
+
+# -- courses of biosignals --------------------------------------------------------------------------
+
+LEVEL = Course(kind="level", floor=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"courses": None}, "given together, or none"),
+        ({"course_hz": None}, "given together, or none"),
+        ({"normalise_memory": None}, "given together, or none"),
+        ({"course_hz": 3}, "courses at 3 Hz do not divide a stream of 4 Hz"),
+        ({"normalise_memory": Fraction(1, 3)}, "2 to 100000 whole values of a course, not 1/3"),
+        ({"normalise_memory": Fraction(10**6)}, "2 to 100000 whole values"),
+        ({"courses": ()}, "at least 1 item"),
+        ({"courses": (Course(kind="heart_rate", floor=1),)}, "a pulse is read at 20 Hz or more, not at 4 Hz"),
+    ],
+)
+def test_courses_that_cannot_be_are_refused(changed: dict[str, Any], said: str) -> None:
+    good = {"courses": (LEVEL,), "course_hz": 1, "normalise_memory": Fraction(60)}
+    assert Signal(rate_hz=4, unit="uS", **good).piece_hz == 1
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        Signal(rate_hz=4, unit="uS", **good | changed)
+
+
+def test_a_piece_has_a_channel_for_each_course_at_their_rate() -> None:
+    spec = Signal(rate_hz=30, unit="uS", courses=(LEVEL, LEVEL), course_hz=10, normalise_memory=Fraction(6))
+    shape = TensorSpec(name="x", axes=("batch", "channel", "sample"), shape=("batch", 2, 20))
+    good = audio_encoder(modality="eda", preprocess=spec, input=shape, span=Fraction(2))
+    assert tiny_model(encoders=(visual_encoder(), good)).encoders[1] == good
+    raw = TensorSpec(name="x", axes=("batch", "channel", "sample"), shape=("batch", 1, 60))
+    with pytest.raises(ValidationError, match="channel=2, sample=20"):
+        tiny_model(encoders=(visual_encoder(), good.model_copy(update={"input": raw})))
+
+
+def test_a_signal_without_courses_is_written_as_ever() -> None:
+    assert Signal(rate_hz=4, unit="uS").model_dump(exclude_none=True) == {
+        "kind": "signal",
+        "rate_hz": 4,
+        "unit": "uS",
+        "mean": 0.0,
+        "std": 1.0,
+    }
