@@ -24,6 +24,7 @@ from edge_mer.sinks.registry import SINKS
 from edge_mer.sources.registry import SOURCES
 from edge_mer.types import predictions
 from edge_mer.types.model import MissingPolicy
+from edge_mer_calibration.forms import FORMS
 from edge_mer_calibration.quantize import SCHEMES
 from tests.helpers.clip import write_clip
 
@@ -37,7 +38,7 @@ LINKED_PAGES = [
     ROOT / "CHANGELOG.md",
     *(ROOT / "docs/decisions").glob("*.md"),
 ]
-HEAVY = {"export", "calibrate", "demo", "train", "evaluate"}
+HEAVY = {"export", "calibrate", "demo", "train", "qat", "evaluate"}
 """Verbs that take a minute or more: `make check-slow` runs them, else only their options are checked."""
 
 OWN_DATA = {"--data", "--checkpoint"}
@@ -278,7 +279,8 @@ def test_every_status_policy_and_precision_is_explained() -> None:
     policies = first_column(section("docs/concepts.md", "When a modality is missing"))
     assert policies == set(typing.get_args(MissingPolicy))
     precisions = first_column(section("docs/concepts.md", "Precisions"))
-    assert precisions == {*KINDS, *(f"{name}+mixed" for name in SCHEMES)}
+    prepared = {f"{name}+prepared" for name in SCHEMES}
+    assert precisions == {*KINDS, *prepared, *(f"{name}+mixed" for name in FORMS)}
 
 
 def test_every_source_and_sink_is_explained() -> None:

@@ -106,7 +106,8 @@ def test_a_precision_that_the_bundle_has_not_is_refused(
     shared_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", str(shared_bundle), "--source", SIM, "--fast", "--precision", "int4"]) == 2
-    assert "has no precision 'int4'. Expected: one of fp32, int8-cpu, int8-trt" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "has no precision 'int4'. Expected: one of fp16, fp32, int8-cpu, int8-trt" in message
 
 
 def test_what_a_live_transcript_loses_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ def test_a_calibrated_bundle_becomes_a_page_with_times_of_this_machine(
     assert "<h1>A &lt;bundle&gt;</h1>" in html
     assert "best of three medians" in text
     assert "Concordance with FP32, by time" in text
-    assert "Not timed: int8-trt" in text
+    assert "Not timed: fp16 and int8-trt" in text
     assert html.count('class="histogram"') > 50
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
