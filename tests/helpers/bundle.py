@@ -37,7 +37,7 @@ def _run(arguments: list[str]) -> None:
     """
     cores = os.sched_getaffinity(os.getppid())
     command = [sys.executable, "-m", "edge_mer.cli.main", *arguments]
-    subprocess.run(command, check=True, preexec_fn=lambda: os.sched_setaffinity(0, cores))  # noqa: PLW1509
+    subprocess.run(command, check=True, preexec_fn=lambda: os.sched_setaffinity(0, cores))
 
 
 def _code_hash() -> str:
