@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch", reason="the workbench needs PyTorch: pip install 'edge-mer[export]'")
+
 from edge_mer.bundle.manifest import Candidate, Manifest, kind_of
 from edge_mer.bundle.read import open_bundle
 from edge_mer.cli.main import main
