@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -23,6 +24,11 @@ PrecisionName = Annotated[str, Field(pattern=rf"^({'|'.join(KINDS)})(\+[a-z0-9-]
 def kind_of(precision: str) -> str:
     """The kind of numbers: "int8-cpu" of "int8-cpu+mixed"."""
     return precision.partition("+")[0]
+
+
+def in_order(precisions: Iterable[str]) -> list[str]:
+    """For people: from the most bits to the fewest."""
+    return sorted(precisions, key=lambda name: (KINDS.index(kind_of(name)), name))
 
 
 def pretty(raw: dict[str, Any]) -> bytes:

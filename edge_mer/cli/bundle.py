@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edge_mer.bundle.manifest import in_order
 from edge_mer.bundle.read import open_bundle
 from edge_mer.cli.common import out, table
 
@@ -46,7 +47,8 @@ def bundle(
             f"{candidate.n_bytes / 1e6:.2f}",
             ", ".join(f"{o} {e.rms:.2g}" for o, e in candidate.golden.items()),
         ]
-        for name, candidate in manifest.candidates.items()
+        for name in in_order(manifest.candidates)
+        for candidate in [manifest.candidates[name]]
     ]
     out.print(
         table(["precision", "MB", "rms error against PyTorch, in standard deviations"], sizes, title="")

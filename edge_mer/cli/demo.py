@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edge_mer.bundle.manifest import Manifest
+from edge_mer.bundle.manifest import Manifest, in_order
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.cli.common import out, table
 from edge_mer.cli.main import verb_app
@@ -63,7 +63,7 @@ def _show(bundle: Bundle, evaluation: dict[str, Any]) -> None:
         row["precision"]: row["scores"] for row in evaluation["rows"] if "+".join(row["modalities"]) == whole
     }
     columns = ["precision", "MB", "of FP32", "fidelity", "CCC with truth", "ms per step", "ms per hop"]
-    rows = [_row(bundle, manifest, name, truth.get(name)) for name in manifest.candidates]
+    rows = [_row(bundle, manifest, name, truth.get(name)) for name in in_order(manifest.candidates)]
     out.print(table(columns, rows))
     names = " and ".join(output.name for output in manifest.model.outputs)
     out.print(

@@ -36,13 +36,13 @@ def manifest_of(bundle: Path) -> Manifest:
 def test_a_set_is_told_by_people_ranges_and_missing_modalities(shared_bundle: Path) -> None:
     made = manifest_of(shared_bundle).calibration
     assert made is not None
-    assert made.n_windows == 32
-    assert made.people == (2,) * 16
-    assert made.without == {"visual": 4, "audio": 4}
+    assert made.n_windows == 64
+    assert made.people == (4,) * 16
+    assert made.without == {"visual": 8, "audio": 8}
     assert made.cells is not None
     for name in ("valence", "arousal"):
         counts = [n for cell, n in made.cells.items() if cell.startswith(name)]
-        assert sum(counts) == 32
+        assert sum(counts) == 64
         assert len(counts) == 3
     assert made.budget is not None
     assert made.budget.ccc == 0.005
@@ -57,7 +57,7 @@ def test_ranges_travel_and_values_do_not(shared_bundle: Path) -> None:
     assert one["reads"]
     assert one["low"] <= one["held_low"] + 1.0
     assert len(one["counts"]) == 32
-    assert sum(one["counts"]) == 32 * n_values(bundle.manifest)
+    assert sum(one["counts"]) == 64 * n_values(bundle.manifest)
 
 
 def n_values(manifest: Manifest) -> int:

@@ -13,7 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def ensure_bundle() -> Path:
-    """The bundle's folder; exported and calibrated here if the code changed since it was."""
+    """The bundle's folder: the demo's, or one that is made here if the code changed since it was."""
+    demo = ROOT / "demo" / "bundle"
+    if _is_newer_than_code(demo / "manifest.json"):
+        return demo
     folder = ROOT / "build" / f"test-bundle-{_code_hash()}"
     bundle = folder / "bundle"
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,10 +27,16 @@ def ensure_bundle() -> Path:
     return bundle
 
 
+def _is_newer_than_code(made: Path) -> bool:
+    if not made.is_file():
+        return False
+    return all(path.stat().st_mtime < made.stat().st_mtime for path in _code())
+
+
 def _make(folder: Path, bundle: Path) -> None:
     exported = str(folder / "exported")
     _run(["export", "jmt-tiny", "--out", exported, "--replace"])
-    _run(["calibrate", exported, "--out", str(bundle), "--windows", "32"])
+    _run(["calibrate", exported, "--out", str(bundle)])
 
 
 def _run(arguments: list[str]) -> None:
@@ -40,9 +49,13 @@ def _run(arguments: list[str]) -> None:
     subprocess.run(command, check=True, preexec_fn=lambda: os.sched_setaffinity(0, cores))
 
 
+def _code() -> list[Path]:
+    packages = [ROOT / name for name in ("edge_mer", "export", "calibration")]
+    return [path for package in packages for path in sorted(package.rglob("*.py"))]
+
+
 def _code_hash() -> str:
     digest = hashlib.sha256()
-    for package in ("edge_mer", "export", "calibration"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            digest.update(path.read_bytes())
+    for path in _code():
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
