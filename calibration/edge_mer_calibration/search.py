@@ -40,7 +40,9 @@ class Judge:
         found = []
         if cost.drop > budget.ccc:
             found.append(f"loses {cost.drop:.4f} of concordance with fp32, {budget.ccc:g} is allowed")
-        if budget.points is not None and cost.points is not None and cost.points > budget.points:
+        if budget.points is not None and cost.points is None:
+            found.append("loses nobody knows how many points: there are no labels")
+        elif budget.points is not None and cost.points is not None and cost.points > budget.points:
             found.append(f"loses {cost.points:.2f} points against labels, {budget.points:g} are allowed")
         if budget.latency_ms is not None and ms is not None and ms > budget.latency_ms:
             found.append(f"takes {ms:.1f} ms here, {budget.latency_ms:g} are allowed")

@@ -61,6 +61,12 @@ def has_split(path: str, split: Split) -> bool:
     return any(one.split == split for one in read_manifest(Path(path))[0])
 
 
+def _knows_truth(model: ModelSpec, recording: Recording) -> bool:
+    """Whether it is a simulated person who feels what the model estimates."""
+    is_simulated = all(uri.startswith("sim:") for uri in recording.sources)
+    return is_simulated and not check([recording], ranges_of(model))
+
+
 def _of_uri(uri: str) -> Recording:
     return Recording(name=uri, person=uri, sources=(uri,), labels=None)
 
@@ -77,7 +83,7 @@ def _of_manifest(model: ModelSpec, path: str, split: Split) -> list[Recording]:
 
 def play(setup: PipelineSetup, recording: Recording) -> LabelledSession:
     """Play a recording through the device's own runtime; labels are NaN where nobody knows them."""
-    if recording.labels is not None or recording.sources[0].startswith("sim:"):
+    if recording.labels is not None or _knows_truth(setup.model, recording):
         return collect_labelled(setup, recording)
     traces = collect(setup, [open_source(uri) for uri in recording.sources])
     unknown = np.full(len(traces), np.nan, np.float32)

@@ -160,7 +160,7 @@ def test_points_against_labels_count_where_there_are_labels() -> None:
     errors = {"emotion": OutputError(max=0, rms=0, ccc=1.0)}
     assert judge.over(Cost(errors, 0.4)) == ()
     assert judge.over(Cost(errors, 0.6)) == ("loses 0.60 points against labels, 0.5 are allowed",)
-    assert judge.over(Cost(errors)) == ()
+    assert judge.over(Cost(errors)) == ("loses nobody knows how many points: there are no labels",)
 
 
 def test_the_worst_output_counts_and_none_at_all_is_lost() -> None:
