@@ -14,7 +14,6 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import HistogramCollector
-from scipy.stats import entropy
 
 Feed = dict[str, NDArray[Any]]
 Method = Literal["min-max", "percentile", "entropy", "mse"]
@@ -182,7 +181,7 @@ def least_divergence(counts: NDArray[np.int64], edges: NDArray[np.float32]) -> t
     """The symmetric clip whose levels tell least from the counts, by the Kullback-Leibler divergence.
 
     What ONNX Runtime's entropy calibration finds (Migacz, "8-bit inference with TensorRT", GTC 2017), without
-    its loops over bins: 20 times as fast.
+    its loops over bins.
 
     Args:
         counts: (2 n + 1,) or (2 n,) around 0, more than `N_LEVELS`.
@@ -216,7 +215,9 @@ def _divergence(p: NDArray[np.int64], q: NDArray[np.int64]) -> float:
     """Of two counts, zeros among them smoothed away."""
     if not p.any() or not q.any():
         return np.inf
-    return float(entropy(_smooth(p), _smooth(q)))
+    a, b = _smooth(p), _smooth(q)
+    a, b = a / a.sum(), b / b.sum()
+    return float((a * np.log(a / b)).sum())
 
 
 def _smooth(counts: NDArray[np.int64]) -> NDArray[np.float32]:
