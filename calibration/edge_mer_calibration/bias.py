@@ -20,7 +20,7 @@ from onnx import NodeProto, helper
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.quant_utils import quantize_data
 
-from edge_mer_calibration.graphs import Edited, attribute
+from edge_mer_calibration.graphs import Edited, attribute, output_axis
 from edge_mer_calibration.quantize import Scheme
 
 Floats = NDArray[np.float32]
@@ -70,13 +70,6 @@ def _mean_error(graph: _Graph, node: NodeProto, scheme: Scheme, means: Floats) -
     sums = apart.reshape(n_groups, -1, n_inputs, int(np.prod(apart.shape[2:]))).sum(axis=-1)
     errors = np.einsum("goi,gi->go", sums, means.reshape(n_groups, n_inputs)).ravel()
     return np.asarray(errors, np.float32)
-
-
-def output_axis(node: NodeProto, n_axes: int) -> int:
-    """Of a product's weights, the axis of what comes out."""
-    if node.op_type == "Conv":
-        return 0
-    return n_axes - 2 if node.op_type == "Gemm" and attribute(node, "transB", 0) else n_axes - 1
 
 
 def rounded_weights(weights: Floats, axis: int, scheme: Scheme) -> Floats:

@@ -122,6 +122,10 @@ def _key(bundle: Bundle, plan: CalibrationPlan) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+def _mark(*sets: WindowSet) -> str:
+    return hashlib.sha256("".join(one.sha256 for one in sets).encode()).hexdigest()[:16]
+
+
 class _Work:
     """One calibration on its way."""
 
@@ -175,20 +179,21 @@ class _Work:
             encoder.stage: ((encoder.input,), (encoder.output,)) for encoder in model.encoders
         }
         tensors[model.fusion.stage] = (model.fusion.inputs, model.fusion.outputs)
+        kept = self._kept.of(_mark(windows, held))  # a recording may have changed under its name
         return [
             Stage(
                 name,
                 self._bundle.read_stage("fp32", name),
                 *tensors[name],
                 windows.feeds[name],
-                self._histograms(name, windows),
+                self._histograms(name, windows, kept),
                 held.feeds[name],
-                self._kept,
+                kept,
             )
             for name in model.stages
         ]
 
-    def _histograms(self, stage: str, windows: WindowSet) -> dict[str, Histogram]:
+    def _histograms(self, stage: str, windows: WindowSet, kept: Kept) -> dict[str, Histogram]:
         def measured() -> dict[str, Histogram]:
             return histograms_of(
                 self._bundle.read_stage("fp32", stage),
@@ -196,7 +201,7 @@ class _Work:
                 lambda done, of: self._say(f"measuring ranges of {stage}", done, of),
             )
 
-        return self._kept.histograms(f"{stage}.{windows.sha256[:16]}", measured)
+        return kept.histograms(f"{stage}.histograms", measured)
 
     def _time_ms(self, engines: Mapping[str, Engine]) -> float:
         return hop_ms(PipelineSetup(self._model, dict(engines), None), self._golden, MonotonicClock())

@@ -51,6 +51,13 @@ def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     return next((int(one.i) for one in node.attribute if one.name == name), default)
 
 
+def output_axis(node: onnx.NodeProto, n_axes: int) -> int:
+    """Of a product's weights, the axis of what comes out."""
+    if node.op_type == "Conv":
+        return 0
+    return n_axes - 2 if node.op_type == "Gemm" and attribute(node, "transB", 0) else n_axes - 1
+
+
 def lift_constants(model: onnx.ModelProto) -> None:
     """`Constant` nodes that hold a tensor become constants of the graph."""
     kept = []

@@ -7,6 +7,7 @@ Ranges, errors and simulated people's sessions are kept; what was seen of real p
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -35,7 +36,7 @@ class Kept:
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        self._folder = folder
+        self._folder, self._mark = folder, ""
         mark = folder / "key"
         with contextlib.suppress(OSError):
             if folder.is_dir() and mark.read_text(encoding="utf-8") == key:
@@ -44,9 +45,15 @@ class Kept:
         folder.mkdir(mode=0o700, parents=True)
         mark.write_text(key, encoding="utf-8")
 
+    def of(self, what: str) -> Kept:
+        """The same folder, for parts that depend on something more, such as what was played."""
+        made = copy.copy(self)
+        made._mark = f"{what}."
+        return made
+
     def numbers(self, name: str, make: Callable[[], Any]) -> Any:
         """What JSON can hold: read, or made and kept."""
-        path = self._folder / f"{name}.json"
+        path = self._folder / f"{self._mark}{name}.json"
         with contextlib.suppress(OSError, ValueError):
             return json.loads(path.read_text(encoding="utf-8"))
         made = make()
@@ -56,7 +63,7 @@ class Kept:
 
     def arrays(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """Arrays by name: read, or made and kept."""
-        path = self._folder / f"{name}.npz"
+        path = self._folder / f"{self._mark}{name}.npz"
         with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile, EOFError):
             held = np.load(io.BytesIO(path.read_bytes()))
             return {key: held[key] for key in held.files}
@@ -67,7 +74,7 @@ class Kept:
 
     def session(self, name: str, make: Callable[[], LabelledSession]) -> LabelledSession:
         """A simulated person's played session. One with words is played again: utterances are not kept."""
-        path = self._folder / f"{name}.npz"
+        path = self._folder / f"{self._mark}{name}.npz"
         if not path.exists():
             made = make()
             if not any(trace.spoken for trace in made.traces):

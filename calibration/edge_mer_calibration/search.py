@@ -127,7 +127,8 @@ class Search:
             return dataclasses.replace(found, shipped=shipped)
         self._say("judging what ships")
         judged = {name: self._form.judged(data) for name, data in shipped.items()}
-        cost = self._cost({name: self._written(self._stages[name], data) for name, data in judged.items()})
+        engines = {name: self._written(self._stages[name], data) for name, data in judged.items()}
+        cost = self._judge.fidelity.of(engines)
         return dataclasses.replace(found, shipped=shipped, cost=cost, over=self._judge.over(cost, found.ms))
 
     def _written(self, stage: Stage, data: bytes) -> Engine:
@@ -223,9 +224,6 @@ class Search:
 
     def _found(self, stages: dict[str, bytes], how: dict[str, StageQuantization]) -> Found:
         engines = {name: self._form.engine(self._stages[name], data) for name, data in stages.items()}
-        cost = self._cost(engines)
+        cost = self._judge.fidelity.of(engines)
         ms = None if self._judge.time_ms is None else self._judge.time_ms(engines)
         return Found(stages, how, cost, ms, self._judge.over(cost, ms))
-
-    def _cost(self, engines: Engines) -> Cost:
-        return self._judge.fidelity.of(engines)

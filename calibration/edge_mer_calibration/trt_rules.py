@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from edge_mer.bundle.onnx_guard import MAX_IR_VERSION
+from edge_mer_calibration.graphs import output_axis
 
 OPSET = 20
 PRODUCTS = ("Conv", "MatMul", "Gemm")
@@ -184,18 +185,10 @@ def _per_channel(
         yield Problem("weight", _name(node), f"weights are {values.dtype}, not int8")
     scale = graph.array(weight.input[1])
     axis = next((one.i for one in weight.attribute if one.name == "axis"), 1) % max(1, values.ndim)
-    expected = _channel_axis(node, values.ndim)
+    expected = output_axis(node, values.ndim)
     if scale is not None and (scale.size != values.shape[expected] or (scale.size > 1 and axis != expected)):
         found = f"{scale.size} scales along axis {axis}"
         yield Problem("weight", _name(node), f"{found}, not {values.shape[expected]} along {expected}")
-
-
-def _channel_axis(node: onnx.NodeProto, n_axes: int) -> int:
-    """Of a product's weights, the axis of what comes out."""
-    if node.op_type == "Conv":
-        return 0
-    is_transposed = any(one.name == "transB" and one.i for one in node.attribute)
-    return n_axes - 2 if node.op_type == "Gemm" and is_transposed else n_axes - 1
 
 
 def _typed(graph: _Graph) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from edge_mer.bundle.manifest import Calibration, Candidate, Manifest, StageQuantization
+from edge_mer.bundle.manifest import Calibration, Candidate, Manifest, StageQuantization, in_order
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.cli.common import progress
 from edge_mer.clock import MonotonicClock
@@ -81,7 +81,6 @@ def _times(bundle: Bundle) -> dict[str, float]:
 def _evidence(bundle: Bundle, times: dict[str, float]) -> BundleEvidence:
     manifest = bundle.manifest
     model, lineage = manifest.model, manifest.lineage
-    order = sorted(manifest.candidates, key=lambda name: (name != "fp32", name))
     return BundleEvidence(
         model=model.name,
         title=model.title,
@@ -90,7 +89,7 @@ def _evidence(bundle: Bundle, times: dict[str, float]) -> BundleEvidence:
         made_by=lineage.made_by,
         stages=tuple(model.stages),
         outputs=tuple(str(output.name) for output in model.outputs),
-        candidates=tuple(_candidate(manifest, name, times.get(name)) for name in order),
+        candidates=tuple(_candidate(manifest, name, times.get(name)) for name in in_order(manifest.candidates)),
         calibration=None if manifest.calibration is None else _set_of(manifest.calibration),
         ranges=_ranges(bundle),
         processor=processor()["name"] if times else None,

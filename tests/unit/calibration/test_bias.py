@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from edge_mer.types.model import TensorSpec
-from edge_mer_calibration.bias import CORRECTED, bias_corrected, output_axis, rounded_weights, with_corrected
+from edge_mer_calibration.bias import CORRECTED, bias_corrected, rounded_weights, with_corrected
+from edge_mer_calibration.graphs import output_axis
 from edge_mer_calibration.methods import histograms_of
 from edge_mer_calibration.quantize import SCHEMES, quantizable, quantize_stage
 from edge_mer_calibration.ranges import Histogram

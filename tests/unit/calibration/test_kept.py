@@ -108,3 +108,11 @@ def test_in_the_end_nothing_is_left(tmp_path: Path) -> None:
     kept.numbers("one", Made(1))
     kept.finish()
     assert not list(tmp_path.iterdir())
+
+
+def test_parts_that_depend_on_other_windows_are_others(tmp_path: Path) -> None:
+    made = Made(1)
+    kept = Kept(tmp_path / "work", "key")
+    for windows in ("a", "b", "a"):
+        kept.of(windows).numbers("one", made)
+    assert made.n == 2
