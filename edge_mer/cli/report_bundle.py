@@ -89,7 +89,9 @@ def _evidence(bundle: Bundle, times: dict[str, float]) -> BundleEvidence:
         made_by=lineage.made_by,
         stages=tuple(model.stages),
         outputs=tuple(str(output.name) for output in model.outputs),
-        candidates=tuple(_candidate(manifest, name, times.get(name)) for name in in_order(manifest.candidates)),
+        candidates=tuple(
+            _candidate(manifest, name, times.get(name)) for name in in_order(manifest.candidates)
+        ),
         calibration=None if manifest.calibration is None else _set_of(manifest.calibration),
         ranges=_ranges(bundle),
         processor=processor()["name"] if times else None,
