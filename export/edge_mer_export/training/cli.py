@@ -43,7 +43,7 @@ def train_verb(
             f"interrupted; to go on: edge-mer train {shlex.join([recipe, '--out', str(to), '--resume'])}"
         )
         raise
-    _show(result, read.recipe.model, to)
+    _show(result, read.recipe, to)
 
 
 def _train(recipe: Recipe, recordings: list[Recording], to: Path) -> Result:
@@ -76,17 +76,18 @@ def _teller(bars: Progress) -> Told:
     return Told(bars.console.print, lambda done, n: advance("playing sessions", done, n), epoch)
 
 
-def _show(result: Result, model: str, to: Path) -> None:
+def _show(result: Result, recipe: Recipe, to: Path) -> None:
     names = list(next(iter(result.scores.values())))
     rows = [[subset, *(f"{scores[name]:.3f}" for name in names)] for subset, scores in result.scores.items()]
     n_train, n_valid = result.n_people
     out.print(table(["modalities", *(f"{measure(name)} {name}" for name in names)], rows))
+    others = f"chosen by the {_measures(names)} on {n_valid} others, which flatters it: judge it on"
+    if all(phase.keep == "last" for phase in (*recipe.backbones.values(), recipe.fusion)):
+        others = f"judged on {n_valid} others, who chose no epoch. More is known from"
+    out.print(f"\nLearned from {n_train} people, {others} people of neither group with edge-mer evaluate.")
     out.print(
-        f"\nLearned from {n_train} people, chosen by the {_measures(names)} on {n_valid} others, "
-        "which flatters it: judge it on people of neither group with edge-mer evaluate."
-    )
-    out.print(
-        f"Weights: {result.weights}. Next: edge-mer export {model} --checkpoint {result.weights} --out DIR"
+        f"Weights: {result.weights}. "
+        f"Next: edge-mer export {recipe.model} --checkpoint {result.weights} --out DIR"
     )
     out.print(f"Epochs: {to / 'history.csv'}. Curves: {to / 'curves.svg'}.")
 

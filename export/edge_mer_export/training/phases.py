@@ -17,10 +17,10 @@ from edge_mer.errors import DataError
 from edge_mer.postprocess.decode import expected
 from edge_mer.runtime.agreement import confusion, kappa
 from edge_mer.runtime.proof import concordance
-from edge_mer.types.model import EmotionOutput, Encoder, Output
+from edge_mer.types.model import EmotionOutput, Encoder, LogMel, Output
 from edge_mer_export.engines import as_tuple
 from edge_mer_export.models.zoo import ZooModel
-from edge_mer_export.training.augment import augmented
+from edge_mer_export.training.augment import augmented, hidden_in_part
 from edge_mer_export.training.losses import loss_of
 from edge_mer_export.training.recipe import FusionPhase, Phase
 from edge_mer_export.training.sessions import Session
@@ -109,11 +109,13 @@ class BackboneTask:
 
     def losses(self, generator: torch.Generator) -> Iterator[Tensor]:
         """The loss of each batch of one epoch."""
-        order = _drawn(len(self._train), self.phase, generator)
+        order = _drawn(self._outputs, self._train_labels, self.phase, generator)
         for part in _parts(order, self.phase.batch_size):
             if len(part) < 2:
                 continue
             steps = augmented(self._train[part].float(), self._encoder.preprocess, generator)
+            if isinstance(self._encoder.preprocess, LogMel):
+                steps = hidden_in_part(steps, self.phase, generator)
             found = self.network(steps)
             yield _total(self._outputs, found, [labels[part] for labels in self._train_labels])
 
@@ -153,7 +155,7 @@ class FusionTask:
 
     def losses(self, generator: torch.Generator) -> Iterator[Tensor]:
         """The loss of each batch of one epoch."""
-        order = _drawn(self._train.n, self.phase, generator)
+        order = _drawn(self._spec.outputs, self._train.labels, self.phase, generator)
         for part in _parts(order, self.phase.batch_size):
             if len(part) < 2:
                 continue
@@ -234,6 +236,11 @@ class _Windows:
         """How many windows."""
         return len(self._ends)
 
+    @property
+    def labels(self) -> list[Tensor]:
+        """Of the last step of every window: (n,) each."""
+        return [one[self._ends] for one in self._labels]
+
     def _rows(self, ends: Tensor) -> Tensor:
         return ends[:, None] + torch.arange(1 - self._n_steps, 1)  # (N, L)
 
@@ -282,9 +289,25 @@ def _parts(values: Tensor, size: int) -> list[Tensor]:
     return [values[first : first + size] for first in range(0, len(values), size)]
 
 
-def _drawn(n: int, phase: Phase, generator: torch.Generator) -> Tensor:
+def _drawn(
+    outputs: Sequence[Output], labels: list[Tensor], phase: Phase, generator: torch.Generator
+) -> Tensor:
+    """Which samples an epoch looks at: each once, or by their labels (N,) those of rare classes more often."""
+    n = len(labels[0])
+    if phase.balance:
+        each = _class_weights(outputs, labels) ** phase.balance
+        n_drawn = phase.samples_per_epoch or n
+        return torch.multinomial(each, n_drawn, replacement=True, generator=generator)
     order = torch.randperm(n, generator=generator)
     return order[: phase.samples_per_epoch] if phase.samples_per_epoch else order
+
+
+def _class_weights(outputs: Sequence[Output], labels: list[Tensor]) -> Tensor:
+    """One over how often a sample's class comes, (N,); 0 without a label."""
+    truth = next(one for o, one in zip(outputs, labels, strict=True) if isinstance(o, EmotionOutput))
+    there = torch.isfinite(truth)
+    number = truth.nan_to_num().round().long()
+    return there / number[there].bincount(minlength=int(number.max()) + 1)[number].clamp(min=1)
 
 
 def _total(outputs: Sequence[Output], found: list[Tensor], labels: list[Tensor]) -> Tensor:

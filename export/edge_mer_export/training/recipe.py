@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -75,6 +75,13 @@ class Phase(Declared):
         samples_per_epoch: Steps or windows of an epoch, drawn anew for each; 0 = all of them.
         patience: Epochs without a better one before it stops.
         dropout: In the head.
+        keep: Weights of the best epoch, or those of the last one, which nobody chooses; then patience
+            counts for nothing.
+        balance: How far classes are drawn equally often: 0 as often as they come, 1 all of them equally.
+        shift_columns: How many columns log-mel spectrograms are shifted by at most, either way.
+        shift_bands: How many bands they are shifted by at most, either way.
+        mask_columns: How many neighbouring columns of them are hidden at most.
+        mask_bands: How many neighbouring bands of them are hidden at most.
     """
 
     epochs: int = Field(gt=0)
@@ -84,6 +91,17 @@ class Phase(Declared):
     samples_per_epoch: int = Field(default=0, ge=0)
     patience: int = Field(default=5, gt=0)
     dropout: Share = 0.0
+    keep: Literal["best", "last"] = "best"
+    balance: float = Field(default=0.0, ge=0, le=1)
+    shift_columns: int = Field(default=0, ge=0)
+    shift_bands: int = Field(default=0, ge=0)
+    mask_columns: int = Field(default=0, ge=0)
+    mask_bands: int = Field(default=0, ge=0)
+
+    @property
+    def changes_spectrograms(self) -> bool:
+        """Whether it asks for what only spectrograms have."""
+        return any((self.shift_columns, self.shift_bands, self.mask_columns, self.mask_bands))
 
 
 class FusionPhase(Phase):

@@ -30,7 +30,7 @@ import edge_mer
 from edge_mer.errors import UsageError
 from edge_mer.labels.manifest import Recording
 from edge_mer.runtime.agreement import measure
-from edge_mer.types.model import ModelSpec, Words
+from edge_mer.types.model import EmotionOutput, LogMel, ModelSpec, Words
 from edge_mer_export.models.zoo import ZooModel, build
 from edge_mer_export.training.curves import curves
 from edge_mer_export.training.phases import BackboneTask, FusionTask, Scores, Task
@@ -160,6 +160,20 @@ def check_phases(spec: ModelSpec, recipe: Recipe) -> None:
             expected=", ".join(sorted(stages)),
             found=", ".join(sorted(recipe.backbones)),
         )
+    phases = {**recipe.backbones, spec.fusion.stage: recipe.fusion}
+    if any(p.balance for p in phases.values()) and not any(
+        isinstance(o, EmotionOutput) for o in spec.outputs
+    ):
+        raise UsageError(f"the recipe balances classes, and model {spec.name} has none")
+    of_sound = {encoder.stage for encoder in spec.encoders if isinstance(encoder.preprocess, LogMel)}
+    for name, phase in phases.items():
+        if phase.changes_spectrograms and name not in of_sound:
+            raise UsageError(
+                f"the recipe shifts or masks columns or bands for {name}, which has none",
+                expected=f"these keys for {' or '.join(sorted(of_sound))}"
+                if of_sound
+                else "none of these keys",
+            )
 
 
 def _train_phases(

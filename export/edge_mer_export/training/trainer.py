@@ -56,7 +56,7 @@ class State:
         epochs: What was done.
         weights: Of the network now.
         optimizer: State of the optimizer now.
-        best: Weights of the best epoch.
+        best: Weights of the best epoch, or of the last one where the recipe keeps that.
         history: Epochs of all phases before this one.
     """
 
@@ -79,6 +79,8 @@ def train_phase(
 ) -> None:
     """Train until the last epoch or until nothing gets better; the network then has its best weights.
 
+    A phase that keeps the last weights goes on to the last epoch.
+
     Args:
         task: Network and data.
         state: A fresh one, or a checkpoint's.
@@ -96,7 +98,8 @@ def train_phase(
     if state.epochs:
         network.load_state_dict(state.weights)
         optimizer.load_state_dict(state.optimizer)
-    while len(state.epochs) < phase.epochs and state.n_since_best < phase.patience:
+    keeps_last = phase.keep == "last"
+    while len(state.epochs) < phase.epochs and (keeps_last or state.n_since_best < phase.patience):
         number = len(state.epochs) + 1
         generator = seeded(seed, task.name, number)
         loss = _train_epoch(task, optimizer, _learning_rate(phase, number), generator)
@@ -104,7 +107,7 @@ def train_phase(
         state.epochs.append(epoch)
         state.weights = copy.deepcopy(network.state_dict())
         state.optimizer = copy.deepcopy(optimizer.state_dict())
-        if epoch.is_best:
+        if epoch.is_best or keeps_last:
             state.best = state.weights
         keep(state)
         told(epoch)

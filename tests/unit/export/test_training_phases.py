@@ -17,8 +17,8 @@ from edge_mer.errors import DataError
 from edge_mer.runtime.proof import concordance, offline_outputs
 from edge_mer.types.model import ModelSpec
 from edge_mer_export.models.zoo import ZooModel
-from edge_mer_export.training.augment import augmented
-from edge_mer_export.training.phases import BackboneTask, FusionTask, _with_gaps
+from edge_mer_export.training.augment import augmented, hidden_in_part
+from edge_mer_export.training.phases import BackboneTask, FusionTask, _drawn, _with_gaps
 from edge_mer_export.training.recipe import FusionPhase, Phase
 from edge_mer_export.training.sessions import Session
 from edge_mer_export.training.trainer import State, train_phase
@@ -355,3 +355,63 @@ def test_sound_is_louder_or_softer() -> None:
     change = (augmented(steps, log_mel, torch.Generator().manual_seed(1)) - steps).flatten(1) * log_mel.std
     assert change.std(dim=1).max() < 1e-4
     assert 2.5 < change.abs().max() <= 3.0 + 1e-4
+
+
+def changed(log_mel: Tensor, seed: int = 1, **keys: int) -> Tensor:
+    phase = Phase(epochs=1, batch_size=2, learning_rate=0.1, **keys)
+    return hidden_in_part(log_mel, phase, torch.Generator().manual_seed(seed))
+
+
+def test_spectrograms_are_shifted_round_their_end_and_up_and_down() -> None:
+    rows = torch.arange(1.0, 7.0)[None, None, :, None].expand(300, 1, 6, 9)
+    columns = torch.arange(1.0, 10.0)[None, None, None].expand(300, 1, 6, 9)
+    shifted = changed(columns, shift_columns=2)
+    assert {tuple(one) for one in shifted[:, 0, 0].tolist()} == {
+        tuple(torch.arange(1.0, 10.0).roll(by).tolist()) for by in range(-2, 3)
+    }
+    assert torch.equal(shifted, shifted[:, :, :1].expand_as(shifted))
+    assert {tuple(one) for one in changed(rows, shift_bands=1)[:, 0, :, 0].tolist()} == {
+        (1, 2, 3, 4, 5, 6),
+        (1, 1, 2, 3, 4, 5),
+        (2, 3, 4, 5, 6, 6),
+    }
+
+
+def test_pieces_of_spectrograms_are_hidden() -> None:
+    whole = torch.ones(300, 1, 6, 9)
+    bands = changed(whole, mask_bands=2)[:, 0]
+    assert torch.equal(bands, bands[:, :, :1].expand_as(bands))
+    columns = changed(whole, mask_columns=3)[:, 0]
+    assert torch.equal(columns, columns[:, :1].expand_as(columns))
+    for hidden, most in ((bands[:, :, 0] == 0, 2), (columns[:, 0] == 0, 3)):
+        assert set(hidden.sum(dim=1).tolist()) == set(range(most + 1))
+        assert hidden.any(dim=0).all()
+        assert ((hidden[:, 1:] & ~hidden[:, :-1]).sum(dim=1) <= 1).all()
+
+
+def test_nothing_is_hidden_and_nothing_drawn_unless_it_is_asked_for() -> None:
+    steps = torch.randn(4, 1, 6, 9, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    before = generator.get_state()
+    phase = Phase(epochs=1, batch_size=2, learning_rate=0.1)
+    assert torch.equal(hidden_in_part(steps, phase, generator), steps)
+    assert torch.equal(generator.get_state(), before)
+    assert not torch.equal(changed(steps, mask_bands=2, seed=1), changed(steps, mask_bands=2, seed=2))
+
+
+@pytest.mark.parametrize(("balance", "share"), [(0.5, 1 / 4), (1.0, 1 / 2)])
+def test_rare_classes_are_drawn_more_often(balance: float, share: float) -> None:
+    """Of nine to one, the root of it, and as often as the other; what has no label never."""
+    outputs = tiny_emotion_model().outputs
+    labels = torch.tensor([0.0] * 90 + [2.0] * 10 + [float("nan")] * 30)
+    phase = Phase(epochs=1, batch_size=2, learning_rate=0.1, balance=balance, samples_per_epoch=20_000)
+    order = _drawn(outputs, [labels], phase, torch.Generator().manual_seed(0))
+    assert len(order) == 20_000
+    assert float((labels[order] == 2).float().mean()) == pytest.approx(share, abs=0.02)
+    assert torch.isfinite(labels[order]).all()
+
+
+def test_unbalanced_draws_are_what_they_were() -> None:
+    phase = Phase(epochs=1, batch_size=2, learning_rate=0.1, samples_per_epoch=7)
+    order = _drawn((), [torch.zeros(20)], phase, torch.Generator().manual_seed(3))
+    assert torch.equal(order, torch.randperm(20, generator=torch.Generator().manual_seed(3))[:7])

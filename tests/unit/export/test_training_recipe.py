@@ -261,6 +261,18 @@ def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
         recordings_of(build("jmt-tiny").spec, read_recipe(written(tmp_path, text)))
 
 
+def test_only_spectrograms_are_shifted_and_masked(tmp_path: Path) -> None:
+    read = read_recipe(written(tmp_path, f'model = "jmt-tiny"\n{PEOPLE}{PHASES}mask_bands = 2\n'))
+    with pytest.raises(UsageError, match=r"shifts or masks .* for fusion.*Expected: these keys for audio"):
+        check_phases(build("jmt-tiny").spec, read.recipe)
+
+
+def test_only_classes_are_balanced(tmp_path: Path) -> None:
+    read = read_recipe(written(tmp_path, f'model = "jmt-tiny"\n{PEOPLE}{PHASES}balance = 1\n'))
+    with pytest.raises(UsageError, match="balances classes, and model jmt-tiny has none"):
+        check_phases(build("jmt-tiny").spec, read.recipe)
+
+
 # --- the page ---------------------------------------------------------------------------------------
 
 

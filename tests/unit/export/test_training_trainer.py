@@ -85,6 +85,12 @@ def test_it_stops_at_the_last_epoch() -> None:
     assert task.weight == task.weights[2]
 
 
+def test_the_last_weights_are_kept_where_nobody_chooses() -> None:
+    task = Scripted([0.1, 0.3, 0.2, 0.1], epochs=4, patience=1, keep="last")
+    assert [one.is_best for one in train(task)] == [True, True, False, False]
+    assert task.weight == task.weights[3]
+
+
 def test_negative_scores_have_a_best_one_too() -> None:
     task = Scripted([-0.5, -0.2, -0.3], epochs=3)
     assert [one.is_best for one in train(task)] == [True, True, False]
