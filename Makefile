@@ -10,7 +10,7 @@ JOBS ?= 2
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types contracts device results systems stress weights check-slow clean
+.PHONY: help demo test check format lint types contracts device results systems stress voice weights check-slow clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -71,6 +71,10 @@ systems: $(VENV)/dev.stamp
 # docs/stress-e4.md and its weights anew, from a copy of the Stress-Predict data set: make stress DATA=folder
 stress: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/stress_e4.py $(DATA) --weights
+
+# docs/voice-emodb.md and its weights anew, from a copy of EmoDB's recordings: make voice DATA=folder
+voice: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/voice_emodb.py $(DATA) --weights
 
 # The weights that come along anew, of models that learn from simulated people: the same command as a user's own training
 weights: $(VENV)/dev.stamp

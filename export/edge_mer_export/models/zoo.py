@@ -34,6 +34,7 @@ MODELS = {
     "jmt-tiny": "edge_mer_export.models.spec_jmt:JMT_TINY",
     "pain-tiny": "edge_mer_export.models.spec_pain_tiny:PAIN_TINY",
     "stress-e4": "edge_mer_export.models.spec_stress_e4:STRESS_E4",
+    "voice-emodb": "edge_mer_export.models.spec_voice_emodb:VOICE_EMODB",
 }
 
 
