@@ -292,7 +292,7 @@ def _parts(values: Tensor, size: int) -> list[Tensor]:
 def _drawn(
     outputs: Sequence[Output], labels: list[Tensor], phase: Phase, generator: torch.Generator
 ) -> Tensor:
-    """Which samples an epoch looks at: each once, or by their labels (N,) those of rare classes more often."""
+    """Which samples an epoch looks at: each once, or by their labels (N,) those of rare classes oftener."""
     n = len(labels[0])
     if phase.balance:
         each = _class_weights(outputs, labels) ** phase.balance
