@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.torch
+import scipy.special
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -178,6 +179,7 @@ class Judged:
         speaker: (n,) who speaks.
         truth: (n,) class numbers.
         found: (n,) class numbers.
+        sure: (n,) how likely these are said to be.
     """
 
     by: str
@@ -185,6 +187,7 @@ class Judged:
     speaker: tuple[str, ...]
     truth: NDArray[np.intp]
     found: NDArray[np.intp]
+    sure: Floats
 
 
 def cross_validated(sessions: Sequence[Session]) -> list[Judged]:
@@ -204,13 +207,15 @@ def cross_validated(sessions: Sequence[Session]) -> list[Judged]:
 
 def _judged(by: str, seed: int, sessions: Sequence[Session], logits: Floats) -> Judged:
     speaker = tuple(one.person for one in sessions)
-    return Judged(by, seed, speaker, clips_of(sessions)[1], logits.argmax(axis=1))
+    shares = scipy.special.softmax(logits, axis=1)
+    return Judged(by, seed, speaker, clips_of(sessions)[1], shares.argmax(axis=1), shares.max(axis=1))
 
 
 def _together(parts: Sequence[Judged]) -> Judged:
     speaker = tuple(name for one in parts for name in one.speaker)
     truth, found = (np.concatenate([getattr(one, key) for one in parts]) for key in ("truth", "found"))
-    return Judged(parts[0].by, parts[0].seed, speaker, truth, found)
+    sure = np.concatenate([one.sure for one in parts])
+    return Judged(parts[0].by, parts[0].seed, speaker, truth, found, sure)
 
 
 LINEAR_PENALTY = 0.01
@@ -348,6 +353,8 @@ def page(sessions: Sequence[Session], judged: Sequence[Judged], left_out: Sequen
         n_speakers=len(speakers),
         speakers=", ".join(speakers),
         n_by_class=_n_by_class(narrow[0].truth),
+        sure=f"{np.mean([one.sure.mean() for one in narrow]):.2f}",
+        right=f"{accuracy(narrow, counts).value:.2f}",
         rarest=np.bincount(narrow[0].truth).min(),
         n_params=_n_params(WIDTHS),
         n_params_wide=_n_params(WIDE),
@@ -409,7 +416,8 @@ def _speaker_row(judged: Sequence[Judged], name: str) -> str:
 
 def _only(one: Judged, name: str) -> Judged:
     rows = np.flatnonzero(np.array(one.speaker) == name)
-    return dataclasses.replace(one, speaker=(name,) * len(rows), truth=one.truth[rows], found=one.found[rows])
+    truth, found, sure = one.truth[rows], one.found[rows], one.sure[rows]
+    return dataclasses.replace(one, speaker=(name,) * len(rows), truth=truth, found=found, sure=sure)
 
 
 def _class_rows(judged: Sequence[Judged], counts: Floats) -> Iterator[str]:
