@@ -337,6 +337,11 @@ def train_weights(manifest: Path) -> None:
     shutil.copyfile(result.weights, WEIGHTS)
     left_out = sorted({one.person for one in split if one.split == "valid"})
     (WORK / "weights.json").write_text(json.dumps({"left_out": left_out}), encoding="utf-8")
+    if len(left_out) == 1:  # what a fold would train again: the same seed, the same people in the same order
+        (WORK / "folds").mkdir(parents=True, exist_ok=True)
+        save_weights(
+            read_weights(WEIGHTS).values, {}, WORK / "folds" / f"{read.recipe.seed}-{left_out[0]}.safetensors"
+        )
 
 
 # -- the page --------------------------------------------------------------------------------------
