@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class CalibrationPlan:
         n_windows: Windows to use, neither more nor fewer.
         kinds: Kinds of candidates to make.
         budget: What a candidate may cost.
+        play: From a recording to what FP32 makes of it.
     """
 
     data: Sequence[Recording]
@@ -60,6 +61,7 @@ class CalibrationPlan:
     n_windows: int
     kinds: Sequence[str]
     budget: Budget
+    play: Callable[[PipelineSetup, Recording], LabelledSession] = play
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,8 @@ class _Work:
 
     def _session(self, name: str, recording: Recording) -> LabelledSession:
         if all(uri.startswith("sim:") for uri in recording.sources):
-            return self._kept.session(name, lambda: play(self._setup, recording))
-        return play(self._setup, recording)
+            return self._kept.session(name, lambda: self._plan.play(self._setup, recording))
+        return self._plan.play(self._setup, recording)
 
     def _stages(self, windows: WindowSet, held: WindowSet) -> list[Stage]:
         model = self._model
