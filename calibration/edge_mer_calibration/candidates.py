@@ -26,7 +26,7 @@ from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.proof import golden_errors, golden_sessions
 from edge_mer.runtime.setup import open_engines
 from edge_mer.types.model import ModelSpec, TensorSpec
-from edge_mer_calibration.fidelity import Fidelity
+from edge_mer_calibration.fidelity import Fidelity, first_windows
 from edge_mer_calibration.forms import FORMS
 from edge_mer_calibration.kept import Kept
 from edge_mer_calibration.methods import Stage, histograms_of
@@ -41,6 +41,9 @@ from edge_mer_calibration.windows import WindowSet, choose_windows, held_windows
 MILLION = 1_000_000
 N_HELD = 16
 """Windows of the other sessions on which methods are compared."""
+
+N_RANKED = 64
+"""Windows on which blocks are compared."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +151,14 @@ class _Work:
         checked = self._played("check", self._plan.check)
         stages = self._stages(windows, held_windows(self._model, checked, N_HELD))
         self._say("judging fp32")
-        fidelity = Fidelity(self._model, self._setup.engines, checked)
+        fidelity, ranking = (
+            Fidelity(self._model, self._setup.engines, some)
+            for some in (checked, first_windows(checked, N_RANKED))
+        )
         found: dict[str, Found] = {}
         for kind in self._plan.kinds:
             form = FORMS[kind]
-            judge = Judge(fidelity, self._plan.budget, self._time_ms if form.is_for_cpu else None)
+            judge = Judge(fidelity, ranking, self._plan.budget, self._time_ms if form.is_for_cpu else None)
             found |= Search(stages, form, judge, prefixed(kind, self._say)).run()
         good = {name: one for name, one in found.items() if one.is_good}
         missed = {kind_of(name): one for name, one in found.items() if not one.is_good}
