@@ -4,8 +4,8 @@
 
 Exports and calibrates both models with the weights that come along, and evaluates every precision that a
 processor runs, with every subset of modalities, on the same unseen people; holds what it then says of its own
-certainty against people whom that does not come from; and plays streams that lie apart. What is measured on the
-way is kept in build/results, so that a stopped run goes on; `make clean` forgets it.
+certainty against people whom that does not come from; and plays streams that lie apart. What is measured on
+the way is kept in build/results, so that a stopped run goes on; `make clean` forgets it.
 """
 
 from __future__ import annotations
@@ -154,9 +154,9 @@ def certainty(found: Numbers, others: Numbers) -> list[str]:
         lines.append(row(cells))
     n = others["n_people"]
     what = (
-        "Share of labels inside the 90 % intervals; of levels and classes the expected calibration error after\n"
-        f"its temperature. First each of {found['n_people']} people by the others' widths and temperatures; then "
-        f"{n} other\npeople by those that the bundle holds."
+        "Share of labels inside the 90 % intervals; of levels and classes the expected calibration error\n"
+        f"after its temperature. First each of {found['n_people']} people by the others' widths and\n"
+        f"temperatures; then {n} other people by those that the bundle holds."
     )
     return [*lines, "", what, ""]
 
