@@ -97,6 +97,7 @@ def judge_fold(fold: Fold, folder: Path, budget: Budget) -> Judged:
     kept = folder / f"{fold.name}.json"
     if kept.exists():
         return _read(kept)
+    folder.mkdir(parents=True, exist_ok=True)
     exported, target = folder / f"{fold.name}.exported", folder / f"{fold.name}.bundle"
     lineage = Lineage(
         made_by=("edge-mer",), weights=fold.name, n_params=_n_params(fold.model), n_params_pruned=0
