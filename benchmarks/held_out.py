@@ -334,7 +334,8 @@ def table(found: Sequence[Line], measure: str) -> str:
     rows = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for one in found:
         score = f"{one.score.value:.3f} ({one.score.low:.3f} to {one.score.high:.3f})"
-        change = f"{one.change.value:+.4f} ({one.change.low:+.4f} to {one.change.high:+.4f})"
+        value, low, high = (round(x, 4) + 0.0 for x in vars(one.change).values())  # never "-0.0000"
+        change = f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
         cells = [change, f"{one.ccc:.4f}", f"{100 * one.flips:.2f} %", f"{one.size:.2f}"]
         cells.append("-" if one.speed is None else f"{one.speed:.2f}")
         if one.kind == "fp32":
