@@ -164,17 +164,21 @@ def _show_certainty(found: Evaluation) -> None:
         if names:
             rows = [[_what_is_there(row), *(_how_sure(row, name) for name in names)] for row in own]
             _show_table([f"{precision}, how sure", *names], rows)
+    if any(row.held for row in found.rows):
+        out.print(
+            "In parentheses: what the bundle's own intervals and temperatures come to on these people.\n"
+        )
 
 
 def _how_sure(row: Row, name: str) -> str:
     if name in row.interval:
         one = row.interval[name]
         said = f"±{one.half_width:.3f} holds {100 * one.coverage:.1f} %"
-        return said + (f", the bundle's {100 * row.held[name]:.1f} %" if name in row.held else "")
+        return said + (f" ({100 * row.held[name]:.1f} %)" if name in row.held else "")
     if name in row.sharpness:
         sharp = row.sharpness[name]
         said = f"ECE {sharp.ece:.3f} at T = {sharp.temperature:.2f}"
-        return said + (f", {row.held[name]:.3f} at the bundle's" if name in row.held else "")
+        return said + (f" ({row.held[name]:.3f})" if name in row.held else "")
     return "-"
 
 
