@@ -31,7 +31,7 @@ from edge_mer.runtime.offline import (
     presence,
     window_sizes,
 )
-from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
+from edge_mer.runtime.pipeline import StepTrace
 from edge_mer.runtime.setup import open_engines, open_setup
 from edge_mer.types.model import ModelSpec
 from edge_mer_calibration.against_fp32 import agreement, flips
@@ -125,7 +125,7 @@ def _calibrated(
     fold: Fold, exported: Bundle, target: Path, budget: Budget
 ) -> tuple[Bundle, dict[str, float]]:
     """With every candidate that is within the budget; the bundle as it was where none is."""
-    known = {f"{number}": one for number, one in enumerate(fold.learned)}
+    known = {str(number): one for number, one in enumerate(fold.learned)}
     recordings = [Recording(name, one.person, (f"held:{name}",), None) for name, one in known.items()]
     plan = CalibrationPlan(
         data=[one for number, one in enumerate(recordings) if number % CHECK_SHARE],
@@ -136,7 +136,9 @@ def _calibrated(
         play=lambda setup, one: replayed(setup.model, setup.engines, known[one.name]),
     )
     try:
-        made = calibrate_bundle(exported, _fp32(exported), plan, target, _quiet, replace=True)
+        made = calibrate_bundle(
+            exported, open_setup(exported, "fp32", None), plan, target, _quiet, replace=True
+        )
     except ParityError:
         return exported, {}
     return open_bundle(target), made.ms
@@ -144,10 +146,6 @@ def _calibrated(
 
 def _quiet(text: str, done: int | None = None, of: int | None = None) -> None:
     """Nothing is told."""
-
-
-def _fp32(bundle: Bundle) -> PipelineSetup:
-    return open_setup(bundle, "fp32", None)
 
 
 def replayed(model: ModelSpec, engines: Mapping[str, Engine], session: Session) -> LabelledSession:

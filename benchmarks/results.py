@@ -71,14 +71,16 @@ def measure(model: str) -> tuple[Numbers, Numbers, Numbers, float | None]:
     folder = ROOT / "build" / "results" / model
     folder.mkdir(parents=True, exist_ok=True)
     exported, bundle, sure, skewed = (folder / name for name in ("exported", "bundle", "sure", "skewed"))
-    size = ["--people", str(N_PEOPLE), "--steps", str(N_STEPS)]
+    steps = ["--steps", str(N_STEPS)]
     if not (folder / "people.json").exists():
         run("export", model, "--out", str(exported), "--replace")
         run("calibrate", str(exported), "--out", str(bundle), "--replace")
         run(
             "evaluate",
             str(bundle),
-            *size,
+            "--people",
+            str(N_PEOPLE),
+            *steps,
             "--json",
             str(folder / "people.json"),
             "--out",
@@ -91,10 +93,10 @@ def measure(model: str) -> tuple[Numbers, Numbers, Numbers, float | None]:
         run("evaluate", str(sure), *others, "--json", str(folder / "others.json"))
     if not (folder / "skewed.json").exists():
         kinds = [f"skew={one}:{ms}" for one in spec.modalities for ms in SKEWS_MS]
-        size[1] = str(N_SKEWED)
-        size += [part for kind in kinds for part in ("--corrupt", kind)]
-        size += ["--precision", "fp32", "--out", str(skewed), "--replace"]
-        run("evaluate", str(bundle), *size, "--json", str(folder / "skewed.json"))
+        late = [part for kind in kinds for part in ("--corrupt", kind)]
+        words = ["--people", str(N_SKEWED), *steps, *late, "--precision", "fp32"]
+        words += ["--json", str(folder / "skewed.json"), "--out", str(skewed), "--replace"]
+        run("evaluate", str(bundle), *words)
     found = [json.loads((folder / f"{name}.json").read_text()) for name in ("people", "others", "skewed")]
     return found[0], found[1], found[2], open_bundle(skewed).manifest.model.max_skew_ms
 

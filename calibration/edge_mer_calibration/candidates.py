@@ -151,9 +151,10 @@ class _Work:
         checked = self._played("check", self._plan.check)
         stages = self._stages(windows, held_windows(self._model, checked, N_HELD))
         self._say("judging fp32")
-        fidelity, ranking = (
-            Fidelity(self._model, self._setup.engines, some)
-            for some in (checked, first_windows(checked, N_RANKED))
+        fidelity = Fidelity(self._model, self._setup.engines, checked)
+        first = first_windows(checked, N_RANKED)
+        ranking = (
+            fidelity if len(first) == len(checked) else Fidelity(self._model, self._setup.engines, first)
         )
         found: dict[str, Found] = {}
         for kind in self._plan.kinds:

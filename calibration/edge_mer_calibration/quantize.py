@@ -27,7 +27,7 @@ from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
-from edge_mer_calibration.graphs import compact
+from edge_mer_calibration.graphs import compact, output_axis
 from edge_mer_calibration.half import half_stage
 
 OPERATORS = ("Conv", "MatMul", "Gemm")
@@ -131,9 +131,8 @@ def store_in_8_bits(model: onnx.ModelProto, nodes: Collection[str]) -> None:
             continue
         if (weights := onnx.numpy_helper.to_array(tensors[name])).ndim != 2 or weights.size < _LEAST_STORED:
             continue
-        is_turned = any(one.name == "transB" and one.i for one in node.attribute)
         if name not in made:
-            made[name] = _dequantized(graph, name, weights, axis=0 if is_turned else 1)
+            made[name] = _dequantized(graph, name, weights, output_axis(node, weights.ndim))
         node.input[1] = made[name]
     read = {name for node in graph.node for name in node.input}
     for name in made.keys() - read:

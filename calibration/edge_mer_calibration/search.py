@@ -177,18 +177,19 @@ class Search:
         order = sorted(harm, key=lambda one: -harm[one].drop)
         if not order:
             return best
-        tried: dict[int, Found] = {}
+        found = best
 
         def is_enough(n: int) -> bool:
+            nonlocal found
             self._say(f"leaving the {n} most harmful of {len(order)} blocks in float")
-            tried[n] = self._without(order[:n], best)
-            return not tried[n].over or self._is_only_slow(tried[n])
+            tried = self._without(order[:n], best)
+            enough = not tried.over or self._is_only_slow(tried)
+            if enough or n == len(order):
+                found = tried
+            return enough
 
         n_hopeless = sum(one.drop > self._judge.budget.ccc for one in harm.values())
         n = _fewest(is_enough, max(1, n_hopeless), len(order))
-        if n not in tried:
-            is_enough(n)
-        found = tried[n]
         return self._with_what_fits(order[:n], harm, found) if found.is_good else found
 
     def _with_what_fits(

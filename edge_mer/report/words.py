@@ -34,7 +34,7 @@ _REASONS = {
     ),
     "bad_sync": (
         "the streams lay too far apart",
-        "Picture and sound were further apart in time than what this model stands.",
+        "What the sensors gave was further apart in time than this model stands.",
     ),
     "output_not_finite": ("the model gave no number", "The model's output was not a number."),
 }
