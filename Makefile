@@ -32,7 +32,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/edge-mer demo --out demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow' --durations 40 --durations-min 2
 	@$(BIN)/python tests/helpers/system_packages.py
 
 check: $(VENV)/dev.stamp lint types contracts docs test device

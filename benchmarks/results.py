@@ -3,7 +3,9 @@
     make results
 
 Exports and calibrates both models with the weights that come along, and evaluates every precision that a
-processor runs, with every subset of modalities, on the same unseen people.
+processor runs, with every subset of modalities, on the same unseen people; holds what it then says of its own
+certainty against people whom that does not come from; and plays streams that lie apart. What is measured on
+the way is kept in build/results, so that a stopped run goes on; `make clean` forgets it.
 """
 
 from __future__ import annotations
@@ -14,10 +16,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge_mer.bundle.read import open_bundle
+from edge_mer.runtime.simulated import n_lead_in, simulated
+from edge_mer.types.model import ModelSpec
+
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("jmt-tiny", "pain-tiny")
 N_PEOPLE = 40
 N_STEPS = 75
+FIRST_OTHER = 60_000
+"""People from here on are those against whom a bundle's own certainty is held."""
+
+SKEWS_MS = (50, 100, 200, 500)
+N_SKEWED = 16
+"""People before whom streams lie apart: each is played once per stream and skew."""
 
 HEAD = f"""\
 # Results on simulated people
@@ -29,8 +41,8 @@ A number is the concordance (CCC, 1 = equal) of the model's estimates with what 
 over all their steps. In brackets stands its 95 % interval: people are drawn again with replacement, 2000
 times, and never single steps, since the steps of one person are alike. "Fusion minus best single" is the CCC
 of all modalities minus that of the best single one, taken anew in each draw; where its interval excludes
-zero, the fusion is better than any of its modalities alone. A modality that is not there is masked, as the
-runtime does with the policy `mask`.
+zero, the fusion is better than any of its modalities alone. "Minus fp32" is what 8 bits changed, within each
+draw of the same people. A modality that is not there is masked, as the runtime does with the policy `mask`.
 
 These people are simulated: the tables say that training, quantization and masks work, and nothing about
 real people. See [How each number is proven](how-numbers-are-proven.md).
@@ -41,23 +53,62 @@ def main() -> None:
     """Measure both models and write the page."""
     pages = [HEAD]
     for model in MODELS:
-        pages.append(section(model, measure(model)))
+        pages.append(section(model, *measure(model)))
     page = ROOT / "docs" / "results.md"
     page.write_text("\n".join(pages), encoding="utf-8")
     print(f"wrote {page.relative_to(ROOT)}")
 
 
-def measure(model: str) -> dict[str, Any]:
-    """Export, calibrate and evaluate one model."""
+Numbers = dict[str, Any]
+"""As `evaluate --json` writes them."""
+
+
+def measure(model: str) -> tuple[Numbers, Numbers, Numbers, float | None]:
+    """Export, calibrate and evaluate one model: on people, on others, and with streams that lie apart.
+
+    The last number is the `max_skew_ms` that this grounds.
+    """
     folder = ROOT / "build" / "results" / model
     folder.mkdir(parents=True, exist_ok=True)
-    exported, bundle, numbers = folder / "exported", folder / "bundle", folder / "evaluation.json"
-    run("export", model, "--out", str(exported), "--replace")
-    run("calibrate", str(exported), "--out", str(bundle), "--replace")
-    size = ["--people", str(N_PEOPLE), "--steps", str(N_STEPS)]
-    run("evaluate", str(bundle), *size, "--json", str(numbers))
-    found: dict[str, Any] = json.loads(numbers.read_text(encoding="utf-8"))
-    return found
+    exported, bundle, sure, skewed = (folder / name for name in ("exported", "bundle", "sure", "skewed"))
+    steps = ["--steps", str(N_STEPS)]
+    if not (folder / "people.json").exists():
+        run("export", model, "--out", str(exported), "--replace")
+        run("calibrate", str(exported), "--out", str(bundle), "--replace")
+        run(
+            "evaluate",
+            str(bundle),
+            "--people",
+            str(N_PEOPLE),
+            *steps,
+            "--json",
+            str(folder / "people.json"),
+            "--out",
+            str(sure),
+            "--replace",
+        )
+    spec = open_bundle(sure).manifest.model
+    others = ["--data", str(write_others(spec, folder / "others.csv"))]
+    if not (folder / "others.json").exists():
+        run("evaluate", str(sure), *others, "--json", str(folder / "others.json"))
+    if not (folder / "skewed.json").exists():
+        kinds = [f"skew={one}:{ms}" for one in spec.modalities for ms in SKEWS_MS]
+        late = [part for kind in kinds for part in ("--corrupt", kind)]
+        words = ["--people", str(N_SKEWED), *steps, *late, "--precision", "fp32"]
+        words += ["--json", str(folder / "skewed.json"), "--out", str(skewed), "--replace"]
+        run("evaluate", str(bundle), *words)
+    found = [json.loads((folder / f"{name}.json").read_text()) for name in ("people", "others", "skewed")]
+    return found[0], found[1], found[2], open_bundle(skewed).manifest.model.max_skew_ms
+
+
+def write_others(spec: ModelSpec, file: Path) -> Path:
+    """A manifest of simulated people whom nobody learned from, and nobody was judged by."""
+    lines = ["person,sources,labels"]
+    for person in range(FIRST_OTHER, FIRST_OTHER + N_PEOPLE):
+        uri = simulated(spec, seed=98, person=person, n_steps=N_STEPS + n_lead_in(spec))
+        lines.append(f"{person},{uri},")
+    file.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    return file
 
 
 def run(*arguments: str) -> None:
@@ -65,8 +116,8 @@ def run(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "edge_mer.cli.main", *arguments], check=True)
 
 
-def section(model: str, found: dict[str, Any]) -> str:
-    """One model's table."""
+def section(model: str, found: Numbers, others: Numbers, skewed: Numbers, max_skew_ms: float | None) -> str:
+    """One model's tables."""
     names = list(found["rows"][0]["scores"])
     titles = ["precision", "what is there", *(f"CCC {name}" for name in names)]
     lines = [f"## {model}", "", row(titles), row(["---"] * len(titles))]
@@ -77,8 +128,50 @@ def section(model: str, found: dict[str, Any]) -> str:
                 lines.append(row([precision, what, *(written(one["scores"][name]["CCC"]) for name in names)]))
         gains = found["gain"][precision]
         lines.append(row([precision, "fusion minus best single", *(written(gains[n], "+") for n in names)]))
+    for one in found["differences"]:
+        changes = [written(one["change"][name]["CCC"], "+", 4) for name in names]
+        lines.append(row([one["precision"], "minus fp32, same people", *changes]))
     steps = found["rows"][0]["n_steps"]
-    return "\n".join([*lines, "", f"{found['n_people']} people, {steps} steps.", ""])
+    lines += ["", f"{found['n_people']} people, {steps} steps.", ""]
+    lines += certainty(found, others)
+    lines += apart(skewed, names, max_skew_ms)
+    return "\n".join([*lines, ""])
+
+
+def certainty(found: Numbers, others: Numbers) -> list[str]:
+    """How sure the model may be, on whom that was taken from, and on others."""
+    first = found["rows"][0]
+    names = [name for name in first["scores"] if name in first["interval"] or name in first["sharpness"]]
+    titles = ["precision", "what is there"]
+    titles += [f"{name}, {who}" for name in names for who in ("each left out", "others")]
+    lines = ["### How sure", "", row(titles), row(["---"] * len(titles))]
+    for one, other in zip(found["rows"], others["rows"], strict=True):
+        cells = [one["precision"], " + ".join(one["modalities"])]
+        for name in names:
+            if name in one["interval"]:
+                width, coverage = one["interval"][name]["half_width"], one["interval"][name]["coverage"]
+                cells += [f"±{width:.3f}: {100 * coverage:.1f} %", f"{100 * other['held'][name]:.1f} %"]
+            else:
+                cells += [f"{one['sharpness'][name]['ece']:.3f}", f"{other['held'][name]:.3f}"]
+        lines.append(row(cells))
+    n = others["n_people"]
+    what = (
+        "Share of labels inside the 90 % intervals; of levels and classes the expected calibration error\n"
+        f"after its temperature. First each of {found['n_people']} people by the others' widths and\n"
+        f"temperatures; then {n} other people by those that the bundle holds."
+    )
+    return [*lines, "", what, ""]
+
+
+def apart(skewed: Numbers, names: list[str], max_skew_ms: float | None) -> list[str]:
+    """What streams cost that lie apart."""
+    titles = ["what is late", *(f"change of CCC {name}" for name in names)]
+    lines = ["### Streams that lie apart", "", row(titles), row(["---"] * len(titles))]
+    for one in skewed["corrupted"]:
+        stream, _, ms = one["corruption"].removeprefix("skew=").partition(":")
+        lines.append(row([f"{stream} by {ms} ms", *(written(one["change"][name], "+") for name in names)]))
+    most = "unknown" if max_skew_ms is None else f"{max_skew_ms:g} ms"
+    return [*lines, "", f"{skewed['n_people']} people, fp32. `max_skew_ms` that this grounds: {most}."]
 
 
 def row(cells: list[str]) -> str:
@@ -86,9 +179,10 @@ def row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def written(one: dict[str, float], sign: str = "") -> str:
+def written(one: dict[str, float], sign: str = "", digits: int = 3) -> str:
     """A number with its interval."""
-    return f"{one['value']:{sign}.3f} [{one['low']:{sign}.3f}, {one['high']:{sign}.3f}]"
+    value, low, high = (f"{one[key]:{sign}.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 if __name__ == "__main__":

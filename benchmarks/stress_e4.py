@@ -18,14 +18,17 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from held_out import Fold, Line, found_in, judge_fold, lines, table
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
+from edge_mer.bundle.manifest import Budget
 from edge_mer.labels.manifest import read_manifest
 from edge_mer.labels.problems import demand
 from edge_mer.runtime.labelled import check, ranges_of
@@ -157,9 +160,35 @@ def cross_validated(sessions: Sequence[Session], recipe: Recipe) -> list[Judged]
             n_valid = round(recipe.data.valid_share * len(rest))
             train, valid = rest[n_valid:], rest[:n_valid]
             known = _Known(recipe, train, valid, seed)
+            _keep(known, f"{seed}-{fold}", seed, [sessions[i].person for i in sorted(away)])
             judged += [known.judge(sessions[i], seed) for i in sorted(away)]
             print(f"seed {seed}, fold {fold + 1}: width {known.width}", flush=True)
     return judged
+
+
+def _keep(known: _Known, name: str, seed: int, away: list[str]) -> None:
+    """The weights of one fold, and whom they never saw."""
+    folder = WORK / "folds"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(known.model.state_dict(), folder / f"{name}.safetensors")
+    facts = {"seed": seed, "width": known.width, "away": away}
+    (folder / f"{name}.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def folds(sessions: Sequence[Session]) -> Iterator[Fold]:
+    """What was kept of each fold."""
+    for file in sorted((WORK / "folds").glob("*.json")):
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        model = of_width(facts["width"])
+        model.load_state_dict(load_file(file.with_suffix(".safetensors")))
+        away = set(facts["away"])
+        yield Fold(
+            file.stem,
+            facts["seed"],
+            model.eval(),
+            [one for one in sessions if one.person not in away],
+            [one for one in sessions if one.person in away],
+        )
 
 
 class _Known:
@@ -167,27 +196,27 @@ class _Known:
 
     def __init__(self, recipe: Recipe, train: list[Session], valid: list[Session], seed: int) -> None:
         tried = [(_learn(recipe, width, train, valid, seed), width) for width in WIDTHS]
-        (self._score, self._model), self.width = max(tried, key=lambda one: one[0][0])
+        (self._score, self.model), self.width = max(tried, key=lambda one: one[0][0])
         self._alone = {
-            kind: _fused(recipe, self.width, self._model, _only(train, kind), _only(valid, kind), seed)
+            kind: _fused(recipe, self.width, self.model, _only(train, kind), _only(valid, kind), seed)
             for kind in ALL
         }
         time_s = np.concatenate([_labelled(one)[1] for one in train])
         truth = np.concatenate([_labelled(one)[2] for one in train])
         self._stress_by_time = _histogram(time_s, truth)
-        rows = np.concatenate([_windows(self._model, one, ALL)[2][_labelled(one)[0]] for one in train])
+        rows = np.concatenate([_windows(self.model, one, ALL)[2][_labelled(one)[0]] for one in train])
         self._clock = _ridge(rows, time_s)
         self._later_is_stress = float(np.sign(np.corrcoef(time_s, truth)[0, 1]))
 
     def judge(self, session: Session, seed: int) -> Judged:
         """One person whom the models never saw."""
         where, time_s, truth = _labelled(session)
-        scores = {"+".join(one): _estimates(self._model, session, one)[where] for one in SUBSETS}
+        scores = {"+".join(one): _estimates(self.model, session, one)[where] for one in SUBSETS}
         scores |= {
             f"{kind} alone": _estimates(model, session, (kind,))[where] for kind, model in self._alone.items()
         }
         scores[CLOCK] = self._stress_by_time(time_s)
-        clock = self._clock(_windows(self._model, session, ALL)[2][where])
+        clock = self._clock(_windows(self.model, session, ALL)[2][where])
         scores[READ_CLOCK] = self._later_is_stress * clock
         return Judged(session.person, seed, time_s, truth, scores)
 
@@ -287,6 +316,9 @@ def _ridge(rows: Floats, target: Floats, weight: float = 100.0) -> Callable[[Flo
     found = np.linalg.solve(x.T @ x + weight * np.eye(x.shape[1]), x.T @ (target - target.mean()))
     return lambda other: np.asarray((other - mean) / scale @ found)
 
+
+BUDGET = Budget(ccc=0.005)
+"""What `edge-mer calibrate` allows where nothing else is said."""
 
 # -- figures --------------------------------------------------------------------------------------
 
@@ -435,7 +467,7 @@ _ALONE = (
 )
 
 
-def page(judged: Sequence[Judged], weights: dict[str, Any]) -> str:
+def page(judged: Sequence[Judged], weights: dict[str, Any], quantized: Sequence[Line]) -> str:
     """The model card."""
     whole, near, same = figures(judged), figures(judged, "near"), figures(judged, "same time")
     people = {one.person for one in judged}
@@ -458,6 +490,7 @@ def page(judged: Sequence[Judged], weights: dict[str, Any]) -> str:
             "the time that can be read off the features",
             *(found[READ_CLOCK] for found in (whole, near, same)),
         ),
+        quantized=table(quantized, "AUC"),
         gain=_gain(whole["gain"]),
         gain_same=_gain(same["gain"]),
         read_r=f"{_read_r(judged):.2f}",
@@ -508,12 +541,19 @@ def main(arguments: Sequence[str]) -> None:
     sessions = sessions_of(manifest, build("stress-e4"))
     if asked.weights:
         train_weights(manifest)
-    if not measured.exists():
+    if not measured.exists() or not (WORK / "folds").exists():
         judged = cross_validated(sessions, read_recipe("stress-e4").recipe)
         measured.write_text(json.dumps([one.as_json() for one in judged]), encoding="utf-8")
     judged = [Judged.from_json(one) for one in json.loads(measured.read_text(encoding="utf-8"))]
+    few = []
+    for fold in folds(sessions):
+        few.append(judge_fold(fold, WORK / "few-bits", BUDGET))
+        print(f"few bits, {fold.name}: {few[-1].how}", flush=True)
+    model = build("stress-e4").spec
+    quantized = lines(model, few, sessions, "AUC")
+    print(table(quantized, "AUC"), found_in(few), sep="\n")
     weights = json.loads((WORK / "weights.json").read_text(encoding="utf-8"))
-    PAGE.write_text(page(judged, weights), encoding="utf-8")
+    PAGE.write_text(page(judged, weights, quantized), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.proof import golden_errors, golden_sessions
 from edge_mer.runtime.setup import open_engines
 from edge_mer.types.model import ModelSpec, TensorSpec
-from edge_mer_calibration.fidelity import Fidelity
+from edge_mer_calibration.fidelity import Fidelity, first_windows
 from edge_mer_calibration.forms import FORMS
 from edge_mer_calibration.kept import Kept
 from edge_mer_calibration.methods import Stage, histograms_of
@@ -42,6 +42,9 @@ MILLION = 1_000_000
 N_HELD = 16
 """Windows of the other sessions on which methods are compared."""
 
+N_RANKED = 64
+"""Windows on which blocks are compared."""
+
 
 @dataclass(frozen=True)
 class CalibrationPlan:
@@ -53,6 +56,7 @@ class CalibrationPlan:
         n_windows: Windows to use, neither more nor fewer.
         kinds: Kinds of candidates to make.
         budget: What a candidate may cost.
+        play: From a recording to what FP32 makes of it.
     """
 
     data: Sequence[Recording]
@@ -60,6 +64,7 @@ class CalibrationPlan:
     n_windows: int
     kinds: Sequence[str]
     budget: Budget
+    play: Callable[[PipelineSetup, Recording], LabelledSession] = play
 
 
 @dataclass(frozen=True)
@@ -147,10 +152,14 @@ class _Work:
         stages = self._stages(windows, held_windows(self._model, checked, N_HELD))
         self._say("judging fp32")
         fidelity = Fidelity(self._model, self._setup.engines, checked)
+        first = first_windows(checked, N_RANKED)
+        ranking = (
+            fidelity if len(first) == len(checked) else Fidelity(self._model, self._setup.engines, first)
+        )
         found: dict[str, Found] = {}
         for kind in self._plan.kinds:
             form = FORMS[kind]
-            judge = Judge(fidelity, self._plan.budget, self._time_ms if form.is_for_cpu else None)
+            judge = Judge(fidelity, ranking, self._plan.budget, self._time_ms if form.is_for_cpu else None)
             found |= Search(stages, form, judge, prefixed(kind, self._say)).run()
         good = {name: one for name, one in found.items() if one.is_good}
         missed = {kind_of(name): one for name, one in found.items() if not one.is_good}
@@ -170,8 +179,8 @@ class _Work:
 
     def _session(self, name: str, recording: Recording) -> LabelledSession:
         if all(uri.startswith("sim:") for uri in recording.sources):
-            return self._kept.session(name, lambda: play(self._setup, recording))
-        return play(self._setup, recording)
+            return self._kept.session(name, lambda: self._plan.play(self._setup, recording))
+        return self._plan.play(self._setup, recording)
 
     def _stages(self, windows: WindowSet, held: WindowSet) -> list[Stage]:
         model = self._model

@@ -46,6 +46,19 @@ def interval(found: Sequence[Floats], truth: Sequence[Floats]) -> Interval | Non
     )
 
 
+def inside(found: Sequence[Floats], truth: Sequence[Floats], half_width: float) -> float | None:
+    """Share of the labels that lie within `half_width` of the estimates; None where there are none.
+
+    Args:
+        found: Each person's estimates, (N,).
+        truth: Each person's labels, (N,); pairs with a NaN do not count.
+        half_width: In the output's own units.
+    """
+    errors = np.abs(np.concatenate(found) - np.concatenate(truth))
+    errors = errors[np.isfinite(errors)]
+    return float(np.mean(errors <= half_width)) if errors.size else None
+
+
 def _half_width(errors: Floats) -> float:
     return float(np.quantile(errors, min(1.0, LEVEL * (1 + 1 / errors.size)), method="higher"))
 
@@ -60,22 +73,47 @@ def sharpness(found: Sequence[Floats], truth: Sequence[Floats]) -> Sharpness | N
     Returns:
         None with fewer than two people that have steps.
     """
+    pairs = _logits(found, truth)
+    if len(pairs) < 2:
+        return None
+    said = [_sure_and_right(one, _temperature(others)) for one, others in _left_out(pairs)]
+    return Sharpness(temperature=_temperature(pairs), ece=_error_of(said))
+
+
+def error_at(found: Sequence[Floats], truth: Sequence[Floats], temperature: float) -> float | None:
+    """Expected calibration error at a temperature that comes from elsewhere; None where there are no labels.
+
+    Args:
+        found: Each person's probabilities, (N, K).
+        truth: Each person's class numbers, (N,); pairs with a NaN do not count.
+        temperature: Divides the logits.
+    """
+    pairs = _logits(found, truth)
+    return _error_of([_sure_and_right(one, temperature) for one in pairs]) if pairs else None
+
+
+def _logits(found: Sequence[Floats], truth: Sequence[Floats]) -> list[tuple[Doubles, NDArray[np.int64]]]:
+    """Logits (N, K) and classes (N,) of each person who has some."""
     there = [np.isfinite(a).all(axis=1) & np.isfinite(b) for a, b in zip(found, truth, strict=True)]
-    pairs = [
+    return [
         (np.log(np.maximum(a[kept], 1e-300)), np.rint(b[kept]).astype(np.int64))
         for a, b, kept in zip(found, truth, there, strict=True)
         if kept.any()
     ]
-    if len(pairs) < 2:
-        return None
-    sure, right = [], []
-    for (logits, classes), others in _left_out(pairs):
-        probabilities = softmax(logits / _temperature(others), axis=1)
-        sure.append(probabilities.max(axis=1))
-        right.append(probabilities.argmax(axis=1) == classes)
-    return Sharpness(
-        temperature=_temperature(pairs), ece=calibration_error(np.concatenate(sure), np.concatenate(right))
-    )
+
+
+def _sure_and_right(
+    one: tuple[Doubles, NDArray[np.int64]], temperature: float
+) -> tuple[Doubles, NDArray[np.bool_]]:
+    """Probability of the likeliest class, and whether it was the true one; both (N,)."""
+    logits, classes = one
+    probabilities = softmax(logits / temperature, axis=1)
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == classes
+
+
+def _error_of(said: Sequence[tuple[Doubles, NDArray[np.bool_]]]) -> float:
+    sure, right = (np.concatenate(parts) for parts in zip(*said, strict=True))
+    return calibration_error(sure, right)
 
 
 def _temperature(pairs: Sequence[tuple[Doubles, NDArray[np.int64]]]) -> float:

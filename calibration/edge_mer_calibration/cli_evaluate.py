@@ -16,6 +16,7 @@ from edge_mer.labels.manifest import Recording, read_manifest
 from edge_mer.labels.problems import demand, summary
 from edge_mer.runtime.labelled import check, ranges_of
 from edge_mer.types.model import ModelSpec
+from edge_mer_calibration.against_fp32 import Difference
 from edge_mer_calibration.corruption import Corruption
 from edge_mer_calibration.evaluation import Evaluation, evaluate_bundle, simulated_people
 from edge_mer_calibration.findings import write_findings
@@ -76,7 +77,7 @@ def evaluate(
             else f"{found.n_people} people of {data.name}"
         )
         made = write_findings(opened, found, who, to, replace=replace)
-        out.print(f"{to} is {made.bundle_id}; {_policies(made.model)}.")
+        out.print(f"{to} is {made.bundle_id}; {_policies(made.model)}{_skew(made.model)}.")
 
 
 def _recordings(data: Path, model: ModelSpec) -> list[Recording]:
@@ -126,12 +127,59 @@ def _show(found: Evaluation) -> None:
     for name, scores in first.items():
         if len(scores) > 1:
             rows = [[what, *map(written, one[name].values())] for what, one in sides.items()]
+            rows += [
+                [
+                    f"{one.precision} minus fp32",
+                    *(written(value, sign=True) for value in one.change[name].values()),
+                ]
+                for one in found.differences
+            ]
             _show_table([name, *scores], rows)
+    for one in found.differences:
+        out.print(f"{one.precision} against fp32: {_agreement(one)}.\n")
+    _show_certainty(found)
     out.print(
         f"{found.n_people} people, {found.rows[0].n_steps} steps; "
         "in brackets 95 % intervals, by drawing whole people again. Guesses know the other people's labels,\n"
         "but no sensor: their mean, or that at the same time since the start."
     )
+
+
+def _agreement(one: Difference) -> str:
+    """How far a precision's estimates are FP32's, e.g. "concordance of valence 0.9998"."""
+    said = [
+        f"concordance of {name} {'unknown' if ccc is None else f'{ccc:.4f}'}" for name, ccc in one.ccc.items()
+    ]
+    said += [
+        f"another likeliest {name} in {100 * share:.2f} % of the steps" for name, share in one.flips.items()
+    ]
+    return ", ".join(said)
+
+
+def _show_certainty(found: Evaluation) -> None:
+    """90 % intervals and temperatures, each judged on people that it was not taken from."""
+    for precision in dict.fromkeys(row.precision for row in found.rows):
+        own = [row for row in found.rows if row.precision == precision]
+        names = [name for name in own[0].scores if name in own[0].interval or name in own[0].sharpness]
+        if names:
+            rows = [[_what_is_there(row), *(_how_sure(row, name) for name in names)] for row in own]
+            _show_table([f"{precision}, how sure", *names], rows)
+    if any(row.held for row in found.rows):
+        out.print(
+            "In parentheses: what the bundle's own intervals and temperatures come to on these people.\n"
+        )
+
+
+def _how_sure(row: Row, name: str) -> str:
+    if name in row.interval:
+        one = row.interval[name]
+        said = f"±{one.half_width:.3f} holds {100 * one.coverage:.1f} %"
+        return said + (f" ({100 * row.held[name]:.1f} %)" if name in row.held else "")
+    if name in row.sharpness:
+        sharp = row.sharpness[name]
+        said = f"ECE {sharp.ece:.3f} at T = {sharp.temperature:.2f}"
+        return said + (f" ({row.held[name]:.3f})" if name in row.held else "")
+    return "-"
 
 
 def _show_table(titles: list[str], rows: list[list[str]]) -> None:
@@ -147,6 +195,11 @@ def _what_is_there(row: Row) -> str:
 def _policies(model: ModelSpec) -> str:
     """What is done without each modality, e.g. "without visual mask, without audio abstain"."""
     return ", ".join(f"without {one.modality} {one.missing or 'abstain'}" for one in model.encoders)
+
+
+def _skew(model: ModelSpec) -> str:
+    most_ms = model.max_skew_ms
+    return "" if most_ms is None else f", streams more than {most_ms:g} ms apart abstain"
 
 
 def written(one: Estimate, *, sign: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.sources.base import Source
 from edge_mer.sources.registry import open_source
 from edge_mer.types.model import ModelSpec
+from edge_mer_calibration.against_fp32 import Difference, difference
 from edge_mer_calibration.corruption import Corruption
 from edge_mer_calibration.guesses import guesses
 from edge_mer_calibration.judging import CorruptedRow, Judged, Row, judge, judge_corrupted
@@ -46,6 +47,7 @@ class Evaluation:
             of the same time since the start.
         gain: Precision -> output -> first measure of all modalities minus that of the best single one.
         corrupted: Per corruption and precision.
+        differences: Every other precision minus FP32; empty where FP32 was not judged.
     """
 
     model: str
@@ -55,6 +57,7 @@ class Evaluation:
     baselines: dict[str, Scored]
     gain: dict[str, dict[str, Estimate]]
     corrupted: tuple[CorruptedRow, ...] = ()
+    differences: tuple[Difference, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers, ready for JSON."""
@@ -112,7 +115,8 @@ def evaluate_bundle(
     judged: dict[str, Judged] = {}
     for name in names:
         say(f"judging {name}")
-        judged[name] = judge(model, engines[name], name, people, played=name == PLAYED)
+        said = bundle.manifest.candidates[name].findings
+        judged[name] = judge(model, engines[name], name, people, played=name == PLAYED, findings=said)
     corrupted: list[CorruptedRow] = []
     for corruption in corruptions:
         worse = _played(setup, recordings, say, corruption)
@@ -130,6 +134,18 @@ def evaluate_bundle(
         baselines=guesses(model, people, judged[names[0]].found),
         gain={name: one.gain for name, one in judged.items()},
         corrupted=tuple(corrupted),
+        differences=_differences(model, judged),
+    )
+
+
+def _differences(model: ModelSpec, judged: Mapping[str, Judged]) -> tuple[Difference, ...]:
+    if PLAYED not in judged:
+        return ()
+    reference = judged[PLAYED]
+    return tuple(
+        difference(model, name, (one.whole, reference.whole), (one.found, reference.found))
+        for name, one in judged.items()
+        if name != PLAYED
     )
 
 

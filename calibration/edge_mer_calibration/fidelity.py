@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,7 @@ class Fidelity:
         self, model: ModelSpec, engines: Mapping[str, Engine], sessions: Sequence[LabelledSession]
     ) -> None:
         self._model, self._engines = model, engines
+        self._known: WeakKeyDictionary[Engine, dict[int, Floats]] = WeakKeyDictionary()
         self._sessions = [session.traces for session in sessions]
         self._features = [played_features(model, traces) for traces in self._sessions]
         expected = [[trace.raw for trace in traces if trace.n_used] for traces in self._sessions]
@@ -112,7 +114,7 @@ class Fidelity:
         model = self._model
         n_steps = model.fusion.n_steps
         mixed = {**self._engines, **engines}
-        anew = encode(model, {stage: one for stage, one in engines.items() if stage in features}, traces)
+        anew = self._encoded(engines, traces, features)
         run_fusion, blanks = engine_fusion(model, mixed[model.fusion.stage]), blank_features(model, mixed)
         results = []
         for index, trace in enumerate(traces):
@@ -128,9 +130,28 @@ class Fidelity:
             results.append(run_fusion(window, present, trace.n_used - 1))
         return results
 
+    def _encoded(
+        self, engines: Mapping[str, Engine], traces: list[StepTrace], features: Mapping[str, Floats]
+    ) -> dict[str, Floats]:
+        """What encoders make of a session; once for each engine."""
+        made: dict[str, Floats] = {}
+        for stage, engine in engines.items():
+            if stage in features:
+                known = self._known.setdefault(engine, {})
+                if id(traces) not in known:
+                    known[id(traces)] = encode(self._model, {stage: engine}, traces)[stage]
+                made[stage] = known[id(traces)]
+        return made
+
 
 def _measure(output: Output) -> str:
     return "CCC" if isinstance(output, AffectOutput) else "accuracy"
+
+
+def first_windows(sessions: Sequence[LabelledSession], n: int) -> Sequence[LabelledSession]:
+    """The first sessions that together have `n` windows; all of them if they have fewer."""
+    n_so_far = np.cumsum([sum(trace.n_used > 0 for trace in one.traces) for one in sessions])
+    return sessions[: int(np.searchsorted(n_so_far, n)) + 1]
 
 
 def _labelled(sessions: Sequence[LabelledSession]) -> People | None:

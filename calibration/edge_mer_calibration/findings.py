@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import edge_mer
@@ -11,15 +12,21 @@ from edge_mer.bundle.write import write_bundle
 from edge_mer.types.evaluation import Findings, Measured, SubsetFindings
 from edge_mer.types.model import MissingPolicy, ModelSpec
 from edge_mer.types.signals import Modality
+from edge_mer_calibration.corruption import Corruption
 from edge_mer_calibration.evaluation import Evaluation
 from edge_mer_calibration.judging import Row
 from edge_mer_calibration.metrics import leading
+
+MAX_SKEW_LOSS = 0.02
+"""Of an output's first measure: what streams that lie apart may cost."""
 
 Policies = dict[Modality, MissingPolicy | None]
 
 
 def write_findings(bundle: Bundle, found: Evaluation, people: str, out: Path, *, replace: bool) -> Manifest:
-    """Write a new bundle with the findings of each judged candidate, and the policies that were good enough.
+    """Write a new bundle with the findings of each judged candidate, and policies that were good enough.
+
+    Where skewed streams were played, it also says how far they may lie apart.
 
     Args:
         bundle: What was judged.
@@ -42,7 +49,13 @@ def write_findings(bundle: Bundle, found: Evaluation, people: str, out: Path, *,
         encoder.model_copy(update={"missing": policies[encoder.modality]})
         for encoder in manifest.model.encoders
     )
-    model = manifest.model.model_copy(update={"encoders": encoders})
+    grounded = max_skew_ms(found)
+    model = manifest.model.model_copy(
+        update={
+            "encoders": encoders,
+            "max_skew_ms": manifest.model.max_skew_ms if grounded is None else grounded,
+        }
+    )
     made_by = (*manifest.lineage.made_by, f"edge-mer evaluate {edge_mer.__version__}")
     lineage = manifest.lineage.model_copy(update={"made_by": made_by, "parent": manifest.bundle_id})
 
@@ -66,6 +79,26 @@ def default_policies(model: ModelSpec, found: Evaluation) -> Policies:
         is_good = bool(rows) and all(_is_above_guesses(row, found) for row in rows)
         policies[modality] = rows[0].stand_in if is_good else None
     return policies
+
+
+def max_skew_ms(found: Evaluation) -> float | None:
+    """How far streams may lie apart before an estimate loses more than `MAX_SKEW_LOSS`; None if not measured.
+
+    Of the skews that were played, the largest up to which no output of any precision lost more. Where even
+    the smallest one costs more, the loss is taken to grow in proportion to it.
+    """
+    loss: dict[float, float] = defaultdict(float)
+    for row in found.corrupted:
+        one = Corruption.parse(row.corruption)
+        if one.kind == "skew" and one.amount > 0:
+            worst = max(-change.value for change in row.change.values())
+            loss[one.amount] = max(loss[one.amount], worst)
+    allowed: float | None = None
+    for amount in sorted(loss):
+        if loss[amount] > MAX_SKEW_LOSS:
+            return amount * MAX_SKEW_LOSS / loss[amount] if allowed is None else allowed
+        allowed = amount
+    return allowed
 
 
 def _is_above_guesses(row: Row, found: Evaluation) -> bool:

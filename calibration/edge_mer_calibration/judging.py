@@ -7,7 +7,7 @@ or what the encoder makes of a blank input, whichever does better.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -25,10 +25,10 @@ from edge_mer.runtime.offline import (
     played_features,
     presence,
 )
-from edge_mer.types.evaluation import Interval, Sharpness
+from edge_mer.types.evaluation import Findings, Interval, Sharpness, SubsetFindings
 from edge_mer.types.model import AffectOutput, MissingPolicy, ModelSpec
 from edge_mer.types.signals import Modality
-from edge_mer_calibration.certainty import interval, sharpness
+from edge_mer_calibration.certainty import error_at, inside, interval, sharpness
 from edge_mer_calibration.metrics import Estimate, estimate, gain, leading
 from edge_mer_calibration.scoring import Found, People, PerDraw, Scored, estimated, score
 
@@ -49,6 +49,8 @@ class Row:
         stand_in: What stood in for the others; None where nothing was missing.
         interval: Output of affect -> its 90 % interval.
         sharpness: Output of classes or levels -> its temperature.
+        held: Output -> what the bundle's own certainty came to on these people: of affect the share of
+            labels inside its interval, of classes and levels the calibration error at its temperature.
     """
 
     precision: str
@@ -58,6 +60,7 @@ class Row:
     stand_in: MissingPolicy | None = None
     interval: dict[str, Interval] = field(default_factory=dict)
     sharpness: dict[str, Sharpness] = field(default_factory=dict)
+    held: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,13 @@ class Judged:
 
 
 def judge(
-    model: ModelSpec, engines: Mapping[str, Engine], precision: str, people: People, *, played: bool = False
+    model: ModelSpec,
+    engines: Mapping[str, Engine],
+    precision: str,
+    people: People,
+    *,
+    played: bool = False,
+    findings: Findings | None = None,
 ) -> Judged:
     """Judge the engines of one precision on people whose sessions were played.
 
@@ -107,6 +116,7 @@ def judge(
         precision: Their name, for the rows.
         people: Whom to judge on.
         played: Their sessions were played with these very engines.
+        findings: What the bundle says of this precision, which is held against these people.
     """
     on_trial = _OnTrial.of(model, engines, people, played=played)
     rows: list[Row] = []
@@ -117,7 +127,8 @@ def judge(
         best = max(tried, key=lambda one: _leading(one.per_draw))
         whole = whole or best.found
         per_draw[subset] = best.per_draw
-        rows.append(best.row(precision, subset))
+        claimed = None if findings is None else findings.of(subset)
+        rows.append(replace(best.row(precision, subset), held=on_trial.held(best, claimed)))
     return Judged(rows, per_draw[model.modalities], _gains(model, per_draw), whole)
 
 
@@ -247,6 +258,20 @@ class _OnTrial:
             elif (temperature := sharpness(estimates, labels)) is not None:
                 temperatures[output.name] = temperature
         return _Tried(policy, found, per_draw, n_steps, widths, temperatures)
+
+    def held(self, tried: _Tried, claimed: SubsetFindings | None) -> dict[str, float]:
+        """What a bundle's own certainty comes to here, by output; empty where another stand-in was chosen."""
+        if claimed is None or claimed.stand_in != tried.policy:
+            return {}
+        made: dict[str, float | None] = {}
+        for output in self.model.outputs:
+            estimates = self.people.gathered([one[output.name] for one in tried.found])
+            labels = self.people.labels(output.name)
+            if output.name in claimed.interval:
+                made[output.name] = inside(estimates, labels, claimed.interval[output.name].half_width)
+            elif output.name in claimed.sharpness:
+                made[output.name] = error_at(estimates, labels, claimed.sharpness[output.name].temperature)
+        return {name: value for name, value in made.items() if value is not None}
 
     def _estimates(
         self,

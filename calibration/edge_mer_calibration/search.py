@@ -25,12 +25,14 @@ class Judge:
 
     Attributes:
         fidelity: The check sessions.
+        ranking: Those of them on which blocks are judged alone: fewer, since only their order counts.
         budget: What a candidate may cost.
         time_ms: What a prediction takes here with these engines; None where this processor does not run the
             candidate in earnest.
     """
 
     fidelity: Fidelity
+    ranking: Fidelity
     budget: Budget
     time_ms: Callable[[Engines], float] | None = None
 
@@ -100,6 +102,7 @@ class Search:
     def __init__(self, stages: Sequence[Stage], form: Form, judge: Judge, say: Say) -> None:
         self._stages = {stage.name: stage for stage in stages}
         self._form, self._judge, self._say = form, judge, say
+        self._last: dict[str, tuple[bytes, Engine]] = {}
 
     def run(self) -> dict[str, Found]:
         """Name -> candidate: all in few bits; where that costs too much, prepared for it; and then mixed.
@@ -158,8 +161,9 @@ class Search:
     def mixed(self, start: Found) -> Found:
         """As much in few bits as the budget allows.
 
-        Blocks stay in float, the most harmful first, until the rest is good enough; then those that harm
-        least come back, one after the other, where the budget allows it.
+        Blocks that cost more than the budget when they are alone in few bits stay in float, and of the others
+        as many, the most harmful first, as it takes until the rest is good enough: their number is found by
+        halving. Then those that harm least come back, one after the other, where the budget allows it.
 
         Args:
             start: Everything in few bits.
@@ -170,22 +174,35 @@ class Search:
             for stage, one in start.how.items()
         }
         best = dataclasses.replace(start, how=how)
-        left: list[Block] = []
-        for block in sorted(harm, key=lambda one: -harm[one].drop):
-            left.append(block)
-            self._say(f"leaving {block[0]} {block[1]} in float: {len(left)} of {len(harm)} blocks")
-            best = self._without(left, block[0], best)
-            if not best.over or self._is_only_slow(best):
-                break
-        return self._with_what_fits(left, best) if best.is_good else best
+        order = sorted(harm, key=lambda one: -harm[one].drop)
+        if not order:
+            return best
+        found = best
 
-    def _with_what_fits(self, left: Sequence[Block], best: Found) -> Found:
+        def is_enough(n: int) -> bool:
+            nonlocal found
+            self._say(f"leaving the {n} most harmful of {len(order)} blocks in float")
+            tried = self._without(order[:n], best)
+            enough = not tried.over or self._is_only_slow(tried)
+            if enough or n == len(order):
+                found = tried
+            return enough
+
+        n_hopeless = sum(one.drop > self._judge.budget.ccc for one in harm.values())
+        n = _fewest(is_enough, max(1, n_hopeless), len(order))
+        return self._with_what_fits(order[:n], harm, found) if found.is_good else found
+
+    def _with_what_fits(
+        self, left: Sequence[Block], harm: Mapping[Block, BlockFinding], best: Found
+    ) -> Found:
         """Blocks come back into few bits, the least harmful first; the last one that left is needed."""
         still = list(left)
         for block in list(reversed(left))[1:]:
+            if harm[block].drop > self._judge.budget.ccc:
+                continue
             self._say(f"trying {block[0]} {block[1]} in few bits again")
             fewer = [one for one in still if one != block]
-            tried = self._without(fewer, block[0], best)
+            tried = self._without(fewer, best)
             if tried.is_good:
                 still, best = fewer, tried
         return best
@@ -207,23 +224,51 @@ class Search:
     def _alone(self, stage: Stage, how: StageQuantization, block: str, nodes: Sequence[str]) -> BlockFinding:
         def find() -> dict[str, float | None]:
             data = self._form.part(stage, how, nodes)
-            cost = self._judge.fidelity.of({stage.name: self._form.engine(stage, data)})
+            cost = self._judge.ranking.of({stage.name: self._form.engine(stage, data)})
             return {"drop": cost.drop, "points": cost.points}
 
         numbers = stage.once(f"alone.{self._form.kind}.{how.method}.{block}", find)
         return BlockFinding(n_nodes=len(nodes), is_float=False, **numbers)
 
-    def _without(self, left: Sequence[Block], changed: str, before: Found) -> Found:
-        """The same with just these blocks in float; only the stage that changed is made anew."""
-        stage, own = self._stages[changed], {block for name, block in left if name == changed}
-        how = before.how[changed]
-        kept = [n for block, nodes in self._form.groups(stage).items() if block not in own for n in nodes]
-        findings = {b: one.model_copy(update={"is_float": b in own}) for b, one in how.blocks.items()}
-        made = {**before.stages, changed: self._form.part(stage, how, kept)}
-        return self._found(made, {**before.how, changed: how.model_copy(update={"blocks": findings})})
+    def _without(self, left: Sequence[Block], before: Found) -> Found:
+        """The same with just these blocks in float; only stages that change are made anew."""
+        made, how = dict(before.stages), dict(before.how)
+        for name, stage in self._stages.items():
+            own = {block for of, block in left if of == name}
+            blocks = how[name].blocks or {}
+            if own == {block for block, one in blocks.items() if one.is_float}:
+                continue
+            kept = [n for block, nodes in self._form.groups(stage).items() if block not in own for n in nodes]
+            made[name] = self._form.part(stage, how[name], kept)
+            findings = {b: one.model_copy(update={"is_float": b in own}) for b, one in blocks.items()}
+            how[name] = how[name].model_copy(update={"blocks": findings})
+        return self._found(made, how)
 
     def _found(self, stages: dict[str, bytes], how: dict[str, StageQuantization]) -> Found:
-        engines = {name: self._form.engine(self._stages[name], data) for name, data in stages.items()}
+        engines = {name: self._engine(name, data) for name, data in stages.items()}
         cost = self._judge.fidelity.of(engines)
         ms = None if self._judge.time_ms is None else self._judge.time_ms(engines)
         return Found(stages, how, cost, ms, self._judge.over(cost, ms))
+
+    def _engine(self, stage: str, data: bytes) -> Engine:
+        """The last one of a stage again where it did not change: what it made of the sessions is known."""
+        last = self._last.get(stage)
+        if last is None or last[0] != data:
+            last = self._last[stage] = (data, self._form.engine(self._stages[stage], data))
+        return last[1]
+
+
+def _fewest(is_enough: Callable[[int], bool], low: int, high: int) -> int:
+    """The smallest number from `low` to `high` that is enough, if more is never worse; else `high`.
+
+    Steps double from `low` on, since it is mostly near, and then halve.
+    """
+    step, n = 1, low
+    while not is_enough(n):
+        if n == high:
+            return high
+        low, n, step = n + 1, min(high, n + step), 2 * step
+    while low < n:
+        middle = (low + n) // 2
+        low, n = (low, middle) if is_enough(middle) else (middle + 1, n)
+    return n

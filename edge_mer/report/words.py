@@ -32,6 +32,10 @@ _REASONS = {
         "the window had gaps",
         "A part of what the model looks at was not there, and this model cannot do without it.",
     ),
+    "bad_sync": (
+        "the streams lay too far apart",
+        "What the sensors gave was further apart in time than this model stands.",
+    ),
     "output_not_finite": ("the model gave no number", "The model's output was not a number."),
 }
 

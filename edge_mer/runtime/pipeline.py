@@ -463,7 +463,11 @@ class Pipeline:
                 return ("warming_up",)
             return tuple(f"{encoder.modality}_missing" for encoder in self._model.encoders)
         absent = [e for e in self._model.encoders if found[e.stage].slot == "absent"]
-        return tuple(f"{encoder.modality}_missing" for encoder in absent if self._policy(encoder) != "mask")
+        reasons = [f"{encoder.modality}_missing" for encoder in absent if self._policy(encoder) != "mask"]
+        most_ms = self._model.max_skew_ms
+        if most_ms is not None and _sync_quality(found).skew_ms > most_ms:
+            reasons.append("bad_sync")
+        return tuple(reasons)
 
     def _n_usable(self) -> int:
         """Steps, counted back from the last, that the fusion may look at; 0 = it may not run."""

@@ -579,6 +579,8 @@ class ModelSpec(Declared):
         tolerances: What its proofs must keep.
         intended_use: What it is for, and what not.
         licence: Licence of the weights.
+        max_skew_ms: How far streams may lie apart before an estimate is withheld; None = never measured,
+            and nothing is withheld for it.
     """
 
     name: str
@@ -591,6 +593,7 @@ class ModelSpec(Declared):
     tolerances: Tolerances = Tolerances()
     intended_use: str
     licence: str
+    max_skew_ms: float | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> ModelSpec:

@@ -7,7 +7,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from edge_mer_calibration.certainty import LEVEL, calibration_error, interval, sharpness
+from edge_mer_calibration.certainty import (
+    LEVEL,
+    calibration_error,
+    error_at,
+    inside,
+    interval,
+    sharpness,
+)
 
 Doubles = NDArray[np.float64]
 
@@ -27,6 +34,26 @@ def test_an_interval_holds_nine_of_ten_labels_of_other_people() -> None:
     estimates, truths = noisy(rng, 200)
     inside = np.abs(np.concatenate(estimates) - np.concatenate(truths)) <= found.half_width
     assert inside.mean() == pytest.approx(LEVEL, abs=0.02)
+
+
+def test_an_interval_from_elsewhere_is_held_against_people() -> None:
+    estimates = [np.array([0.0, 0.5, np.nan]), np.array([1.0])]
+    truths = [np.array([0.2, 0.0, 0.0]), np.array([0.9])]
+    assert inside(estimates, truths, 0.2) == pytest.approx(2 / 3)
+    assert inside(estimates, [np.full(3, np.nan), np.full(1, np.nan)], 0.2) is None
+
+
+def test_a_temperature_from_elsewhere_is_held_against_people() -> None:
+    rng = np.random.default_rng(3)
+    found, truths = classes(rng, 3.0, n_people=100)
+    fitted = sharpness(found, truths)
+    assert fitted is not None
+    others, labels = classes(rng, 3.0, n_people=100)
+    good, untouched = error_at(others, labels, fitted.temperature), error_at(others, labels, 1.0)
+    assert good is not None
+    assert untouched is not None
+    assert good < 0.02 < 0.1 < untouched
+    assert error_at([np.full((2, 3), 1 / 3)], [np.full(2, np.nan)], 1.0) is None
 
 
 def test_coverage_is_that_of_the_one_left_out() -> None:

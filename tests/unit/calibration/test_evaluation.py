@@ -25,10 +25,11 @@ from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
 from edge_mer.runtime.proof import concordance
 from edge_mer.sources.base import Source
 from edge_mer.types.model import EmotionOutput, ModelSpec, TensorSpec
-from edge_mer_calibration import cli_evaluate, evaluation, guesses
+from edge_mer_calibration import against_fp32, cli_evaluate, evaluation, guesses
 from edge_mer_calibration.cli_evaluate import written
 from edge_mer_calibration.corruption import CorruptedSource, Corruption
 from edge_mer_calibration.evaluation import FIRST_PERSON, Evaluation, evaluate_bundle, simulated_people
+from edge_mer_calibration.findings import findings
 from edge_mer_calibration.judging import CorruptedRow, Row, judge
 from edge_mer_calibration.metrics import CLASS_MEASURES, Estimate
 from edge_mer_calibration.scoring import People
@@ -169,6 +170,54 @@ def test_gain_is_that_of_all_over_the_best_single_one(opened: list[str]) -> None
         assert gain.value == pytest.approx(both - max(alone), abs=1e-5)
         assert gain.low <= gain.value <= gain.high
     assert "mean" in found.gain["int8-cpu"]
+
+
+def test_a_precision_is_held_against_fp32_on_the_same_people(opened: list[str]) -> None:
+    found = evaluate_bundle(a_bundle(), None, recordings(), [], lambda _: None)
+    (one,) = found.differences
+    rows = {row.precision: row.scores for row in found.rows if row.modalities == BOTH}
+    assert one.precision == "int8-cpu"
+    for name in ("valence", "arousal", "mean"):
+        for measure, change in one.change[name].items():
+            plain = rows["int8-cpu"][name][measure].value - rows["fp32"][name][measure].value
+            assert change.value == pytest.approx(plain, abs=1e-12)
+            assert change.low <= change.value <= change.high
+    # paired, it is known far better than either side; half of every estimate, but for what was cut at 1
+    both = rows["fp32"]["valence"]["CCC"]
+    assert one.change["valence"]["CCC"].high - one.change["valence"]["CCC"].low < both.high - both.low
+    assert one.ccc["valence"] is not None
+    assert 0.5 < one.ccc["valence"] < 0.9
+    assert one.flips == {}
+    assert not evaluate_bundle(a_bundle(), None, recordings(), ["int8-cpu"], lambda _: None).differences
+
+
+def test_flips_are_the_share_of_steps_with_another_likeliest_class() -> None:
+    output = EmotionOutput(labels=LABELS)
+    reference = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.45, 0.45], [0.3, 0.3, 0.4]])
+    own = reference.copy()
+    own[2] = [0.1, 0.44, 0.46]
+    assert against_fp32.flips(own, reference) == 0.25
+    ccc = against_fp32.agreement(output, own, reference)
+    assert ccc == pytest.approx(concordance(own.ravel(), reference.ravel()))
+    assert against_fp32.agreement(output, np.full((4, 3), 1 / 3), np.full((4, 3), 1 / 3)) is None
+
+
+def test_what_a_bundle_says_of_itself_is_held_against_other_people(opened: list[str]) -> None:
+    first = evaluate_bundle(a_bundle(), None, recordings(["a", "c", "d"]), ["fp32"], lambda _: None)
+    assert all(row.held == {} for row in first.rows)
+    said = findings(first, "fp32", "three people")
+    bundle = a_bundle()
+    knowing = bundle.manifest.candidates["fp32"].model_copy(update={"findings": said})
+    candidates = bundle.manifest.candidates | {"fp32": knowing}
+    sure = Bundle(Path("nowhere"), bundle.manifest.model_copy(update={"candidates": candidates}))
+    others = evaluate_bundle(sure, None, recordings(["c", "a"]), ["fp32"], lambda _: None)
+    for row in others.rows:
+        subset = said.of(row.modalities)
+        assert subset is not None
+        assert row.held.keys() == {"valence", "arousal"}
+        assert all(0 < share <= 1 for share in row.held.values())
+        if row.interval["valence"].half_width < subset.interval["valence"].half_width:
+            assert row.held["valence"] >= 0.9
 
 
 def test_guesses_know_the_others_and_the_time_and_answer_where_the_model_does(

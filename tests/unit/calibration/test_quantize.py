@@ -160,3 +160,37 @@ def test_only_the_named_nodes_are_quantized(stage: bytes, feeds: list[Feed]) -> 
     assert (128, 3, 5) in small
     assert not {(64, 128), (128, 64)} & small
     assert quantize_stage(stage, ranges, SCHEMES["int8-cpu"], []) == stage
+
+
+class Normed(nn.Module):
+    """A wide product that reads features of unit length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, 64) -> (B, 64)."""
+        out: Tensor = self.second(nn.functional.normalize(self.first(x[:, 0]), dim=-1))  # (B, 64)
+        return out
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_weights_of_products_of_unit_length_are_stored_in_8_bits_for_processors(
+    name: str, feeds: list[Feed]
+) -> None:
+    torch.manual_seed(0)
+    network = Normed().eval()
+    stage = export_stage("normed", network, INPUT, OUTPUT, 4)
+    made = onnx.load_model_from_string(finish_stage(by_min_max(stage, feeds, name), SCHEMES[name]))
+    kinds = sorted((tuple(t.dims), t.data_type) for t in made.graph.initializer if len(t.dims) == 2)
+    rest = TensorProto.FLOAT16 if SCHEMES[name].half else TensorProto.INT8
+    assert kinds == sorted([((64, 64), TensorProto.INT8), ((64, 64), rest)])
+    if SCHEMES[name].half:
+        return
+    # what it multiplies is in float all the same: nothing but activations of the first product is quantized
+    assert len(nodes(made, "QuantizeLinear")) == 1 + ("Gemm" in {n.op_type for n in made.graph.node})
+    exact = OrtEngine("normed", stage, INPUT, OUTPUT, {"batch": 1}, OrtOptions())
+    found = OrtEngine("normed", made.SerializeToString(), INPUT, OUTPUT, {"batch": 1}, OrtOptions())
+    a, b = (np.concatenate([one.run(feed)["feature"] for feed in feeds]) for one in (exact, found))
+    assert np.abs(a - b).max() < 0.1 * a.std()

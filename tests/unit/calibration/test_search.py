@@ -20,7 +20,7 @@ from edge_mer_calibration.forms import FORMS
 from edge_mer_calibration.methods import Stage, histograms_of
 from edge_mer_calibration.quantize import SCHEMES
 from edge_mer_calibration.ranges import Feed
-from edge_mer_calibration.search import Judge, Search
+from edge_mer_calibration.search import Judge, Search, _fewest
 from edge_mer_export.onnx_stage import export_stage
 
 pytestmark = pytest.mark.workbench
@@ -86,7 +86,9 @@ def stage() -> Stage:
 
 
 def search_of(stage: Stage, kind: str, fidelity: Fidelity, **budget: float) -> Search:
-    return Search([stage], FORMS[kind], Judge(fidelity, Budget(**{"ccc": 0.005, **budget})), said_nothing)
+    return Search(
+        [stage], FORMS[kind], Judge(fidelity, fidelity, Budget(**{"ccc": 0.005, **budget})), said_nothing
+    )
 
 
 def said_nothing(what: str, done: int = 0, of: int = 0) -> None:
@@ -149,14 +151,28 @@ def test_where_nothing_is_good_enough_the_best_is_told_with_what_is_in_the_way(s
 
 def test_what_is_only_slow_is_not_searched(stage: Stage) -> None:
     fidelity = OneStage(stage.model, feeds_of(8, 2))
-    judge = Judge(fidelity, Budget(ccc=1.0, latency_ms=1.0), lambda _: 2.5)
+    judge = Judge(fidelity, fidelity, Budget(ccc=1.0, latency_ms=1.0), lambda _: 2.5)
     found = Search([stage], FORMS["int8-cpu"], judge, said_nothing).run()
     assert found["int8-cpu"].over == ("takes 2.5 ms here, 1 are allowed",)
     assert fidelity.n_asked == 1
 
 
+@pytest.mark.parametrize("needed", range(1, 14))
+@pytest.mark.parametrize("low", [1, 3])
+def test_as_few_as_are_enough_are_found_in_few_tries(needed: int, low: int) -> None:
+    asked: list[int] = []
+
+    def is_enough(n: int) -> bool:
+        asked.append(n)
+        return n >= needed
+
+    assert _fewest(is_enough, low, 12) == min(12, max(low, needed))
+    assert len(asked) <= 7
+    assert len(set(asked)) == len(asked)
+
+
 def test_points_against_labels_count_where_there_are_labels() -> None:
-    judge = Judge(None, Budget(ccc=0.005, points=0.5))  # type: ignore[arg-type]
+    judge = Judge(None, None, Budget(ccc=0.005, points=0.5))  # type: ignore[arg-type]
     errors = {"emotion": OutputError(max=0, rms=0, ccc=1.0)}
     assert judge.over(Cost(errors, 0.4)) == ()
     assert judge.over(Cost(errors, 0.6)) == ("loses 0.60 points against labels, 0.5 are allowed",)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -420,6 +421,39 @@ def test_a_tokenizer_comes_as_a_part_and_lies_where_it_is_declared(
     with pytest.raises(DataError, match=r"--checkpoint vocabulary=FILE: the tokenizer of its words"):
         import_model(own_system(name), [path])
     import_model(own_system(name), [path], only="fusion")
+
+
+def test_words_of_a_model_of_ones_own_go_all_the_way(write: Callable[[str], str], tmp_path: Path) -> None:
+    """Exported, proven, and run on a body and what it says; another transcript gives other numbers."""
+    state = {
+        "eda.1.weight": torch.full((3, 8), 0.01),
+        "eda.1.bias": torch.zeros(3),
+        "text.weight": torch.rand(len(WORDS), 3, generator=torch.Generator().manual_seed(0)),
+        "gain": torch.ones(3),
+        "head.weight": torch.full((1, 3), 0.02),
+        "head.bias": torch.zeros(1),
+    }
+    weights = ["--checkpoint", str(tiny.save(tmp_path / "my.pt", state))]
+    weights += ["--checkpoint", f"vocabulary={save_vocabulary(tmp_path)}"]
+    bundle = tmp_path / "bundle"
+    assert main(["export", wordy(write, len(WORDS)), *weights, "--out", str(bundle)]) == 0
+    assert (bundle / "my" / "words.json").is_file()
+    assert main(["verify", str(bundle)]) == 0
+    estimates = []
+    for word in ("so", "ha"):
+        said = tmp_path / f"{word}.jsonl"
+        said.write_text(json.dumps({"words": [{"word": word, "start": 2.0, "end": 4.5}]}) + "\n")
+        out = tmp_path / f"out-{word}.jsonl"
+        body = "sim:seed=1&person=3&duration_s=12&streams=eda&eda_hz=16"
+        sources = ["--source", body, "--source", f"transcript:{said}"]
+        assert main(["run", str(bundle), *sources, "--sink", f"jsonl:{out}", "--fast"]) == 0
+        records = [json.loads(line) for line in out.read_text().splitlines()]
+        estimates.append({r["t_end_ns"]: r["affect"]["arousal"] for r in records if r["affect"]})
+    assert estimates[0].keys() == estimates[1].keys()
+    differ = [t_ns for t_ns, value in estimates[0].items() if value != estimates[1][t_ns]]
+    assert differ
+    assert min(differ) > 2_000_000_000
+    assert len(differ) < len(estimates[0])
 
 
 def test_a_vocabulary_of_more_words_than_the_encoder_knows_is_refused(

@@ -326,6 +326,21 @@ def test_the_skew_of_a_late_camera_is_seen() -> None:
     assert predictions[0].sync.skew_ms == pytest.approx(12.0, abs=0.01)
 
 
+@pytest.mark.parametrize(("most_ms", "withheld"), [(11.0, True), (13.0, False), (None, False)])
+def test_streams_that_lie_too_far_apart_are_no_ground_for_an_estimate(
+    most_ms: float | None, withheld: bool
+) -> None:
+    model, session = tiny_model().model_copy(update={"max_skew_ms": most_ms}), TinySession(2)
+    pipeline = Pipeline(set_up(model), session.specs, ManualClock())
+    predictions = []
+    for chunk in session.chunks():
+        late_ns = 12_000_000 if chunk.modality == "visual" else 0
+        predictions += pipeline.push(dataclasses.replace(chunk, t_ns=chunk.t_ns + late_ns))
+    assert (predictions[0].status == "withheld") == withheld
+    assert ("bad_sync" in predictions[0].reasons) == withheld
+    assert (predictions[0].affect is None) == withheld
+
+
 # -- what is missing ------------------------------------------------------------------------------
 
 MISSING = {"visual": {"faceless": {5}}, "audio": {"silent": {5}}}
