@@ -127,7 +127,8 @@ class Golden(Declared):
     Attributes:
         sessions: Paths of the recordings, of different people.
         n_steps: Steps in each.
-        deviation: Output (or "feature.<stage>") -> its standard deviation over the sessions.
+        deviation: Output (or "feature.<stage>") -> its standard deviation over the sessions, from step to
+            step: the root of the mean variance of its columns.
     """
 
     sessions: tuple[str, ...] = Field(min_length=2)
