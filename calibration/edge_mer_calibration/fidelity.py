@@ -15,7 +15,7 @@ from edge_mer.postprocess.decode import answers
 from edge_mer.runtime.labelled import LabelledSession
 from edge_mer.runtime.offline import blank_features, encode, engine_fusion, last_rows, padded, played_features
 from edge_mer.runtime.pipeline import StepTrace
-from edge_mer.runtime.proof import output_error
+from edge_mer.runtime.proof import deviation_of, output_error
 from edge_mer.types.model import AffectOutput, ModelSpec, Output
 from edge_mer_calibration.scoring import Found, People, score
 
@@ -80,7 +80,7 @@ class Fidelity:
     def _error(self, output: Output, found: Floats) -> OutputError:
         """Of one output; with a number that is none it has no concordance."""
         expected = self._expected[output.name]
-        error = output_error(output, found, expected, float(expected.std()))
+        error = output_error(output, found, expected, deviation_of(expected))
         return error if np.isfinite(found).all() else error.model_copy(update={"ccc": None})
 
     def _gathered(self, sessions: Sequence[Sequence[Mapping[str, Floats]]]) -> Raw:

@@ -17,6 +17,8 @@ Say = Callable[[str], None]
 Block = tuple[str, str]
 """Stage, and module path in it."""
 Engines = Mapping[str, Engine]
+HARMLESS = 0.1
+"""Part of the budget: in a stage that alone costs no more, no block is worth a look."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,13 @@ class Judge:
             found.append(f"takes {ms:.1f} ms here, {budget.latency_ms:g} are allowed")
         return tuple(found)
 
+    def is_harmless(self, cost: Cost) -> bool:
+        """It is hardly a part of what the budget allows."""
+        budget = self.budget
+        if budget.points is not None and (cost.points or 0.0) > HARMLESS * budget.points:
+            return False
+        return cost.drop <= HARMLESS * budget.ccc
+
 
 @dataclass(frozen=True)
 class Found:
@@ -78,9 +87,13 @@ class Found:
 
     @property
     def has_few_bits(self) -> bool:
-        """Some block of some stage is in few bits."""
-        searched = [one.blocks.values() for one in self.how.values() if one.blocks]
-        return not searched or any(not block.is_float for blocks in searched for block in blocks)
+        """Some block of some stage is in few bits, or all of a stage."""
+        if not any(one.blocks for one in self.how.values()):
+            return True
+        return any(
+            any(not block.is_float for block in one.blocks.values()) if one.blocks else one.alone is not None
+            for one in self.how.values()
+        )
 
     @property
     def in_the_way(self) -> dict[Block, BlockFinding]:
@@ -161,14 +174,16 @@ class Search:
     def mixed(self, start: Found) -> Found:
         """As much in few bits as the budget allows.
 
-        Blocks that cost more than the budget when they are alone in few bits stay in float, and of the others
-        as many, the most harmful first, as it takes until the rest is good enough: their number is found by
-        halving. Then those that harm least come back, one after the other, where the budget allows it.
+        A stage that alone costs next to nothing stays in few bits. Of the others, blocks that cost more than
+        the budget when they are alone in few bits stay in float, and of the rest as many, the most harmful
+        first, as it takes until what is left is good enough: their number is found by halving. Then those
+        that harm least come back, one after the other, where the budget allows it.
 
         Args:
             start: Everything in few bits.
         """
-        harm = self._harm(start)
+        start, searched = self._stage_by_stage(start)
+        harm = self._harm(start, searched)
         how = {
             stage: one.model_copy(update={"blocks": {b: f for (s, b), f in harm.items() if s == stage}})
             for stage, one in start.how.items()
@@ -211,10 +226,23 @@ class Search:
         """It keeps its numbers, and more of it in float would not make it faster."""
         return bool(found.over) and not self._judge.over(found.cost)
 
-    def _harm(self, start: Found) -> dict[Block, BlockFinding]:
-        """What each block costs when it alone is in few bits."""
-        found: dict[Block, BlockFinding] = {}
+    def _stage_by_stage(self, start: Found) -> tuple[Found, list[str]]:
+        """The same with what each stage costs alone, and those in which a block may be worth a look."""
+        how, searched = dict(start.how), []
         for name, stage in self._stages.items():
+            if self._form.groups(stage):
+                self._say(f"judging {name} alone in few bits")
+                cost = self._judge.fidelity.of({name: self._engine(name, start.stages[name])})
+                how[name] = how[name].model_copy(update={"alone": cost.drop})
+                if not self._judge.is_harmless(cost):
+                    searched.append(name)
+        return dataclasses.replace(start, how=how), searched or list(how)
+
+    def _harm(self, start: Found, searched: Sequence[str]) -> dict[Block, BlockFinding]:
+        """What each block of these stages costs when it alone is in few bits."""
+        found: dict[Block, BlockFinding] = {}
+        for name in searched:
+            stage = self._stages[name]
             groups = self._form.groups(stage)
             for number, (block, nodes) in enumerate(groups.items(), 1):
                 self._say(f"quantizing a block of {name} alone, {number} of {len(groups)}")

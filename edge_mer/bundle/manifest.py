@@ -83,6 +83,8 @@ class StageQuantization(Declared):
         tried: Method -> root mean square error of the stage's outputs on windows that no range was taken
             from, in standard deviations of each output.
         blocks: Module path -> what was found about it; empty where all of the stage was good enough.
+        alone: Concordance with FP32 that the model loses when this stage alone is in few bits, all of it;
+            None where only all stages together were tried, or nothing in it can be.
         in_float: Why -> products of the stage that are in float in any case, and in 16 bits all nodes that
             stay in 32, by their names.
     """
@@ -90,6 +92,7 @@ class StageQuantization(Declared):
     method: str
     tried: dict[str, float]
     blocks: dict[str, BlockFinding] = Field(default_factory=dict)
+    alone: float | None = None
     in_float: dict[str, tuple[str, ...]] | None = None
 
 
@@ -124,7 +127,8 @@ class Golden(Declared):
     Attributes:
         sessions: Paths of the recordings, of different people.
         n_steps: Steps in each.
-        deviation: Output (or "feature.<stage>") -> its standard deviation over the sessions.
+        deviation: Output (or "feature.<stage>") -> its standard deviation over the sessions, from step to
+            step: the root of the mean variance of its columns.
     """
 
     sessions: tuple[str, ...] = Field(min_length=2)

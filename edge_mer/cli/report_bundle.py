@@ -125,7 +125,7 @@ def _how(found: StageQuantization) -> StageHow:
         name: Block(block.n_nodes, block.drop, block.points, block.is_float)
         for name, block in found.blocks.items()
     }
-    return StageHow(found.method, found.tried, blocks, found.in_float)
+    return StageHow(found.method, found.tried, blocks, found.in_float, found.alone)
 
 
 def _set_of(made: Calibration) -> CalibrationSet:

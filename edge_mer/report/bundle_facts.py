@@ -460,7 +460,8 @@ def _stages(found: BundleEvidence, one: CandidateEvidence) -> list[str]:
 
 def _block_bars(found: BundleEvidence, stage: str, how: StageHow, most: float) -> BarList:
     if not how.blocks:
-        return BarList(stage, [], "No block of it was tried alone.")
+        all_of_it = "" if how.alone is None else f" All of it costs {number(how.alone, 4)}, next to nothing."
+        return BarList(stage, [], f"No block of it was tried alone.{all_of_it}")
     names, is_order_known = in_network_order(found, stage, how)
     digits = _digits(most)
     bars = []

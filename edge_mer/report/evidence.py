@@ -52,12 +52,14 @@ class StageHow:
         tried: Method -> error of the stage's outputs in standard deviations.
         blocks: Module path -> what it costs alone; empty where none was tried.
         in_float: Why -> nodes that are in float in any case; None where older bundles do not say it.
+        alone: Concordance that all of it costs while the other stages are in float; None where nobody tried.
     """
 
     method: str
     tried: dict[str, float]
     blocks: dict[str, Block]
     in_float: dict[str, tuple[str, ...]] | None
+    alone: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Proves that what runs here is the model: against PyTorch's numbers, and streaming against offline.
 
-Errors are relative to each tensor's own standard deviation. Two wrong variants of the streaming
-computation must fail the same comparison, else it could not see a mistake:
+Errors are relative to each tensor's own standard deviation from step to step. Two wrong variants of the
+streaming computation must fail the same comparison, else it could not see a mistake:
 
 - *shifted ring*: the fusion sees each feature one step too late;
 - *other person*: the newest feature comes from another person's session.
@@ -108,6 +108,24 @@ def play(setup: PipelineSetup, session: Arrays) -> list[StepTrace]:
     return traces
 
 
+_LEAST_VARIATION = 0.01
+"""Of the deviation over all values: what varies less is taken to vary so much, or rounding were an error."""
+
+
+def deviation_of(values: Floats) -> float:
+    """How much values vary from step to step: the root of the mean variance of their columns.
+
+    What lies between columns is no variation: of two logits that always stand 1 apart the deviation over all
+    values is 0.5, and an error of the size of all that ever changes would look small.
+
+    Args:
+        values: (n, …); NaN where withheld.
+    """
+    columns = values.reshape(len(values), -1).astype(np.float64)  # (n, columns)
+    own = float(np.sqrt(np.nanmean(np.nanvar(columns, axis=0))))
+    return max(own, _LEAST_VARIATION * float(np.nanstd(columns)))
+
+
 def relative_error(found: Floats, expected: Floats, deviation: float) -> float:
     """Largest difference in units of `deviation`; infinite where the shapes or the NaNs differ."""
     if found.shape != expected.shape or not np.array_equal(np.isnan(found), np.isnan(expected)):
@@ -122,7 +140,7 @@ def output_error(output: Output, found: Floats, expected: Floats, deviation: flo
         output: What the model declares.
         found: (n, *value_shape); NaN where withheld.
         expected: The same shape.
-        deviation: The unit of `max` and `rms`: the standard deviation of the raw output.
+        deviation: The unit of `max` and `rms`: that of the raw output.
     """
     per_window = tuple(range(1, found.ndim))
     both = (np.isfinite(found) & np.isfinite(expected)).all(axis=per_window)

@@ -14,6 +14,7 @@ from edge_mer.preprocess.audio import SoundConditioner
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.golden import Arrays, RecordingDetector, session_arrays
 from edge_mer.runtime.offline import Features, offline_outputs
+from edge_mer.runtime.proof import deviation_of
 from edge_mer.runtime.session import merged
 from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.sources.registry import open_source
@@ -148,7 +149,7 @@ def describe(model: ZooModel, sessions: list[GoldenSession]) -> Golden:
         f"feature.{e.stage}" for e in model.spec.encoders
     ]
     deviation = {
-        name.removeprefix("output."): float(np.nanstd(np.concatenate([one.arrays[name] for one in sessions])))
+        name.removeprefix("output."): deviation_of(np.concatenate([one.arrays[name] for one in sessions]))
         for name in names
     }
     n_steps = len(next(iter(sessions[0].cut.tensors.values())))

@@ -24,6 +24,7 @@ from edge_mer.runtime.labelled import LabelledSession
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
 from edge_mer.runtime.proof import concordance
 from edge_mer.sources.base import Source
+from edge_mer.types.evaluation import Findings, Interval
 from edge_mer.types.model import EmotionOutput, ModelSpec, TensorSpec
 from edge_mer_calibration import against_fp32, cli_evaluate, evaluation, guesses
 from edge_mer_calibration.cli_evaluate import written
@@ -202,22 +203,37 @@ def test_flips_are_the_share_of_steps_with_another_likeliest_class() -> None:
     assert against_fp32.agreement(output, np.full((4, 3), 1 / 3), np.full((4, 3), 1 / 3)) is None
 
 
-def test_what_a_bundle_says_of_itself_is_held_against_other_people(opened: list[str]) -> None:
+@pytest.mark.parametrize(("half_width", "share"), [(0.0, 0.0), (10.0, 1.0)])
+def test_what_a_bundle_says_of_itself_is_held_against_other_people(
+    opened: list[str], half_width: float, share: float
+) -> None:
     first = evaluate_bundle(a_bundle(), None, recordings(["a", "c", "d"]), ["fp32"], lambda _: None)
     assert all(row.held == {} for row in first.rows)
-    said = findings(first, "fp32", "three people")
+    others = evaluate_bundle(
+        a_bundle_that_says(findings(first, "fp32", "three people"), half_width),
+        None,
+        recordings(["c", "a"]),
+        ["fp32"],
+        lambda _: None,
+    )
+    assert others.rows
+    assert all(row.held == {"valence": share, "arousal": share} for row in others.rows)
+
+
+def a_bundle_that_says(said: Findings, half_width: float) -> Bundle:
+    """One that gives every output an interval this wide."""
+    subsets = tuple(
+        one.model_copy(
+            update={"interval": {k: Interval(half_width=half_width, coverage=0.9) for k in one.interval}}
+        )
+        for one in said.subsets
+    )
     bundle = a_bundle()
-    knowing = bundle.manifest.candidates["fp32"].model_copy(update={"findings": said})
+    knowing = bundle.manifest.candidates["fp32"].model_copy(
+        update={"findings": said.model_copy(update={"subsets": subsets})}
+    )
     candidates = bundle.manifest.candidates | {"fp32": knowing}
-    sure = Bundle(Path("nowhere"), bundle.manifest.model_copy(update={"candidates": candidates}))
-    others = evaluate_bundle(sure, None, recordings(["c", "a"]), ["fp32"], lambda _: None)
-    for row in others.rows:
-        subset = said.of(row.modalities)
-        assert subset is not None
-        assert row.held.keys() == {"valence", "arousal"}
-        assert all(0 < share <= 1 for share in row.held.values())
-        if row.interval["valence"].half_width < subset.interval["valence"].half_width:
-            assert row.held["valence"] >= 0.9
+    return Bundle(Path("nowhere"), bundle.manifest.model_copy(update={"candidates": candidates}))
 
 
 def test_guesses_know_the_others_and_the_time_and_answer_where_the_model_does(

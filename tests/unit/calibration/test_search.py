@@ -149,6 +149,52 @@ def test_where_nothing_is_good_enough_the_best_is_told_with_what_is_in_the_way(s
     assert harm == sorted(harm, reverse=True)
 
 
+class Calm(nn.Module):
+    """Nothing that breaks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L)."""
+        y: Tensor = self.project(x).sum(-1)  # (B, L)
+        return y
+
+
+class TwoStages(OneStage):
+    """Beside the stage that breaks one that does not, each with an output of its own."""
+
+    def __init__(self, model: bytes, feeds: list[Feed], calm: OneStage) -> None:
+        super().__init__(model, feeds)
+        self._calm = calm
+
+    def of(self, engines: Mapping[str, Engine]) -> Cost:
+        costs = [one.of({"s": engines[name]}) for name, one in (("calm", self._calm),) if name in engines]
+        costs += [super().of(engines)] if "s" in engines else []
+        return max(costs, key=lambda cost: cost.drop)
+
+
+def test_no_block_is_tried_of_a_stage_that_alone_costs_next_to_nothing(stage: Stage) -> None:
+    torch.manual_seed(1)
+    data = export_stage("calm", Calm().eval(), INPUT, OUTPUT, L)
+    feeds = feeds_of(32, 0)
+    calm = Stage("calm", data, INPUT, OUTPUT, feeds, histograms_of(data, feeds), feeds_of(16, 1))
+    fidelity = TwoStages(stage.model, feeds_of(32, 2), OneStage(data, feeds_of(32, 2)))
+    judge = Judge(fidelity, fidelity, Budget(ccc=0.005))
+    said: list[str] = []
+    search = Search([calm, stage], FORMS["int8-cpu"], judge, said.append)
+    found = search.mixed(search.whole())
+    assert found.is_good
+    assert found.how["calm"].blocks == {}
+    assert 0 < (found.how["calm"].alone or 0) <= 0.0005
+    assert found.how["s"].blocks
+    assert (found.how["s"].alone or 0) > 0.005
+    assert not any("block of calm" in one for one in said)
+    made = onnx.load_model_from_string(found.stages["calm"])
+    assert any(t.data_type == onnx.TensorProto.INT8 for t in made.graph.initializer)
+
+
 def test_what_is_only_slow_is_not_searched(stage: Stage) -> None:
     fidelity = OneStage(stage.model, feeds_of(8, 2))
     judge = Judge(fidelity, fidelity, Budget(ccc=1.0, latency_ms=1.0), lambda _: 2.5)

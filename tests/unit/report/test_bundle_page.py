@@ -210,6 +210,11 @@ def test_without_numbers_blocks_stand_by_name() -> None:
     assert "outside of modules" in Tree(render_bundle(found)).text
 
 
+def test_a_stage_that_costs_next_to_nothing_says_so() -> None:
+    text = text_of(candidate(stages={"visual": how(blocks={"a": block(0.1)}), "fusion": how(alone=0.0003)}))
+    assert "No block of it was tried alone. All of it costs 0.0003, next to nothing." in text
+
+
 def test_candidates_that_were_made_alike_are_told_together() -> None:
     found = evidence(candidate(), candidate("int8-trt"))
     assert (

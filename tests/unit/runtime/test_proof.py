@@ -24,7 +24,7 @@ from edge_mer.runtime.golden import (
     session_specs,
 )
 from edge_mer.runtime.pipeline import Pipeline, PipelineSetup, StepTrace
-from edge_mer.runtime.proof import Proof, compare, golden_policies
+from edge_mer.runtime.proof import Proof, compare, deviation_of, golden_policies
 from edge_mer.types.model import ModelSpec
 from tests.helpers.tiny_model import STEP, audio_encoder, visual_encoder
 from tests.helpers.tiny_session import SquareDetector, TinySession
@@ -307,3 +307,18 @@ def test_what_was_found_is_found_again_and_nothing_else() -> None:
     (again,) = playing.detect(frames[0])
     assert again.box_px == first[0].box_px
     assert playing.detect(np.zeros_like(frames[0])) == []
+
+
+def test_what_always_lies_between_columns_is_no_deviation() -> None:
+    rng = np.random.default_rng(0)
+    steps = rng.standard_normal((4000, 2))
+    assert deviation_of(steps) == pytest.approx(1, abs=0.03)
+    assert deviation_of(steps + np.array([3, -3])) == pytest.approx(1, abs=0.03)
+    assert deviation_of(steps[:, 0]) == pytest.approx(float(steps[:, 0].std()))
+    steps[::3] = np.nan
+    assert deviation_of(steps) == pytest.approx(1, abs=0.03)
+
+
+def test_what_hardly_varies_has_a_deviation_above_rounding() -> None:
+    steps = np.full((100, 2), [0.4, -0.4]) + 1e-9 * np.random.default_rng(0).standard_normal((100, 2))
+    assert deviation_of(steps) == pytest.approx(0.004, rel=1e-3)
