@@ -18,16 +18,18 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import scipy.special
 import torch
+from held_out import Fold, Line, found_in, judge_fold, lines, table
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edge_mer.bundle.manifest import Budget
 from edge_mer.labels.manifest import read_manifest
 from edge_mer.labels.problems import demand
 from edge_mer.runtime.labelled import check, ranges_of
@@ -100,49 +102,33 @@ SEEDS = (1, 2, 3)
 WIDE_SEEDS = (1,)
 N_SCORED = 16
 MODEL, WIDER, LINEAR = "voice-emodb", "wider", "logistic regression"
-
-
-@dataclasses.dataclass(frozen=True)
-class Fold:
-    """A model, and the person whom it never heard.
-
-    Attributes:
-        seed: Of its weights and of its training.
-        speaker: Who was held out.
-        widths: Channels of its layers.
-        model: It, trained, in evaluation mode.
-        train: What it learned from: every clip of all others.
-        held_out: Every clip of the speaker.
-    """
-
-    seed: int
-    speaker: str
-    widths: tuple[int, ...]
-    model: ZooModel
-    train: list[Session]
-    held_out: list[Session]
+KINDS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    MODEL: (WIDTHS, SEEDS),
+    WIDER: (WIDE, WIDE_SEEDS),
+}
+"""Name -> channels, and the seeds that it is trained with."""
 
 
 def folds(sessions: Sequence[Session], widths: tuple[int, ...], seeds: Sequence[int]) -> Iterator[Fold]:
     """For every seed and every speaker a model that learned from the others.
 
-    Each lies in build/voice-emodb/folds, as `<seed>-<speaker>.safetensors` or, of the wider ones,
-    `<seed>-<speaker>-wide.safetensors`; what is there is not trained again.
+    Each lies in build/voice-emodb/folds; what is there is not trained again.
     """
     recipe, mark = read_recipe("voice-emodb").recipe, "-wide" if widths == WIDE else ""
     folder = WORK / "folds"
     folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         for speaker in sorted({one.person for one in sessions}):
-            train = [one for one in sessions if one.person != speaker]
-            held_out = [one for one in sessions if one.person == speaker]
-            file = folder / f"{seed}-{speaker}{mark}.safetensors"
+            learned = [one for one in sessions if one.person != speaker]
+            away = [one for one in sessions if one.person == speaker]
+            name = f"{seed}-{speaker}{mark}"
+            file = folder / f"{name}.safetensors"
             if not file.exists():
-                save_weights(_learned(recipe, widths, train, seed).state_dict(), {}, file)
-                print(f"trained {file.name}", flush=True)
+                save_weights(_learned(recipe, widths, learned, seed).state_dict(), {}, file)
+                print(f"trained {name}", flush=True)
             model = of_width(widths)
             model.load_state_dict(safetensors.torch.load_file(file))
-            yield Fold(seed, speaker, widths, model.eval(), train, held_out)
+            yield Fold(name, seed, model.eval(), learned, away)
 
 
 def _learned(recipe: Recipe, widths: tuple[int, ...], train: list[Session], seed: int) -> ZooModel:
@@ -192,12 +178,11 @@ class Judged:
 
 def cross_validated(sessions: Sequence[Session]) -> list[Judged]:
     """Every clip by models of every seed that never heard its speaker."""
-    kinds = ((MODEL, WIDTHS, SEEDS), (WIDER, WIDE, WIDE_SEEDS))
     judged: list[Judged] = []
-    for by, widths, seeds in kinds:
+    for by, (widths, seeds) in KINDS.items():
         for seed in seeds:
             each = [
-                _judged(by, one.seed, one.held_out, estimates(one.model, one.held_out))
+                _judged(by, one.seed, one.away, estimates(one.model, one.away))
                 for one in folds(sessions, widths, (seed,))
             ]
             judged.append(_together(each))
@@ -303,6 +288,22 @@ def uar(judged: Sequence[Judged], counts: Floats) -> Figure:
     return _figure(np.stack([np.nanmean(recalls(one, counts), axis=1) for one in judged]))
 
 
+def uar_by_speaker(judged: Sequence[Judged], counts: Floats) -> Figure:
+    """The same of each speaker alone, over the classes of their clips; the mean over the speakers."""
+    speaker = np.array(judged[0].speaker)
+    names = sorted(set(judged[0].speaker))
+    drawn_times = np.stack(
+        [counts[:, speaker == name].sum(axis=1) / (speaker == name).sum() for name in names]
+    )
+    found = []
+    for one in judged:
+        of_each = np.stack([recalls(one, counts * (speaker == name)) for name in names])
+        n_classes = np.isfinite(of_each).sum(axis=-1).clip(min=1)  # none of a speaker who was not drawn
+        each = np.nansum(of_each, axis=-1) / n_classes
+        found.append((each * drawn_times).sum(axis=0) / drawn_times.sum(axis=0))
+    return _figure(np.stack(found))
+
+
 def accuracy(judged: Sequence[Judged], counts: Floats) -> Figure:
     """How often the class was right."""
     return _figure(np.stack([counts @ (one.found == one.truth) / counts.sum(axis=1) for one in judged]))
@@ -315,6 +316,23 @@ def _figure(found: Floats) -> Figure:
 
 def _of(judged: Sequence[Judged], by: str) -> list[Judged]:
     return [one for one in judged if one.by == by]
+
+
+# -- fewer bits -----------------------------------------------------------------------------------
+
+BUDGET = Budget(ccc=0.005)
+"""What `edge-mer calibrate` allows where nothing else is said."""
+
+
+def in_few_bits(sessions: Sequence[Session], widths: tuple[int, ...], seeds: Sequence[int]) -> list[Line]:
+    """Every model of some width in every form, on the speaker whom it never heard."""
+    few = []
+    for fold in folds(sessions, widths, seeds):
+        few.append(judge_fold(fold, WORK / "few-bits", BUDGET))
+        print(f"few bits, {fold.name}: {few[-1].how}", flush=True)
+    found = lines(of_width(widths).spec, few, sessions, "UAR")
+    print(table(found, "UAR"), found_in(few), sep="\n", flush=True)
+    return found
 
 
 # -- weights ---------------------------------------------------------------------------------------
@@ -347,7 +365,12 @@ def train_weights(manifest: Path) -> None:
 # -- the page --------------------------------------------------------------------------------------
 
 
-def page(sessions: Sequence[Session], judged: Sequence[Judged], left_out: Sequence[str]) -> str:
+def page(
+    sessions: Sequence[Session],
+    judged: Sequence[Judged],
+    left_out: Sequence[str],
+    few_bits: Mapping[str, Sequence[Line]],
+) -> str:
     """The model card."""
     narrow, speakers = _of(judged, MODEL), sorted({one.person for one in sessions})
     recipe = read_recipe("voice-emodb").recipe
@@ -373,7 +396,7 @@ def page(sessions: Sequence[Session], judged: Sequence[Judged], left_out: Sequen
         batch_size=backbone.batch_size,
         head_epochs=recipe.fusion.epochs,
         table=_table(judged, counts),
-        seeds=", ".join(f"{value:.3f}" for value in uar(narrow, counts).by_seed),
+        seeds=", ".join(f"{value:.3f}" for value in uar_by_speaker(narrow, counts).by_seed),
         by_speaker="\n".join(_speaker_row(judged, name) for name in speakers),
         by_class="\n".join(_class_rows(judged, counts)),
         confusion="\n".join(_confusion_rows(narrow)),
@@ -382,6 +405,8 @@ def page(sessions: Sequence[Session], judged: Sequence[Judged], left_out: Sequen
         left_out=", ".join(left_out),
         n_learned=len(speakers) - len(left_out),
         shipped=_shipped(sessions, left_out),
+        quantized=table(few_bits[MODEL], "UAR"),
+        quantized_wide=table(few_bits[WIDER], "UAR"),
     )
 
 
@@ -398,12 +423,14 @@ def _table(judged: Sequence[Judged], counts: Floats) -> str:
         parts = _of(judged, by)
         n_seeds = "" if by == LINEAR else str(len(parts))
         rows.append(
-            f"| {title} | {n_seeds} | {_shown(uar(parts, counts))} | {_shown(accuracy(parts, counts))} |"
+            f"| {title} | {n_seeds} | {_shown(uar_by_speaker(parts, counts))} | {_shown(uar(parts, counts))} "
+            f"| {_shown(accuracy(parts, counts))} |"
         )
     most = np.bincount(judged[0].truth).argmax()
     always = dataclasses.replace(judged[0], found=np.full_like(judged[0].found, most))
     share = accuracy([always], counts)
-    rows.append(f"| always {LABELS[most]} | | {1 / len(LABELS):.3f} | {_shown(share)} |")
+    by_speaker = uar_by_speaker([always], counts).value
+    rows.append(f"| always {LABELS[most]} | | {by_speaker:.3f} | {1 / len(LABELS):.3f} | {_shown(share)} |")
     return "\n".join(rows)
 
 
@@ -474,8 +501,9 @@ def main(arguments: Sequence[str]) -> None:
     if asked.weights:
         train_weights(manifest)
     judged = cross_validated(sessions)
+    few_bits = {by: in_few_bits(sessions, *kind) for by, kind in KINDS.items()}
     weights = json.loads((WORK / "weights.json").read_text(encoding="utf-8"))
-    PAGE.write_text(page(sessions, judged, weights["left_out"]), encoding="utf-8")
+    PAGE.write_text(page(sessions, judged, weights["left_out"], few_bits), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 

@@ -17,19 +17,22 @@ STEP, SPAN = Fraction(1, 2), Fraction(2)
 
 SOUND = LogMel(
     rate_hz=16_000,
-    n_fft=512,
-    win_samples=400,
-    hop_samples=160,
-    n_mels=64,
+    n_fft=2048,
+    win_samples=1024,
+    hop_samples=256,
+    n_mels=128,
     f_min_hz=50.0,
     f_max_hz=8_000.0,
     amin=1e-10,
     top_db=80.0,
-    mean=-15.6,
-    std=18.8,
-    width=201,
+    mean=-7.8,
+    std=17.5,
+    width=126,
 )
-"""Windows of 25 ms every 10 ms; mean and std are those of the recordings that it learned from."""
+"""Windows of 64 ms, long enough to tell the harmonics of a voice apart, every 16 ms.
+
+Mean and std are those of the recordings that it learned from.
+"""
 
 WIDTHS = (8, 24, 64, 128)
 """Channels of the weights that come along."""
@@ -45,7 +48,7 @@ def voice_emodb(found: Found) -> ZooModel:
 
 def of_width(widths: Sequence[int]) -> ZooModel:
     """The model with other channels than those that its weights have."""
-    encoder = VoiceResNet(widths)
+    encoder = VoiceResNet(SOUND.n_mels, widths)
     spec = ModelSpec(
         name="voice-emodb",
         title="Emotion from a voice, learned from actors",

@@ -1,7 +1,8 @@
 """A small ResNet on log-mel spectrograms of a voice, and a linear head on its feature.
 
 They are of edge-mer's own design; the layers are those of `edge_mer_export.models.resnet_audio`. A mean over
-time says which sounds there were, and a deviation how much they changed: a bored voice changes little.
+time says which sounds there were, and a deviation how much they changed: a bored voice changes little. Both
+are taken of each row of the map, since high and low bands say different things.
 
 Shape letters: B batch, C channel, H mel band, W column, L step, D feature, K class.
 """
@@ -17,19 +18,22 @@ from edge_mer_export.models.resnet_audio import ResNetAudio
 
 FLOOR = 0.01
 """Added to a variance before its root is taken; half precision holds it."""
+SHRINKS = 32
+"""Bands that become one row of the map."""
 
 
 class VoiceResNet(ResNetAudio):
-    """A log-mel spectrogram to one feature: mean and deviation of each channel.
+    """A log-mel spectrogram to one feature: mean and deviation over time of each channel and row.
 
     Args:
-        widths: Channels C of the four layers; the feature's size D is twice the last.
+        n_mels: Mel bands H.
+        widths: Channels C of the four layers.
         blocks: Residual blocks of each layer.
     """
 
-    def __init__(self, widths: Sequence[int], blocks: Sequence[int] = (1, 1, 1, 1)) -> None:
+    def __init__(self, n_mels: int, widths: Sequence[int], blocks: Sequence[int] = (1, 1, 1, 1)) -> None:
         super().__init__(widths, blocks)
-        self.n_features = 2 * widths[-1]
+        self.n_features = 2 * widths[-1] * -(-n_mels // SHRINKS)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Encode a spectrogram.
@@ -41,10 +45,10 @@ class VoiceResNet(ResNetAudio):
             Feature (B, D), not negative.
         """
         feature_map: Tensor = self.resnet(log_mel)  # (B, C, H/32, W/32)
-        mean = feature_map.mean(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
+        mean = feature_map.mean(dim=3, keepdim=True)  # (B, C, H/32, 1)
         apart = feature_map - mean  # (B, C, H/32, W/32)
-        deviation = ((apart * apart).mean(dim=(2, 3)) + FLOOR).sqrt()  # (B, C)
-        return torch.cat([mean.flatten(1), deviation], dim=1)  # (B, D)
+        deviation = ((apart * apart).mean(dim=3) + FLOOR).sqrt()  # (B, C, H/32)
+        return torch.cat([mean.flatten(1), deviation.flatten(1)], dim=1)  # (B, D)
 
 
 class VoiceHead(nn.Module):

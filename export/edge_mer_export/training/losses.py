@@ -46,31 +46,41 @@ def level_loss(logits: Tensor, truth: Tensor) -> Tensor:
     return -both.mean()
 
 
-def class_loss(logits: Tensor, truth: Tensor) -> Tensor:
+def class_loss(
+    logits: Tensor, truth: Tensor, weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
     """Cross-entropy against classes without an order.
 
     Args:
         logits: (N, K).
         truth: (N,) class numbers, 0 to K - 1.
+        weights: (K,) how much a sample of each class counts; None = all alike.
+        smoothing: Share of the truth that is spread over all classes.
 
     Returns:
         Mean over the samples, in nats.
     """
-    return nn.functional.cross_entropy(logits, truth.round().long())
+    return nn.functional.cross_entropy(
+        logits, truth.round().long(), weight=weights, label_smoothing=smoothing
+    )
 
 
-def loss_of(output: Output, found: Tensor, truth: Tensor) -> Tensor:
+def loss_of(
+    output: Output, found: Tensor, truth: Tensor, weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
     """The loss for this kind of output.
 
     Args:
         output: What the model declares.
         found: (N, *value_shape) raw outputs.
         truth: (N,) labels; NaN = none, which counts for nothing.
+        weights: (K,) how much a sample of each class counts; only for classes without an order.
+        smoothing: Share of the truth that is spread over all classes; only there, too.
     """
     labelled = torch.isfinite(truth)
     if not labelled.any():
         return found.sum() * 0
     found, truth = found[labelled], truth[labelled]
     if isinstance(output, EmotionOutput):
-        return class_loss(found, truth)
+        return class_loss(found, truth, weights, smoothing)
     return level_loss(found, truth) if isinstance(output, PainOutput) else ccc_loss(found, truth)

@@ -97,6 +97,7 @@ class BackboneTask:
         self._train, self._train_labels = self._gather(train)
         self._valid, self._valid_labels = self._gather(valid)
         _demand_some(len(self._valid), self.name)
+        self._weights = _class_weights(self._outputs, self._train_labels, phase.balance)
 
     def _gather(self, sessions: list[Session]) -> tuple[Tensor, list[Tensor]]:
         stage = self._encoder.stage
@@ -109,15 +110,15 @@ class BackboneTask:
 
     def losses(self, generator: torch.Generator) -> Iterator[Tensor]:
         """The loss of each batch of one epoch."""
-        order = _drawn(self._outputs, self._train_labels, self.phase, generator)
-        for part in _parts(order, self.phase.batch_size):
+        for part in _parts(_drawn(len(self._train), self.phase, generator), self.phase.batch_size):
             if len(part) < 2:
                 continue
             steps = augmented(self._train[part].float(), self._encoder.preprocess, generator)
             if isinstance(self._encoder.preprocess, LogMel):
                 steps = hidden_in_part(steps, self.phase, generator)
             found = self.network(steps)
-            yield _total(self._outputs, found, [labels[part] for labels in self._train_labels])
+            labels = [one[part] for one in self._train_labels]
+            yield _total(self._outputs, found, labels, self._weights, self.phase.smoothing)
 
     def scores(self) -> Scores:
         """How well single steps do on the people to choose by."""
@@ -152,17 +153,18 @@ class FusionTask:
         self._train = _Windows(model, train)
         self._valid = _Windows(model, valid)
         _demand_some(self._valid.n, self.name)
+        self._weights = _class_weights(model.spec.outputs, self._train.labels, phase.balance)
 
     def losses(self, generator: torch.Generator) -> Iterator[Tensor]:
         """The loss of each batch of one epoch."""
-        order = _drawn(self._spec.outputs, self._train.labels, self.phase, generator)
-        for part in _parts(order, self.phase.batch_size):
+        for part in _parts(_drawn(self._train.n, self.phase, generator), self.phase.batch_size):
             if len(part) < 2:
                 continue
             features, present, labels = self._train.cut(part)
             if self._spec.fusion.has_present_input:
                 present = _with_gaps(present, self._fusion_phase, generator)
-            yield _total(self._spec.outputs, self._run(features, present), labels)
+            found = self._run(features, present)
+            yield _total(self._spec.outputs, found, labels, self._weights, self.phase.smoothing)
 
     def scores(self) -> Scores:
         """How well all modalities together do on the people to choose by."""
@@ -289,30 +291,37 @@ def _parts(values: Tensor, size: int) -> list[Tensor]:
     return [values[first : first + size] for first in range(0, len(values), size)]
 
 
-def _drawn(
-    outputs: Sequence[Output], labels: list[Tensor], phase: Phase, generator: torch.Generator
-) -> Tensor:
-    """Which samples an epoch looks at: each once, or by their labels (N,) those of rare classes oftener."""
-    n = len(labels[0])
-    if phase.balance:
-        each = _class_weights(outputs, labels) ** phase.balance
-        n_drawn = phase.samples_per_epoch or n
-        return torch.multinomial(each, n_drawn, replacement=True, generator=generator)
+def _drawn(n: int, phase: Phase, generator: torch.Generator) -> Tensor:
+    """Which of n samples an epoch looks at, in what order."""
     order = torch.randperm(n, generator=generator)
     return order[: phase.samples_per_epoch] if phase.samples_per_epoch else order
 
 
-def _class_weights(outputs: Sequence[Output], labels: list[Tensor]) -> Tensor:
-    """One over how often a sample's class comes, (N,); 0 without a label."""
-    truth = next(one for o, one in zip(outputs, labels, strict=True) if isinstance(o, EmotionOutput))
-    there = torch.isfinite(truth)
-    number = truth.nan_to_num().round().long()
-    return there / number[there].bincount(minlength=int(number.max()) + 1)[number].clamp(min=1)
+def _class_weights(outputs: Sequence[Output], labels: list[Tensor], balance: float) -> list[Tensor | None]:
+    """How much a sample of each class counts, (K,) per output; None where all count alike."""
+    return [
+        _by_rarity(truth, len(output.labels)) ** balance
+        if isinstance(output, EmotionOutput) and balance
+        else None
+        for output, truth in zip(outputs, labels, strict=True)
+    ]
 
 
-def _total(outputs: Sequence[Output], found: list[Tensor], labels: list[Tensor]) -> Tensor:
-    losses = [loss_of(o, f, t) for o, f, t in zip(outputs, found, labels, strict=True)]
-    return torch.stack(losses).mean()
+def _by_rarity(truth: Tensor, n_classes: int) -> Tensor:
+    """One over how often each class comes, (K,); as if once where it never does."""
+    counts = truth[torch.isfinite(truth)].round().long().bincount(minlength=n_classes)  # (K,)
+    return 1 / counts.clamp(min=1)
+
+
+def _total(
+    outputs: Sequence[Output],
+    found: list[Tensor],
+    labels: list[Tensor],
+    weights: list[Tensor | None],
+    smoothing: float,
+) -> Tensor:
+    parts = zip(outputs, found, labels, weights, strict=True)
+    return torch.stack([loss_of(o, f, t, w, smoothing) for o, f, t, w in parts]).mean()
 
 
 def _scores(outputs: Sequence[Output], found: list[Tensor], labels: list[Tensor]) -> Scores:

@@ -70,14 +70,16 @@ class Phase(Declared):
     Attributes:
         epochs: At most so many.
         batch_size: Steps (backbones) or windows (fusion) in a batch.
-        learning_rate: At its highest; it falls to 0 along a cosine over all epochs.
+        learning_rate: At its highest; it falls to 0 along a cosine.
         weight_decay: AdamW's.
         samples_per_epoch: Steps or windows of an epoch, drawn anew for each; 0 = all of them.
         patience: Epochs without a better one before it stops.
         dropout: In the head.
         keep: Weights of the best epoch, or those of the last one, which nobody chooses; then patience
             counts for nothing.
-        balance: How far classes are drawn equally often: 0 as often as they come, 1 all of them equally.
+        balance: How much more samples of rare classes count: 0 = all alike, 1 = so that classes count alike.
+        smoothing: Share of a class label that is spread over all classes, so that none is learned as certain.
+        warm_up: Share of the epochs in which the learning rate rises first.
         shift_columns: How many columns log-mel spectrograms are shifted by at most, either way.
         shift_bands: How many bands they are shifted by at most, either way.
         mask_columns: How many neighbouring columns of them are hidden at most.
@@ -93,6 +95,8 @@ class Phase(Declared):
     dropout: Share = 0.0
     keep: Literal["best", "last"] = "best"
     balance: float = Field(default=0.0, ge=0, le=1)
+    smoothing: Share = 0.0
+    warm_up: Share = 0.0
     shift_columns: int = Field(default=0, ge=0)
     shift_bands: int = Field(default=0, ge=0)
     mask_columns: int = Field(default=0, ge=0)

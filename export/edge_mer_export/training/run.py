@@ -161,10 +161,10 @@ def check_phases(spec: ModelSpec, recipe: Recipe) -> None:
             found=", ".join(sorted(recipe.backbones)),
         )
     phases = {**recipe.backbones, spec.fusion.stage: recipe.fusion}
-    if any(p.balance for p in phases.values()) and not any(
+    if any(p.balance or p.smoothing for p in phases.values()) and not any(
         isinstance(o, EmotionOutput) for o in spec.outputs
     ):
-        raise UsageError(f"the recipe balances classes, and model {spec.name} has none")
+        raise UsageError(f"the recipe balances or smooths classes, and model {spec.name} has none")
     of_sound = {encoder.stage for encoder in spec.encoders if isinstance(encoder.preprocess, LogMel)}
     for name, phase in phases.items():
         if phase.changes_spectrograms and name not in of_sound:

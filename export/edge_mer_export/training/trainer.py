@@ -124,8 +124,12 @@ def seeded(seed: int, phase: str, epoch: int) -> torch.Generator:
 
 
 def _learning_rate(phase: Phase, number: int) -> float:
-    """Of an epoch: a cosine from the highest one towards 0."""
-    return phase.learning_rate * (1 + math.cos(math.pi * (number - 1) / phase.epochs)) / 2
+    """Of an epoch: in equal steps up to the highest one, then along a cosine towards 0."""
+    n_rising = round(phase.warm_up * phase.epochs)
+    if number <= n_rising:
+        return phase.learning_rate * number / (n_rising + 1)
+    passed = (number - 1 - n_rising) / (phase.epochs - n_rising)
+    return phase.learning_rate * (1 + math.cos(math.pi * passed)) / 2
 
 
 def _train_epoch(

@@ -133,6 +133,16 @@ def test_class_loss_is_minus_the_log_of_the_true_class() -> None:
     assert loss == pytest.approx(-np.log(p[np.arange(5), truth]).mean(), abs=1e-9)
 
 
+def test_class_loss_weighs_classes_and_spreads_a_share_of_the_truth() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    weights, smoothing = torch.tensor([1.0, 3.0]), 0.2
+    log_p = torch.log_softmax(logits, dim=1).numpy()
+    truth = np.array([[0.9, 0.1], [0.1, 0.9]])
+    expected = -(truth * weights.numpy() * log_p).sum() / 4  # the weights of the two true classes
+    found = class_loss(logits, torch.tensor([0.0, 1.0]), weights, smoothing)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
 def test_emotions_are_classes_without_an_order_and_some_have_no_label() -> None:
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     loss = loss_of(EMOTION, logits, torch.tensor([2.0, torch.nan, 0.0, torch.nan]))

@@ -18,7 +18,7 @@ from edge_mer.runtime.proof import concordance, offline_outputs
 from edge_mer.types.model import ModelSpec
 from edge_mer_export.models.zoo import ZooModel
 from edge_mer_export.training.augment import augmented, hidden_in_part
-from edge_mer_export.training.phases import BackboneTask, FusionTask, _drawn, _with_gaps
+from edge_mer_export.training.phases import BackboneTask, FusionTask, _class_weights, _drawn, _with_gaps
 from edge_mer_export.training.recipe import FusionPhase, Phase
 from edge_mer_export.training.sessions import Session
 from edge_mer_export.training.trainer import State, train_phase
@@ -399,19 +399,22 @@ def test_nothing_is_hidden_and_nothing_drawn_unless_it_is_asked_for() -> None:
     assert not torch.equal(changed(steps, mask_bands=2, seed=1), changed(steps, mask_bands=2, seed=2))
 
 
-@pytest.mark.parametrize(("balance", "share"), [(0.5, 1 / 4), (1.0, 1 / 2)])
-def test_rare_classes_are_drawn_more_often(balance: float, share: float) -> None:
-    """Of nine to one, the root of it, and as often as the other; what has no label never."""
+@pytest.mark.parametrize(("balance", "ratio"), [(0.5, 3), (1.0, 9)])
+def test_samples_of_rare_classes_count_more(balance: float, ratio: float) -> None:
+    """Of nine to one, the root of it, and so much that both classes count alike; what has no label never."""
     outputs = tiny_emotion_model().outputs
     labels = torch.tensor([0.0] * 90 + [2.0] * 10 + [float("nan")] * 30)
-    phase = Phase(epochs=1, batch_size=2, learning_rate=0.1, balance=balance, samples_per_epoch=20_000)
-    order = _drawn(outputs, [labels], phase, torch.Generator().manual_seed(0))
-    assert len(order) == 20_000
-    assert float((labels[order] == 2).float().mean()) == pytest.approx(share, abs=0.02)
-    assert torch.isfinite(labels[order]).all()
+    (weights,) = _class_weights(outputs, [labels], balance)
+    assert weights is not None
+    assert float(weights[2] / weights[0]) == pytest.approx(ratio)
+    assert torch.isfinite(weights).all()
 
 
-def test_unbalanced_draws_are_what_they_were() -> None:
+def test_nothing_counts_more_unless_it_is_asked_for() -> None:
+    assert _class_weights(tiny_emotion_model().outputs, [torch.zeros(20)], 0.0) == [None]
+
+
+def test_an_epoch_looks_at_other_samples_each_time() -> None:
     phase = Phase(epochs=1, batch_size=2, learning_rate=0.1, samples_per_epoch=7)
-    order = _drawn((), [torch.zeros(20)], phase, torch.Generator().manual_seed(3))
+    order = _drawn(20, phase, torch.Generator().manual_seed(3))
     assert torch.equal(order, torch.randperm(20, generator=torch.Generator().manual_seed(3))[:7])

@@ -267,9 +267,10 @@ def test_only_spectrograms_are_shifted_and_masked(tmp_path: Path) -> None:
         check_phases(build("jmt-tiny").spec, read.recipe)
 
 
-def test_only_classes_are_balanced(tmp_path: Path) -> None:
-    read = read_recipe(written(tmp_path, f'model = "jmt-tiny"\n{PEOPLE}{PHASES}balance = 1\n'))
-    with pytest.raises(UsageError, match="balances classes, and model jmt-tiny has none"):
+@pytest.mark.parametrize("key", ["balance = 1", "smoothing = 0.1"])
+def test_only_classes_are_balanced_and_smoothed(tmp_path: Path, key: str) -> None:
+    read = read_recipe(written(tmp_path, f'model = "jmt-tiny"\n{PEOPLE}{PHASES}{key}\n'))
+    with pytest.raises(UsageError, match="balances or smooths classes, and model jmt-tiny has none"):
         check_phases(build("jmt-tiny").spec, read.recipe)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edge_mer.errors import DataError
 from edge_mer_export.training.recipe import Phase
-from edge_mer_export.training.trainer import Epoch, State, load_state, save_state, train_phase
+from edge_mer_export.training.trainer import Epoch, State, _learning_rate, load_state, save_state, train_phase
 
 pytestmark = pytest.mark.workbench
 
@@ -123,6 +123,13 @@ def test_the_learning_rate_falls_along_a_cosine(monkeypatch: pytest.MonkeyPatch)
     assert rates[1::2] == per_epoch
     assert per_epoch[0] == 0.2
     assert per_epoch == pytest.approx([0.2 * math.cos(math.pi * k / 16) ** 2 for k in range(8)])
+
+
+def test_the_learning_rate_rises_first_where_the_recipe_says_so() -> None:
+    phase = Phase(epochs=8, batch_size=2, learning_rate=0.2, warm_up=0.5)
+    rates = [_learning_rate(phase, number) for number in range(1, 9)]
+    assert rates[:4] == pytest.approx([0.04, 0.08, 0.12, 0.16])
+    assert rates[4:] == pytest.approx([0.2 * math.cos(math.pi * k / 8) ** 2 for k in range(4)])
 
 
 def test_every_epoch_has_random_numbers_of_its_own_and_the_same_again() -> None:

@@ -76,15 +76,16 @@ def test_its_spectrogram_is_as_wide_as_a_piece(model: ZooModel) -> None:
     assert model.spec.encoders[0].input.shape == ("batch", 1, SOUND.n_mels, SOUND.width)
 
 
-def test_its_feature_is_mean_and_deviation_over_the_map() -> None:
+def test_its_feature_is_mean_and_deviation_over_time() -> None:
     torch.manual_seed(0)
-    network = VoiceResNet((4, 4, 4, 6)).eval()
+    network = VoiceResNet(SOUND.n_mels, (4, 4, 4, 6)).eval()
     log_mel = torch.randn(3, 1, SOUND.n_mels, SOUND.width)
     with torch.no_grad():
         found, maps = network(log_mel).numpy(), network.resnet(log_mel).numpy()
-    assert found.shape == (3, network.n_features) == (3, 12)
-    np.testing.assert_allclose(found[:, :6], maps.mean(axis=(2, 3)), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found[:, 6:], np.sqrt(maps.var(axis=(2, 3)) + FLOOR), rtol=1e-5)
+    n = 6 * maps.shape[2]
+    assert found.shape == (3, network.n_features) == (3, 2 * n)
+    np.testing.assert_allclose(found[:, :n], maps.mean(axis=3).reshape(3, n), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[:, n:], np.sqrt(maps.var(axis=3) + FLOOR).reshape(3, n), rtol=1e-5)
 
 
 def test_half_precision_holds_what_guards_the_root() -> None:
