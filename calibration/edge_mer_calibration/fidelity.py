@@ -60,6 +60,7 @@ class Fidelity:
         self._features = [played_features(model, traces) for traces in self._sessions]
         expected = [[trace.raw for trace in traces if trace.n_used] for traces in self._sessions]
         self._expected = self._gathered(expected)
+        self._deviations = {name: deviation_of(values) for name, values in self._expected.items()}
         self._people = _labelled(sessions)
         self._scores = self._scored(expected)
 
@@ -80,7 +81,7 @@ class Fidelity:
     def _error(self, output: Output, found: Floats) -> OutputError:
         """Of one output; with a number that is none it has no concordance."""
         expected = self._expected[output.name]
-        error = output_error(output, found, expected, deviation_of(expected))
+        error = output_error(output, found, expected, self._deviations[output.name])
         return error if np.isfinite(found).all() else error.model_copy(update={"ccc": None})
 
     def _gathered(self, sessions: Sequence[Sequence[Mapping[str, Floats]]]) -> Raw:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge_mer.bundle.manifest import StageQuantization
 from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
+from edge_mer.runtime.proof import deviation_of
 from edge_mer.types.model import TensorSpec
 from edge_mer_calibration.blocks import blocks
 from edge_mer_calibration.graphs import lift_constants, name_nodes
@@ -158,15 +159,19 @@ def histograms_of(
 
 
 def relative_error(found: Mapping[str, list[Floats]], expected: Mapping[str, list[Floats]]) -> float:
-    """Root mean square error of the worst output, in standard deviations of that output.
+    """Root mean square error of the worst output, in units of what it varies by from window to window.
 
     One with a number that is none errs by `NOT_A_NUMBER`.
     """
     errors = []
     for name, parts in expected.items():
-        truth = np.concatenate([part.ravel() for part in parts]).astype(np.float64)
-        values = np.concatenate([part.ravel() for part in found[name]])
-        deviation = max(float(truth.std()), _LEAST_DEVIATION)
+        truth, values = _rows(parts), _rows(found[name])
+        deviation = max(deviation_of(truth), _LEAST_DEVIATION)
         error = float(np.sqrt(np.mean((values - truth) ** 2))) / deviation
         errors.append(error if np.isfinite(error) else NOT_A_NUMBER)
     return max(errors)
+
+
+def _rows(parts: Sequence[Floats]) -> Floats:
+    """A row per window, or per token where windows have several: (rows, last axis)."""
+    return np.concatenate([part.reshape(-1, part.shape[-1] if part.ndim > 1 else 1) for part in parts])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from edge_mer.runtime.pipeline import StepTrace
+from edge_mer.runtime.proof import deviation_of
 from edge_mer.types.model import Encoder, ModelSpec, Words
 from edge_mer_export.engines import as_tuple
 from edge_mer_export.models.zoo import ZooModel
@@ -204,8 +205,10 @@ def _loss(found: Batch, expected: Batch, deviations: list[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def _deviations(teacher: nn.Module, data: Batch) -> list[Tensor]:
+    """What each output varies by from window to window, as `proof.deviation_of` counts it."""
     parts = [as_tuple(teacher(*batch)) for batch in _in_parts(data)]
-    return [torch.cat(output).std().clamp(min=_LEAST) for output in zip(*parts, strict=True)]
+    outputs = (torch.cat(output).numpy() for output in zip(*parts, strict=True))
+    return [torch.tensor(max(deviation_of(values), _LEAST)) for values in outputs]
 
 
 @torch.no_grad()

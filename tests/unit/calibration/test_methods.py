@@ -65,7 +65,16 @@ def test_of_equals_the_plainest_is_taken() -> None:
 
 def test_the_worst_output_counts_in_its_own_deviation() -> None:
     rng = np.random.default_rng(0)
-    truth = {"a": [rng.standard_normal((1, 50)) * 100], "b": [rng.standard_normal((1, 50)) * 0.01]}
+    truth = {"a": [rng.standard_normal((50, 1)) * 100], "b": [rng.standard_normal((50, 1)) * 0.01]}
     found = {"a": [truth["a"][0] + 1.0], "b": [truth["b"][0] + 0.005]}
     expected = 0.005 / truth["b"][0].std()
     assert relative_error(found, truth) == pytest.approx(expected, rel=1e-6)
+
+
+def test_utterances_of_any_length_are_rows_of_tokens() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((9, 3)) * 0.1 + [0, 5, 10]  # what lies between columns is no variation
+    truth = {"words": [tokens[None, :4], tokens[None, 4:]]}
+    found = {"words": [part + 0.01 for part in truth["words"]]}
+    deviation = np.sqrt(tokens.var(axis=0).mean())
+    assert relative_error(found, truth) == pytest.approx(0.01 / deviation, rel=1e-6)
