@@ -251,6 +251,8 @@ def _fused(
 def _train_fusion(
     recipe: Recipe, model: ZooModel, train: list[Session], valid: list[Session], seed: int
 ) -> float:
+    if recipe.fusion is None:
+        raise ValueError("the recipe trains no fusion")
     seeded(seed, "fusion", 0)
     task, state = FusionTask(model, recipe.fusion, train, valid), State("fusion")
     train_phase(task, state, seed, keep=lambda now: None, told=lambda epoch: None)

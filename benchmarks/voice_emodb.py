@@ -36,7 +36,7 @@ from edge_mer.runtime.labelled import check, ranges_of
 from edge_mer_export.models.spec_voice_emodb import LABELS, SPAN, STEP, WIDE, WIDTHS, of_width
 from edge_mer_export.models.zoo import ZooModel, build
 from edge_mer_export.training.data import split_by_person
-from edge_mer_export.training.phases import BackboneTask, FusionTask
+from edge_mer_export.training.phases import WholeTask
 from edge_mer_export.training.recipe import Recipe, read_recipe
 from edge_mer_export.training.run import Told, open_run, save_weights, train
 from edge_mer_export.training.sessions import Session, load_sessions
@@ -136,14 +136,10 @@ def _learned(recipe: Recipe, widths: tuple[int, ...], train: list[Session], seed
     scored = train[:N_SCORED]
     torch.manual_seed(seed)
     model = of_width(widths)
-    for encoder in model.spec.encoders:
-        seeded(seed, encoder.stage, 0)
-        task = BackboneTask(model, encoder, recipe.backbones[encoder.stage], train, scored)
-        train_phase(task, State(task.name), seed, keep=lambda now: None, told=lambda epoch: None)
-    model.eval()
-    seeded(seed, "fusion", 0)
-    fusion = FusionTask(model, recipe.fusion, train, scored)
-    train_phase(fusion, State(fusion.name), seed, keep=lambda now: None, told=lambda epoch: None)
+    (encoder,) = model.spec.encoders
+    seeded(seed, encoder.stage, 0)
+    task = WholeTask(model, encoder, recipe.backbones[encoder.stage], train, scored)
+    train_phase(task, State(task.name), seed, keep=lambda now: None, told=lambda epoch: None)
     return model.eval()
 
 
@@ -394,7 +390,6 @@ def page(
         n_resampled=N_RESAMPLED,
         epochs=backbone.epochs,
         batch_size=backbone.batch_size,
-        head_epochs=recipe.fusion.epochs,
         table=_table(judged, counts),
         seeds=", ".join(f"{value:.3f}" for value in uar_by_speaker(narrow, counts).by_seed),
         by_speaker="\n".join(_speaker_row(judged, name) for name in speakers),

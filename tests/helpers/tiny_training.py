@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge_mer.types.model import EmotionOutput, ModelSpec, PainOutput, TensorSpec
+from edge_mer.types.model import EmotionOutput, Fusion, ModelSpec, PainOutput, TensorSpec
+from edge_mer_export.models.voice_resnet import VoiceHead
 from edge_mer_export.models.zoo import ZooModel
 from edge_mer_export.training.sessions import Session
-from tests.helpers.tiny_model import FEATURE, N_STEPS, tiny_model
+from tests.helpers.tiny_model import FEATURE, N_STEPS, audio_encoder, tiny_model
 
 LEVELS = ("none", "some", "much")
 
@@ -73,6 +74,17 @@ def tiny_emotion_model() -> ModelSpec:
     emotion = TensorSpec(name="emotion", axes=("batch", "class"), shape=("batch", len(LEVELS)))
     fusion = model.fusion.model_copy(update={"outputs": (emotion,)})
     return tiny_model(warm_up="withhold", fusion=fusion, outputs=(EmotionOutput(labels=LEVELS),))
+
+
+def tiny_voice() -> ZooModel:
+    """The tiny model's voice alone, and classes from its newest step."""
+    emotion = TensorSpec(name="emotion", axes=("batch", "class"), shape=("batch", len(LEVELS)))
+    voice = TensorSpec(name="audio", axes=("batch", "steps", "feature"), shape=("batch", 1, FEATURE))
+    fusion = Fusion(n_steps=1, inputs=(voice,), outputs=(emotion,), warm_up="withhold")
+    encoder = audio_encoder()
+    spec = tiny_model(encoders=(encoder,), fusion=fusion, outputs=(EmotionOutput(labels=LEVELS),))
+    heard = Flat(int(np.prod(encoder.input.concrete(batch=1))))
+    return ZooModel(spec, {"audio": heard, "fusion": VoiceHead(FEATURE, len(LEVELS))}, {}).eval()
 
 
 def tiny_session(

@@ -82,7 +82,7 @@ def _show(result: Result, recipe: Recipe, to: Path) -> None:
     n_train, n_valid = result.n_people
     out.print(table(["modalities", *(f"{measure(name)} {name}" for name in names)], rows))
     others = f"chosen by the {_measures(names)} on {n_valid} others, which flatters it: judge it on"
-    if all(phase.keep == "last" for phase in (*recipe.backbones.values(), recipe.fusion)):
+    if all(phase.keep == "last" for phase in recipe.phases.values()):
         others = f"judged on {n_valid} others, who chose no epoch. More is known from"
     out.print(f"\nLearned from {n_train} people, {others} people of neither group with edge-mer evaluate.")
     out.print(

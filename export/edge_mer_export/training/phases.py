@@ -17,7 +17,7 @@ from edge_mer.errors import DataError
 from edge_mer.postprocess.decode import expected
 from edge_mer.runtime.agreement import confusion, kappa
 from edge_mer.runtime.proof import concordance
-from edge_mer.types.model import EmotionOutput, Encoder, LogMel, Output
+from edge_mer.types.model import EmotionOutput, Encoder, Fusion, LogMel, Output
 from edge_mer_export.engines import as_tuple
 from edge_mer_export.models.zoo import ZooModel
 from edge_mer_export.training.augment import augmented, hidden_in_part
@@ -73,6 +73,22 @@ class _Headed(nn.Module):
         return [head(feature).reshape(-1, *s) for head, s in zip(self.heads, self._shapes, strict=True)]
 
 
+class _Whole(nn.Module):
+    """A model of one encoder whose fusion reads one step: the fusion is its head, and stays."""
+
+    def __init__(self, model: ZooModel, dropout: float) -> None:
+        super().__init__()
+        self._fusion = model.spec.fusion
+        self.encoder = model.stages[model.spec.encoders[0].stage]
+        self.head = model.stages[self._fusion.stage]
+        _set_dropout(self.head, dropout)
+
+    def forward(self, steps: Tensor) -> list[Tensor]:
+        """(N, …) -> one (N, *value_shape) per output."""
+        feature = self.encoder(steps)  # (N, D)
+        return _at_last_step(self._fusion, self.head(feature[:, None]))
+
+
 class BackboneTask:
     """One encoder alone, on single steps.
 
@@ -92,12 +108,15 @@ class BackboneTask:
     ) -> None:
         self.name, self.phase = encoder.stage, phase
         self._encoder, self._outputs = encoder, model.spec.outputs
-        width = int(encoder.output.shape[-1])
-        self.network = _Headed(model.stages[encoder.stage], width, model.spec.outputs, phase.dropout)
+        self.network = self._headed(model)
         self._train, self._train_labels = self._gather(train)
         self._valid, self._valid_labels = self._gather(valid)
         _demand_some(len(self._valid), self.name)
         self._weights = _class_weights(self._outputs, self._train_labels, phase.balance)
+
+    def _headed(self, model: ZooModel) -> nn.Module:
+        width = int(self._encoder.output.shape[-1])
+        return _Headed(model.stages[self.name], width, self._outputs, self.phase.dropout)
 
     def _gather(self, sessions: list[Session]) -> tuple[Tensor, list[Tensor]]:
         stage = self._encoder.stage
@@ -127,6 +146,16 @@ class BackboneTask:
         return _scores(self._outputs, found, self._valid_labels)
 
 
+class WholeTask(BackboneTask):
+    """All of a model that has one encoder and whose fusion reads one step.
+
+    A head that learns afterwards learns from features of people known by heart, and does worse on others.
+    """
+
+    def _headed(self, model: ZooModel) -> nn.Module:
+        return _Whole(model, self.phase.dropout)
+
+
 class FusionTask:
     """The fusion on windows of the trained backbones' features.
 
@@ -147,9 +176,7 @@ class FusionTask:
         self._fusion_phase = phase
         self._spec = model.spec
         self.network = model.stages[self.name]
-        for module in self.network.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = phase.dropout
+        _set_dropout(self.network, phase.dropout)
         self._train = _Windows(model, train)
         self._valid = _Windows(model, valid)
         _demand_some(self._valid.n, self.name)
@@ -189,8 +216,19 @@ class FusionTask:
         fusion = self._spec.fusion
         shown = [one * present[:, m, :, None] for m, one in enumerate(features)]
         inputs = [*shown, present] if fusion.has_present_input else shown
-        outputs = zip(as_tuple(self.network(*inputs)), fusion.outputs, strict=True)
-        return [one[:, -1] if "steps" in tensor.axes else one for one, tensor in outputs]
+        return _at_last_step(fusion, self.network(*inputs))
+
+
+def _set_dropout(network: nn.Module, share: float) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
+
+
+def _at_last_step(fusion: Fusion, outputs: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
+    """Of what a fusion gives, what belongs to the last step: one (N, *value_shape) per output."""
+    pairs = zip(as_tuple(outputs), fusion.outputs, strict=True)
+    return [one[:, -1] if "steps" in tensor.axes else one for one, tensor in pairs]
 
 
 def _demand_some(n: int, name: str) -> None:

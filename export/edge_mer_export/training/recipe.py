@@ -139,7 +139,8 @@ class Recipe(Declared):
         threads: Threads of PyTorch; sums come out otherwise with another number.
         data: Where sessions and labels come from.
         backbones: Each encoder alone, with a head of its own.
-        fusion: The fusion on their features.
+        fusion: The fusion on their features. None for a model of one encoder whose fusion reads one step:
+            both learn together.
     """
 
     model: str
@@ -147,7 +148,12 @@ class Recipe(Declared):
     threads: int = Field(default=2, gt=0)
     data: Data
     backbones: dict[str, Phase]
-    fusion: FusionPhase
+    fusion: FusionPhase | None = None
+
+    @property
+    def phases(self) -> dict[str, Phase]:
+        """Name -> how it is trained."""
+        return self.backbones if self.fusion is None else {**self.backbones, "fusion": self.fusion}
 
 
 @dataclass(frozen=True)

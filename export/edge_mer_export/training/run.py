@@ -33,7 +33,7 @@ from edge_mer.runtime.agreement import measure
 from edge_mer.types.model import EmotionOutput, LogMel, ModelSpec, Words
 from edge_mer_export.models.zoo import ZooModel, build
 from edge_mer_export.training.curves import curves
-from edge_mer_export.training.phases import BackboneTask, FusionTask, Scores, Task
+from edge_mer_export.training.phases import BackboneTask, FusionTask, Scores, Task, WholeTask
 from edge_mer_export.training.recipe import Recipe
 from edge_mer_export.training.sessions import Session, load_sessions
 from edge_mer_export.training.trainer import Epoch, State, load_state, save_state, seeded, train_phase
@@ -127,9 +127,8 @@ def train(recipe: Recipe, recordings: Sequence[Recording], folder: Path, told: T
         for split in ("train", "valid")
     }
     history = _train_phases(recipe, model, splits["train"], splits["valid"], folder, told)
-    judge = FusionTask(model, recipe.fusion, splits["train"][:1], splits["valid"])
     with torch.no_grad():
-        scores = {"+".join(subset): judge.scores_of(subset) for subset in _subsets(model.spec)}
+        scores = _worth(recipe, model, splits["train"][:1], splits["valid"])
     n_people = (len({s.person for s in splits["train"]}), len({s.person for s in splits["valid"]}))
     result = Result(folder / WEIGHTS, scores, history, n_people)
     _write(model, recipe, result, folder)
@@ -160,13 +159,20 @@ def check_phases(spec: ModelSpec, recipe: Recipe) -> None:
             expected=", ".join(sorted(stages)),
             found=", ".join(sorted(recipe.backbones)),
         )
-    phases = {**recipe.backbones, spec.fusion.stage: recipe.fusion}
-    if any(p.balance or p.smoothing for p in phases.values()) and not any(
+    if recipe.fusion is None and (
+        len(spec.encoders) > 1 or spec.fusion.n_steps > 1 or spec.fusion.has_present_input
+    ):
+        raise UsageError(
+            "the recipe has no [fusion]",
+            expected=f"one, since model {spec.name} fuses several steps or modalities",
+            hint="only the fusion of a single step of one encoder learns along with the encoder",
+        )
+    if any(p.balance or p.smoothing for p in recipe.phases.values()) and not any(
         isinstance(o, EmotionOutput) for o in spec.outputs
     ):
         raise UsageError(f"the recipe balances or smooths classes, and model {spec.name} has none")
     of_sound = {encoder.stage for encoder in spec.encoders if isinstance(encoder.preprocess, LogMel)}
-    for name, phase in phases.items():
+    for name, phase in recipe.phases.items():
         if phase.changes_spectrograms and name not in of_sound:
             raise UsageError(
                 f"the recipe shifts or masks columns or bands for {name}, which has none",
@@ -181,16 +187,17 @@ def _train_phases(
 ) -> tuple[Epoch, ...]:
     (folder / "done").mkdir(exist_ok=True)
     state = load_state(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else State("")
-    for stage in model.spec.stages:
-        done = folder / "done" / f"{stage}.safetensors"
-        if done.exists():
-            model.stages[stage].load_state_dict(safetensors.torch.load_file(done))
+    for phase, stages in _learning_together(recipe, model.spec).items():
+        done = {stage: folder / "done" / f"{stage}.safetensors" for stage in stages}
+        if all(file.exists() for file in done.values()):
+            for stage, file in done.items():
+                model.stages[stage].load_state_dict(safetensors.torch.load_file(file))
             continue
-        if state.phase != stage:
-            state = State(stage, history=[*state.history, *state.epochs])
-        told.say(f"training {stage}")
-        seeded(recipe.seed, stage, 0)  # heads begin the same, whatever was trained before them
-        task = _task(recipe, model, stage, train, valid)
+        if state.phase != phase:
+            state = State(phase, history=[*state.history, *state.epochs])
+        told.say(f"training {' and '.join(stages)}")
+        seeded(recipe.seed, phase, 0)  # heads begin the same, whatever was trained before them
+        task = _task(recipe, model, phase, train, valid)
         train_phase(
             task,
             state,
@@ -198,17 +205,37 @@ def _train_phases(
             keep=lambda now: save_state(now, folder / CHECKPOINT),
             told=partial(told.epoch, task.phase.epochs),
         )
-        model.stages[stage].eval()
-        save_weights(model.stages[stage].state_dict(), {}, done)
+        for stage, file in done.items():
+            model.stages[stage].eval()
+            save_weights(model.stages[stage].state_dict(), {}, file)
     return (*state.history, *state.epochs)
 
 
-def _task(recipe: Recipe, model: ZooModel, stage: str, train: list[Session], valid: list[Session]) -> Task:
+def _learning_together(recipe: Recipe, spec: ModelSpec) -> dict[str, tuple[str, ...]]:
+    """Phase -> the stages that learn in it."""
+    if recipe.fusion is None:
+        return {spec.encoders[0].stage: spec.stages}
+    return {stage: (stage,) for stage in spec.stages}
+
+
+def _task(recipe: Recipe, model: ZooModel, phase: str, train: list[Session], valid: list[Session]) -> Task:
+    encoders = {one.stage: one for one in model.spec.encoders}
+    if recipe.fusion is None:
+        return WholeTask(model, encoders[phase], recipe.backbones[phase], train, valid)
     for_backbones, for_fusion = shared_out(train, recipe.fusion.own_people_share)
-    for encoder in model.spec.encoders:
-        if encoder.stage == stage:
-            return BackboneTask(model, encoder, recipe.backbones[stage], for_backbones, valid)
+    if phase in encoders:
+        return BackboneTask(model, encoders[phase], recipe.backbones[phase], for_backbones, valid)
     return FusionTask(model, recipe.fusion, for_fusion, valid)
+
+
+def _worth(recipe: Recipe, model: ZooModel, train: list[Session], valid: list[Session]) -> dict[str, Scores]:
+    """Modalities joined by "+" -> scores on the people to choose by."""
+    if recipe.fusion is None:
+        (encoder,) = model.spec.encoders
+        task = WholeTask(model, encoder, recipe.backbones[encoder.stage], train, valid)
+        return {encoder.modality: task.scores()}
+    judge = FusionTask(model, recipe.fusion, train, valid)
+    return {"+".join(subset): judge.scores_of(subset) for subset in _subsets(model.spec)}
 
 
 def shared_out(sessions: list[Session], share: float) -> tuple[list[Session], list[Session]]:

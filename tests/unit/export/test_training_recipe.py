@@ -132,6 +132,13 @@ def test_phases_are_those_of_the_model(tmp_path: Path) -> None:
         check_phases(build("jmt-tiny").spec, read_recipe(written(tmp_path, text)).recipe)
 
 
+def test_only_one_step_of_one_encoder_does_without_a_fusion_of_its_own(tmp_path: Path) -> None:
+    phases = PHASES.split("[fusion]")[0]
+    recipe = read_recipe(written(tmp_path, f'model = "jmt-tiny"\n{PEOPLE}{phases}')).recipe
+    with pytest.raises(UsageError, match=r"no \[fusion\].* since model jmt-tiny fuses several"):
+        check_phases(build("jmt-tiny").spec, recipe)
+
+
 @pytest.mark.parametrize(
     ("model", "found"), [("rjcma", "text, which reads utterances"), ("jmt-pain", "eda, which reads 4 steps")]
 )

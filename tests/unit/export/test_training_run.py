@@ -33,7 +33,7 @@ from edge_mer_export.training.sessions import load_sessions
 from tests.helpers.clip import write_clip
 from tests.helpers.tiny_model import tiny_model
 from tests.helpers.tiny_session import SquareDetector
-from tests.helpers.tiny_training import tiny_session, tiny_zoo
+from tests.helpers.tiny_training import tiny_session, tiny_voice, tiny_zoo
 
 pytestmark = pytest.mark.workbench
 
@@ -167,6 +167,37 @@ def test_another_seed_comes_to_something_else(
     go(tmp_path / "other", moments)
     weights = [safetensors.torch.load(left(tmp_path / name)[0]) for name in ("one", "other")]
     assert not torch.equal(weights[0]["fusion.linear.weight"], weights[1]["fusion.linear.weight"])
+
+
+def test_a_model_of_one_step_of_one_encoder_learns_as_a_whole(
+    tmp_path: Path, moments: Moments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*_: Any) -> list[Any]:
+        return [tiny_session(person, 60, spec=tiny_voice().spec) for person in PEOPLE]
+
+    monkeypatch.setattr(run_module, "build", lambda _: tiny_voice())
+    monkeypatch.setattr(run_module, "load_sessions", loaded)
+    recipe = RECIPE.model_copy(
+        update={"backbones": {"audio": PHASE.model_copy(update={"epochs": 12})}, "fusion": None}
+    )
+    monkeypatch.setitem(globals(), "RECIPE", recipe)
+    result = go(tmp_path / "whole", moments)
+    expected, n_moments = left(tmp_path / "whole"), moments.n
+    assert {one.phase for one in result.history} == {"audio"}
+    assert result.scores == {"audio": {"emotion": max(one.score for one in result.history)}}
+    assert result.scores["audio"]["emotion"] > 0.5
+    weights = safetensors.torch.load(expected[0])
+    assert {key.split(".")[0] for key in weights} == {"audio", "fusion"}
+    for last in range(0, n_moments, 40):
+        with pytest.raises(Stopped):
+            go(tmp_path / f"stopped-{last}", moments, last)
+        go(tmp_path / f"stopped-{last}", moments)
+        assert left(tmp_path / f"stopped-{last}") == expected
+    for last in range(n_moments - 30, n_moments, 3):  # where both stages are written
+        with pytest.raises(Stopped):
+            go(tmp_path / f"stopped-{last}", moments, last)
+        go(tmp_path / f"stopped-{last}", moments)
+        assert left(tmp_path / f"stopped-{last}") == expected
 
 
 def test_a_run_that_is_over_can_be_resumed_too(tmp_path: Path, moments: Moments) -> None:
