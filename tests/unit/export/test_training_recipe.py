@@ -87,7 +87,6 @@ def test_one_message_lists_every_fault(tmp_path: Path) -> None:
         "data.simulated.n_train",
         *(f"backbones.visual.{key}" for key in ("epochs", "batch_size", "patienc")),
         *(f"backbones.audio.{key}" for key in ("epochs", "batch_size", "learning_rate", "dropout")),
-        "fusion",
     }
     assert faults["  sead"] == faults["  backbones.visual.patienc"] == "there is no such key"
     assert faults["  fusion"].startswith("has to be given")
