@@ -17,14 +17,14 @@ from edge_mer.bundle.write import check_free, write_bundle
 from edge_mer.clock import MonotonicClock
 from edge_mer.engine.base import Engine
 from edge_mer.engine.onnxruntime import OrtOptions, available_threads
-from edge_mer.errors import ParityError, UsageError
+from edge_mer.errors import EdgeMerError, ParityError, UsageError
 from edge_mer.labels.manifest import Recording
 from edge_mer.runtime.build import hop_ms
 from edge_mer.runtime.golden import Arrays
 from edge_mer.runtime.labelled import LabelledSession
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.proof import golden_errors, golden_sessions
-from edge_mer.runtime.setup import open_engines
+from edge_mer.runtime.setup import assets_of, open_engines
 from edge_mer.types.model import ModelSpec, TensorSpec
 from edge_mer_calibration.fidelity import Fidelity, first_windows
 from edge_mer_calibration.forms import FORMS
@@ -107,7 +107,7 @@ def calibrate_bundle(
     work = _Work(bundle, setup, plan, kept, say)
     try:
         calibrated = work.run(out, replace=replace)
-    except Exception:  # an interrupt leaves what is done
+    except EdgeMerError:  # whatever else ends it leaves what is done
         kept.finish()
         raise
     kept.finish()
@@ -213,7 +213,11 @@ class _Work:
         return kept.histograms(f"{stage}.histograms", measured)
 
     def _time_ms(self, engines: Mapping[str, Engine]) -> float:
-        return hop_ms(PipelineSetup(self._model, dict(engines), None), self._golden, MonotonicClock())
+        return hop_ms(self._with(engines), self._golden, MonotonicClock())
+
+    def _with(self, engines: Mapping[str, Engine]) -> PipelineSetup:
+        """Other stages, ready for the golden sessions."""
+        return PipelineSetup(self._model, dict(engines), None, assets=assets_of(self._bundle))
 
     def _written(
         self,
@@ -245,7 +249,7 @@ class _Work:
         options = OrtOptions(threads=available_threads(), fuse_qdq=False)
         judged = {stage: FORMS[kind_of(name)].judged(data) for stage, data in found.shipped.items()}
         as_written = open_engines(model, judged, options)
-        errors = golden_errors(PipelineSetup(model, as_written, None), manifest.golden, self._golden)
+        errors = golden_errors(self._with(as_written), manifest.golden, self._golden)
         n_bytes = sum(len(data) for data in found.shipped.values())
         return Candidate(
             stages={stage: f"stages/{stage}.{name}.onnx" for stage in found.stages},
