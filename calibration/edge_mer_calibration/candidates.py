@@ -35,7 +35,7 @@ from edge_mer_calibration.ranges_file import RANGES_PATH, ranges_file
 from edge_mer_calibration.say import Say, prefixed
 from edge_mer_calibration.search import Found, Judge, Search
 from edge_mer_calibration.sessions import play
-from edge_mer_calibration.trt_rules import problems
+from edge_mer_calibration.trt_rules import problems, unknown_operators
 from edge_mer_calibration.windows import WindowSet, choose_windows, held_windows
 
 MILLION = 1_000_000
@@ -96,13 +96,14 @@ def calibrate_bundle(
         replace: Whether a bundle of that name may be replaced.
 
     Raises:
-        UsageError: No such kind of candidates, or the place is taken.
+        UsageError: No such kind of candidates, TensorRT knows an operator not, or the place is taken.
         DataError: A session cannot be used, or there are too few windows.
         ParityError: Nothing that was found is within the budget.
     """
     if unknown := [name for name in plan.kinds if name not in FORMS]:
         raise UsageError(f"unknown precision {unknown[0]!r}", expected=" or ".join(FORMS))
     check_free(out, replace=replace)
+    _demand_known_operators(bundle, plan.kinds)
     kept = Kept(out.absolute().parent / f".{out.name}.calibrating", _key(bundle, plan))
     work = _Work(bundle, setup, plan, kept, say)
     try:
@@ -112,6 +113,20 @@ def calibrate_bundle(
         raise
     kept.finish()
     return calibrated
+
+
+def _demand_known_operators(bundle: Bundle, kinds: Sequence[str]) -> None:
+    """What TensorRT cannot run is said before anything is searched."""
+    if all(FORMS[kind].is_for_cpu for kind in kinds):
+        return
+    for stage in bundle.manifest.model.stages:
+        if unknown := unknown_operators(bundle.read_stage("fp32", stage)):
+            raise UsageError(
+                f"TensorRT cannot run stage {stage}",
+                expected="operators that its ONNX parser knows",
+                found=", ".join(unknown),
+                hint="write the stage with others, or ask only for what a CPU runs: --precision int8-cpu",
+            )
 
 
 def _key(bundle: Bundle, plan: CalibrationPlan) -> str:
