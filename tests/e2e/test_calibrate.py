@@ -85,7 +85,7 @@ def test_what_tensorrt_cannot_run_is_said_before_anything_is_played(
     arguments = ["calibrate", str(exported), "--out", str(tmp_path / "bundle"), "--precision", "int8-trt"]
     assert main(arguments) == 2
     message = " ".join(capsys.readouterr().err.split())
-    assert "TensorRT cannot run stage visual" in message
+    assert "TensorRT cannot run stage eda" in message
     assert "Found: Conv. Next: write the stage with others" in message
     assert not list(tmp_path.iterdir())
 
