@@ -17,14 +17,14 @@ from edge_mer.bundle.write import check_free, write_bundle
 from edge_mer.clock import MonotonicClock
 from edge_mer.engine.base import Engine
 from edge_mer.engine.onnxruntime import OrtOptions, available_threads
-from edge_mer.errors import ParityError, UsageError
+from edge_mer.errors import EdgeMerError, ParityError, UsageError
 from edge_mer.labels.manifest import Recording
 from edge_mer.runtime.build import hop_ms
 from edge_mer.runtime.golden import Arrays
 from edge_mer.runtime.labelled import LabelledSession
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.proof import golden_errors, golden_sessions
-from edge_mer.runtime.setup import open_engines
+from edge_mer.runtime.setup import assets_of, open_engines
 from edge_mer.types.model import ModelSpec, TensorSpec
 from edge_mer_calibration.fidelity import Fidelity, first_windows
 from edge_mer_calibration.forms import FORMS
@@ -35,7 +35,7 @@ from edge_mer_calibration.ranges_file import RANGES_PATH, ranges_file
 from edge_mer_calibration.say import Say, prefixed
 from edge_mer_calibration.search import Found, Judge, Search
 from edge_mer_calibration.sessions import play
-from edge_mer_calibration.trt_rules import problems
+from edge_mer_calibration.trt_rules import problems, unknown_operators
 from edge_mer_calibration.windows import WindowSet, choose_windows, held_windows
 
 MILLION = 1_000_000
@@ -96,22 +96,37 @@ def calibrate_bundle(
         replace: Whether a bundle of that name may be replaced.
 
     Raises:
-        UsageError: No such kind of candidates, or the place is taken.
+        UsageError: No such kind of candidates, TensorRT knows an operator not, or the place is taken.
         DataError: A session cannot be used, or there are too few windows.
         ParityError: Nothing that was found is within the budget.
     """
     if unknown := [name for name in plan.kinds if name not in FORMS]:
         raise UsageError(f"unknown precision {unknown[0]!r}", expected=" or ".join(FORMS))
     check_free(out, replace=replace)
+    _demand_known_operators(bundle, plan.kinds)
     kept = Kept(out.absolute().parent / f".{out.name}.calibrating", _key(bundle, plan))
     work = _Work(bundle, setup, plan, kept, say)
     try:
         calibrated = work.run(out, replace=replace)
-    except Exception:  # an interrupt leaves what is done
+    except EdgeMerError:  # whatever else ends it leaves what is done
         kept.finish()
         raise
     kept.finish()
     return calibrated
+
+
+def _demand_known_operators(bundle: Bundle, kinds: Sequence[str]) -> None:
+    """What TensorRT cannot run is said before anything is searched."""
+    if all(FORMS[kind].is_for_cpu for kind in kinds):
+        return
+    for stage in bundle.manifest.model.stages:
+        if unknown := unknown_operators(bundle.read_stage("fp32", stage)):
+            raise UsageError(
+                f"TensorRT cannot run stage {stage}",
+                expected="operators that its ONNX parser knows",
+                found=", ".join(unknown),
+                hint="write the stage with others, or ask only for what a CPU runs: --precision int8-cpu",
+            )
 
 
 def _key(bundle: Bundle, plan: CalibrationPlan) -> str:
@@ -213,7 +228,11 @@ class _Work:
         return kept.histograms(f"{stage}.histograms", measured)
 
     def _time_ms(self, engines: Mapping[str, Engine]) -> float:
-        return hop_ms(PipelineSetup(self._model, dict(engines), None), self._golden, MonotonicClock())
+        return hop_ms(self._with(engines), self._golden, MonotonicClock())
+
+    def _with(self, engines: Mapping[str, Engine]) -> PipelineSetup:
+        """Other stages, ready for the golden sessions."""
+        return PipelineSetup(self._model, dict(engines), None, assets=assets_of(self._bundle))
 
     def _written(
         self,
@@ -245,7 +264,7 @@ class _Work:
         options = OrtOptions(threads=available_threads(), fuse_qdq=False)
         judged = {stage: FORMS[kind_of(name)].judged(data) for stage, data in found.shipped.items()}
         as_written = open_engines(model, judged, options)
-        errors = golden_errors(PipelineSetup(model, as_written, None), manifest.golden, self._golden)
+        errors = golden_errors(self._with(as_written), manifest.golden, self._golden)
         n_bytes = sum(len(data) for data in found.shipped.values())
         return Candidate(
             stages={stage: f"stages/{stage}.{name}.onnx" for stage in found.stages},

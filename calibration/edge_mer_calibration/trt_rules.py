@@ -32,12 +32,16 @@ from edge_mer_calibration.graphs import output_axis
 OPSET = 20
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 _OPERATORS = """
-Abs Add And AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv Cos
-DequantizeLinear Div Einsum Equal Erf Exp Expand Flatten Floor Gather GatherElements Gelu Gemm
-GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GRU HardSigmoid Identity InstanceNormalization
-LayerNormalization LeakyRelu Less LessOrEqual Log LSTM MatMul Max MaxPool Mean Min Mul Neg Not Or Pad Pow
-QuantizeLinear Range Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize
-Shape Sigmoid Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where Xor
+Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast Ceil Celu
+Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace DequantizeLinear Div
+Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool
+GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GRU Hardmax HardSigmoid HardSwish Identity
+InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax
+LpNormalization LpPool LRN LSTM MatMul Max MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg Not
+OneHot Or Pad Pow PRelu QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
+ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence RNN
+Round ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign
+SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Unsqueeze Where Xor
 """
 OPERATORS = frozenset(_OPERATORS.split())
 
@@ -102,6 +106,12 @@ def problems(data: bytes) -> list[Problem]:
     graph = _Graph(onnx.load_model_from_string(data))
     checks = (_version, _operators, _pairs, _weights, _typed)
     return [problem for check in checks for problem in check(graph)]
+
+
+def unknown_operators(data: bytes) -> list[str]:
+    """Operators of a graph that the ONNX parser of 10.3 does not know."""
+    graph = onnx.load_from_string(data).graph
+    return sorted({node.op_type for node in graph.node if node.domain or node.op_type not in OPERATORS})
 
 
 def _name(node: onnx.NodeProto) -> str:

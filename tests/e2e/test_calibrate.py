@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="the workbench needs PyTorch: pip install 'e
 from edge_mer.bundle.manifest import Candidate, Manifest, kind_of
 from edge_mer.bundle.read import open_bundle
 from edge_mer.cli.main import main
-from edge_mer_calibration import candidates
+from edge_mer_calibration import candidates, trt_rules
 from tests.helpers import breaking_models
 
 pytestmark = pytest.mark.workbench
@@ -74,6 +74,19 @@ def test_where_nothing_is_fast_enough_the_gate_refuses(
     assert "no candidate is within the budget" in message
     assert "0.001 are allowed" in message
     assert "keep fp32" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_tensorrt_cannot_run_is_said_before_anything_is_played(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trt_rules, "OPERATORS", trt_rules.OPERATORS - {"Conv"})
+    monkeypatch.setattr(candidates, "play", not_again)
+    arguments = ["calibrate", str(exported), "--out", str(tmp_path / "bundle"), "--precision", "int8-trt"]
+    assert main(arguments) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "TensorRT cannot run stage eda" in message
+    assert "Found: Conv. Next: write the stage with others" in message
     assert not list(tmp_path.iterdir())
 
 

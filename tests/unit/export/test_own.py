@@ -439,6 +439,15 @@ def test_words_of_a_model_of_ones_own_go_all_the_way(write: Callable[[str], str]
     assert main(["export", wordy(write, len(WORDS)), *weights, "--out", str(bundle)]) == 0
     assert (bundle / "my" / "words.json").is_file()
     assert main(["verify", str(bundle)]) == 0
+    simulated = [
+        word
+        for number, kind in enumerate(("--data", "--data", "--data", "--data", "--check"))
+        for word in (kind, f"sim:seed=1&person={number}&duration_s=12&streams=eda+text&eda_hz=16")
+    ]
+    half = tmp_path / "half"
+    assert main(["calibrate", str(bundle), "--out", str(half), "--precision", "fp16", *simulated]) == 0
+    assert (half / "my" / "words.json").is_file()
+    assert main(["verify", str(half)]) == 0
     estimates = []
     for word in ("so", "ha"):
         said = tmp_path / f"{word}.jsonl"
