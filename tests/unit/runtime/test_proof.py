@@ -263,6 +263,14 @@ def test_of_a_quantized_candidate_the_mean_square_counts() -> None:
     assert proof.outputs["emotion"].ccc == pytest.approx(1, abs=0.01)
 
 
+def test_a_quantized_candidate_may_make_something_else_of_words() -> None:
+    zero = {name: OutputError(max=0.0, rms=0.0) for name in ("valence", "emotion")}
+    change = altered("input.text", 0, 0.5)
+    assert failed(prove(wordy_model(), change, candidate=Candidate(stages={}, n_bytes=1, golden=zero))) == []
+    change = altered("feature.text", 0, 0.5)
+    assert failed(prove(wordy_model(), change)) == ["feature of text against PyTorch"]
+
+
 # -- recordings of words ---------------------------------------------------------------------------
 
 
