@@ -7,7 +7,8 @@ Four are published; `group` is of edge-mer's own design.
 
 Nobody publishes weights that could come along, so backbones are random, their batch norms fitted to simulated
 people, and frozen; the fusion, and where one is cheap an encoder, is trained for minutes on simulated people.
-The page says so. What is measured on the way is kept in build/systems, so that a stopped run goes on.
+The page says so. What is made on the way is kept in build/systems, so that a stopped run goes on; what was
+measured of a system is kept in benchmarks/measured/systems, and is measured anew when its file is deleted.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from edge_mer_export.training.losses import loss_of
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "systems"
+MEASURED = ROOT / "benchmarks" / "measured" / "systems"
 PAGE = ROOT / "docs" / "systems.md"
 FIRST_PERSON = 90_000
 """Nobody else learns from these people, and `evaluate` judges by others."""
@@ -111,11 +113,11 @@ class Learned:
 def main(names: Sequence[str]) -> None:
     """Measure what is not measured yet, and write the page."""
     for name in names or STUDIES:
-        file = WORK / name / "measured.json"
+        file = MEASURED / f"{name}.json"
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
             measured = measure(name, STUDIES[name])
-            file.write_text(json.dumps(measured, indent=1), encoding="utf-8")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     if not names:
         PAGE.write_text(page(), encoding="utf-8")
         print(f"wrote {PAGE.relative_to(ROOT)}")
@@ -124,6 +126,7 @@ def main(names: Sequence[str]) -> None:
 def measure(name: str, study: Study) -> dict[str, Any]:
     """One system through every verb."""
     folder = WORK / name
+    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     model = build(name)
     weights, constants = folder / "weights.safetensors", folder / "constants.json"
@@ -149,7 +152,9 @@ def measure(name: str, study: Study) -> dict[str, Any]:
         asked = ["--windows", "32", "--max-ccc-drop", str(study.max_ccc_drop)]
         words += [("--precision", kind) for kind in ("int8-cpu", "int8-trt")]
         verb("calibrate", str(bundle), "--out", str(whole), *asked, *itertools.chain(*words))
-    verified = verb("verify", str(whole))
+    proof = folder / "verified.txt"
+    if not proof.exists():
+        proof.write_text(verb("verify", str(whole)), encoding="utf-8")
     steps = model.spec.fusion.n_steps + study.n_hops * model.spec.fusion.hop
     numbers = folder / "evaluation.json"
     people = ["--people", str(study.n_judged), "--steps", str(steps)]
@@ -172,7 +177,7 @@ def measure(name: str, study: Study) -> dict[str, Any]:
         "candidates": names,
         "bytes": {kind_of(one): found["n_bytes"] for one, found in manifest["candidates"].items()},
         "fidelity": {kind_of(one): found.get("fidelity") for one, found in manifest["candidates"].items()},
-        "verified": verified,
+        "verified": proof.read_text(encoding="utf-8"),
         "evaluation": evaluation,
         "runs": runs,
         "hop_s": float(model.spec.step * model.spec.fusion.hop),
@@ -507,7 +512,7 @@ N_TOKENS = 12
 
 def page() -> str:
     """The page from everything that was measured."""
-    found = {name: json.loads((WORK / name / "measured.json").read_text()) for name in STUDIES}
+    found = {name: json.loads((MEASURED / f"{name}.json").read_text()) for name in STUDIES}
     parts = [HEAD, "## Size and cost\n"]
     parts.append(
         table(

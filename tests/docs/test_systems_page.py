@@ -51,13 +51,12 @@ def measured(**changes: Any) -> dict[str, Any]:
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where measurements are kept."""
-    monkeypatch.setattr(systems, "WORK", tmp_path)
+    monkeypatch.setattr(systems, "MEASURED", tmp_path)
     return tmp_path
 
 
 def keep(work: Path, name: str, found: dict[str, Any]) -> None:
-    (work / name).mkdir(exist_ok=True)
-    (work / name / "measured.json").write_text(json.dumps(found), encoding="utf-8")
+    (work / f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
 
 
 def cells(page: str, name: str) -> dict[str, str]:
