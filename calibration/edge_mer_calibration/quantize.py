@@ -27,7 +27,7 @@ from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
-from edge_mer_calibration.graphs import compact, output_axis
+from edge_mer_calibration.graphs import attribute, compact, output_axis, takers_of
 from edge_mer_calibration.half import half_stage
 
 OPERATORS = ("Conv", "MatMul", "Gemm")
@@ -108,6 +108,7 @@ def quantize_stage(
         quantized = onnx.load(target)
     if not scheme.half:
         store_in_8_bits(quantized, [n for n, reason in placement(graph).items() if reason == UNIT_LENGTH])
+        store_tables_in_8_bits(quantized)
     compact(quantized, keep_names=True)
     onnx.checker.check_model(quantized)
     return bytes(quantized.SerializeToString(deterministic=True))
@@ -139,20 +140,61 @@ def store_in_8_bits(model: onnx.ModelProto, nodes: Collection[str]) -> None:
         graph.initializer.remove(tensors[name])
 
 
+def store_tables_in_8_bits(model: onnx.ModelProto) -> None:
+    """Float tables whose rows are only looked up, as words' are, as int8 with a scale per column; in place.
+
+    The rows are made float after the look-up: of a table that is made float as a whole, an engine would keep
+    the float one.
+
+    Args:
+        model: A stage.
+    """
+    graph = model.graph
+    takers = takers_of(model)
+    for tensor in list(graph.initializer):
+        readers = takers.get(tensor.name, [])
+        if not readers or not all(_looks_up_rows(node, tensor) for node in readers):
+            continue
+        parts = _in_8_bits(graph, tensor.name, onnx.numpy_helper.to_array(tensor), axis=1)
+        for node in readers:
+            rows = node.output[0]
+            node.input[0], node.output[0] = parts[0], f"{rows}_stored"
+            index = list(graph.node).index(node) + 1
+            graph.node.insert(index, _dequantize([f"{rows}_stored", *parts[1:]], rows, axis=-1))
+        graph.initializer.remove(tensor)
+
+
+def _looks_up_rows(node: onnx.NodeProto, table: onnx.TensorProto) -> bool:
+    if table.data_type != onnx.TensorProto.FLOAT or len(table.dims) != 2:
+        return False
+    return (
+        node.op_type == "Gather"
+        and node.input[0] == table.name
+        and attribute(node, "axis", 0) == 0
+        and int(np.prod(table.dims)) >= _LEAST_STORED
+    )
+
+
 def _dequantized(graph: onnx.GraphProto, name: str, weights: NDArray[np.float32], axis: int) -> str:
     """Adds int8 weights with what turns them into float; the name of the float ones."""
-    scale = np.abs(weights).max(axis=1 - axis) / 127
-    scale = np.where(scale > 0, scale, 1).astype(np.float32)
-    rounded = np.rint(weights / np.expand_dims(scale, 1 - axis)).astype(np.int8)
-    parts = {"stored": rounded, "scale": scale, "zero": np.zeros(scale.shape, np.int8)}
-    for part, values in parts.items():
-        graph.initializer.append(onnx.numpy_helper.from_array(values, f"{name}_{part}"))
-    inputs = [f"{name}_{part}" for part in parts]
-    made = onnx.helper.make_node(
-        "DequantizeLinear", inputs, [f"{name}_float"], f"{name}_dequantize", axis=axis
-    )
-    graph.node.insert(0, made)
+    parts = _in_8_bits(graph, name, weights, axis)
+    graph.node.insert(0, _dequantize(parts, f"{name}_float", axis))
     return f"{name}_float"
+
+
+def _in_8_bits(graph: onnx.GraphProto, name: str, values: NDArray[np.float32], axis: int) -> list[str]:
+    """Adds int8 values of a matrix, their scales and zero points along an axis; the names of the three."""
+    scale = np.abs(values).max(axis=1 - axis) / 127
+    scale = np.where(scale > 0, scale, 1).astype(np.float32)
+    rounded = np.rint(values / np.expand_dims(scale, 1 - axis)).astype(np.int8)
+    parts = {"stored": rounded, "scale": scale, "zero": np.zeros(scale.shape, np.int8)}
+    for part, array in parts.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(array, f"{name}_{part}"))
+    return [f"{name}_{part}" for part in parts]
+
+
+def _dequantize(parts: Sequence[str], made: str, axis: int) -> onnx.NodeProto:
+    return onnx.helper.make_node("DequantizeLinear", parts, [made], f"{made}_dequantize", axis=axis)
 
 
 def finish_stage(model: bytes, scheme: Scheme, float_nodes: Collection[str] = ()) -> bytes:

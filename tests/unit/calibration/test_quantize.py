@@ -194,3 +194,46 @@ def test_weights_of_products_of_unit_length_are_stored_in_8_bits_for_processors(
     found = OrtEngine("normed", made.SerializeToString(), INPUT, OUTPUT, {"batch": 1}, OrtOptions())
     a, b = (np.concatenate([one.run(feed)["feature"] for feed in feeds]) for one in (exact, found))
     assert np.abs(a - b).max() < 0.1 * a.std()
+
+
+class Reads(nn.Module):
+    """Two tables whose rows are looked up, one of them small, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.kinds = nn.Embedding(200, 32), nn.Embedding(2, 32)
+        self.linear = nn.Linear(32, 64)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, T) -> (B, T, 64)."""
+        out: Tensor = self.linear(torch.relu(self.words(ids) + self.kinds(ids % 2)))  # (B, T, 64)
+        return out
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_tables_of_words_are_stored_in_8_bits_for_processors(name: str) -> None:
+    torch.manual_seed(0)
+    ids = (TensorSpec(name="ids", axes=("batch", "token"), shape=("batch", "token"), dtype="int64"),)
+    vectors = (TensorSpec(name="vectors", axes=("batch", "token", "feature"), shape=("batch", "token", 64)),)
+    network = Reads().eval()
+    network.words.weight.data[7] = 0  # a row of nothing, as padding has
+    stage = export_stage("reads", network, ids, vectors, 4)
+    rng = np.random.default_rng(0)
+    feeds: list[Feed] = [{"ids": rng.integers(0, 200, (1, 12))} for _ in range(16)]
+    made = onnx.load_model_from_string(finish_stage(by_min_max(stage, feeds, name), SCHEMES[name]))
+    table = next(tensor for tensor in made.graph.initializer if tuple(tensor.dims) == (200, 32))
+    if SCHEMES[name].half:
+        assert table.data_type == TensorProto.FLOAT16
+        return
+    assert table.data_type == TensorProto.INT8
+    small = next(tensor for tensor in made.graph.initializer if tuple(tensor.dims) == (2, 32))
+    assert small.data_type == TensorProto.FLOAT
+    # rows become float after they were looked up: a table that is float as a whole would be kept so in memory
+    gathers = [node for node in nodes(made, "Gather") if node.input[0] == table.name]
+    readers = {node.op_type for node in made.graph.node if gathers[0].output[0] in node.input}
+    assert readers == {"DequantizeLinear"}
+    axes = {"batch": 1, "token": 12}
+    exact = OrtEngine("reads", stage, ids, vectors, axes, OrtOptions())
+    found = OrtEngine("reads", made.SerializeToString(), ids, vectors, axes, OrtOptions())
+    a, b = (np.concatenate([one.run(feed)["vectors"] for feed in feeds]) for one in (exact, found))
+    assert np.abs(a - b).max() < 0.1 * a.std()
