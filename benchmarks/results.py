@@ -4,8 +4,9 @@
 
 Exports and calibrates both models with the weights that come along, and evaluates every precision that a
 processor runs, with every subset of modalities, on the same unseen people; holds what it then says of its own
-certainty against people whom that does not come from; and plays streams that lie apart. What is measured on
-the way is kept in build/results, so that a stopped run goes on; `make clean` forgets it.
+certainty against people whom that does not come from; and plays streams that lie apart. Bundles lie in
+build/results; what was measured is kept in benchmarks/measured/results, and is measured anew when its file is
+deleted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.types.model import ModelSpec
 
 ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / "build" / "results"
+MEASURED = ROOT / "benchmarks" / "measured" / "results"
 MODELS = ("jmt-tiny", "pain-tiny")
 N_PEOPLE = 40
 N_STEPS = 75
@@ -53,7 +57,7 @@ def main() -> None:
     """Measure both models and write the page."""
     pages = [HEAD]
     for model in MODELS:
-        pages.append(section(model, *measure(model)))
+        pages.append(section(model, **measure(model)))
     page = ROOT / "docs" / "results.md"
     page.write_text("\n".join(pages), encoding="utf-8")
     print(f"wrote {page.relative_to(ROOT)}")
@@ -63,42 +67,52 @@ Numbers = dict[str, Any]
 """As `evaluate --json` writes them."""
 
 
-def measure(model: str) -> tuple[Numbers, Numbers, Numbers, float | None]:
-    """Export, calibrate and evaluate one model: on people, on others, and with streams that lie apart.
-
-    The last number is the `max_skew_ms` that this grounds.
-    """
-    folder = ROOT / "build" / "results" / model
-    folder.mkdir(parents=True, exist_ok=True)
+def measure(model: str) -> dict[str, Numbers]:
+    """Export, calibrate and evaluate one model: on people, on others, and with streams that lie apart."""
+    folder, kept = WORK / model, MEASURED / model
     exported, bundle, sure, skewed = (folder / name for name in ("exported", "bundle", "sure", "skewed"))
     steps = ["--steps", str(N_STEPS)]
-    if not (folder / "people.json").exists():
-        run("export", model, "--out", str(exported), "--replace")
-        run("calibrate", str(exported), "--out", str(bundle), "--replace")
-        run(
-            "evaluate",
-            str(bundle),
-            "--people",
-            str(N_PEOPLE),
-            *steps,
-            "--json",
-            str(folder / "people.json"),
-            "--out",
-            str(sure),
-            "--replace",
-        )
-    spec = open_bundle(sure).manifest.model
-    others = ["--data", str(write_others(spec, folder / "others.csv"))]
-    if not (folder / "others.json").exists():
-        run("evaluate", str(sure), *others, "--json", str(folder / "others.json"))
-    if not (folder / "skewed.json").exists():
-        kinds = [f"skew={one}:{ms}" for one in spec.modalities for ms in SKEWS_MS]
-        late = [part for kind in kinds for part in ("--corrupt", kind)]
-        words = ["--people", str(N_SKEWED), *steps, *late, "--precision", "fp32"]
-        words += ["--json", str(folder / "skewed.json"), "--out", str(skewed), "--replace"]
-        run("evaluate", str(bundle), *words)
-    found = [json.loads((folder / f"{name}.json").read_text()) for name in ("people", "others", "skewed")]
-    return found[0], found[1], found[2], open_bundle(skewed).manifest.model.max_skew_ms
+
+    def evaluated(name: str, evaluate: Callable[[Path], None]) -> Numbers:
+        """What was kept, or is measured now."""
+        file = kept / f"{name}.json"
+        if not file.exists():
+            kept.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            numbers = folder / file.name
+            evaluate(numbers)
+            numbers.replace(file)
+        found: Numbers = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+    def calibrated() -> None:
+        if not bundle.exists():
+            run("export", model, "--out", str(exported), "--replace")
+            run("calibrate", str(exported), "--out", str(bundle))
+
+    def people(file: Path) -> None:
+        calibrated()
+        out = ["--json", str(file), "--out", str(sure), "--replace"]
+        run("evaluate", str(bundle), "--people", str(N_PEOPLE), *steps, *out)
+
+    def others(file: Path) -> None:
+        if not sure.exists():
+            people(folder / "people.json")
+        manifest = write_others(open_bundle(sure).manifest.model, folder / "others.csv")
+        run("evaluate", str(sure), "--data", str(manifest), "--json", str(file))
+
+    def apart(file: Path) -> None:
+        calibrated()
+        modalities = open_bundle(bundle).manifest.model.modalities
+        late = [word for one in modalities for ms in SKEWS_MS for word in ("--corrupt", f"skew={one}:{ms}")]
+        out = ["--precision", "fp32", "--json", str(file), "--out", str(skewed), "--replace"]
+        run("evaluate", str(bundle), "--people", str(N_SKEWED), *steps, *late, *out)
+        found = json.loads(file.read_text(encoding="utf-8"))
+        grounded = open_bundle(skewed).manifest.model.max_skew_ms
+        file.write_text(json.dumps({**found, "max_skew_ms": grounded}, indent=1) + "\n", encoding="utf-8")
+
+    steps_of = {"people": people, "others": others, "apart": apart}
+    return {name: evaluated(name, evaluate) for name, evaluate in steps_of.items()}
 
 
 def write_others(spec: ModelSpec, file: Path) -> Path:
@@ -116,36 +130,36 @@ def run(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "edge_mer.cli.main", *arguments], check=True)
 
 
-def section(model: str, found: Numbers, others: Numbers, skewed: Numbers, max_skew_ms: float | None) -> str:
+def section(model: str, people: Numbers, others: Numbers, apart: Numbers) -> str:
     """One model's tables."""
-    names = list(found["rows"][0]["scores"])
+    names = list(people["rows"][0]["scores"])
     titles = ["precision", "what is there", *(f"CCC {name}" for name in names)]
     lines = [f"## {model}", "", row(titles), row(["---"] * len(titles))]
-    for precision in found["gain"]:
-        for one in found["rows"]:
+    for precision in people["gain"]:
+        for one in people["rows"]:
             if one["precision"] == precision:
                 what = " + ".join(one["modalities"])
                 lines.append(row([precision, what, *(written(one["scores"][name]["CCC"]) for name in names)]))
-        gains = found["gain"][precision]
+        gains = people["gain"][precision]
         lines.append(row([precision, "fusion minus best single", *(written(gains[n], "+") for n in names)]))
-    for one in found["differences"]:
+    for one in people["differences"]:
         changes = [written(one["change"][name]["CCC"], "+", 4) for name in names]
         lines.append(row([one["precision"], "minus fp32, same people", *changes]))
-    steps = found["rows"][0]["n_steps"]
-    lines += ["", f"{found['n_people']} people, {steps} steps.", ""]
-    lines += certainty(found, others)
-    lines += apart(skewed, names, max_skew_ms)
+    steps = people["rows"][0]["n_steps"]
+    lines += ["", f"{people['n_people']} people, {steps} steps.", ""]
+    lines += certainty(people, others)
+    lines += late(apart, names)
     return "\n".join([*lines, ""])
 
 
-def certainty(found: Numbers, others: Numbers) -> list[str]:
+def certainty(people: Numbers, others: Numbers) -> list[str]:
     """How sure the model may be, on whom that was taken from, and on others."""
-    first = found["rows"][0]
+    first = people["rows"][0]
     names = [name for name in first["scores"] if name in first["interval"] or name in first["sharpness"]]
     titles = ["precision", "what is there"]
     titles += [f"{name}, {who}" for name in names for who in ("each left out", "others")]
     lines = ["### How sure", "", row(titles), row(["---"] * len(titles))]
-    for one, other in zip(found["rows"], others["rows"], strict=True):
+    for one, other in zip(people["rows"], others["rows"], strict=True):
         cells = [one["precision"], " + ".join(one["modalities"])]
         for name in names:
             if name in one["interval"]:
@@ -157,21 +171,21 @@ def certainty(found: Numbers, others: Numbers) -> list[str]:
     n = others["n_people"]
     what = (
         "Share of labels inside the 90 % intervals; of levels and classes the expected calibration error\n"
-        f"after its temperature. First each of {found['n_people']} people by the others' widths and\n"
+        f"after its temperature. First each of {people['n_people']} people by the others' widths and\n"
         f"temperatures; then {n} other people by those that the bundle holds."
     )
     return [*lines, "", what, ""]
 
 
-def apart(skewed: Numbers, names: list[str], max_skew_ms: float | None) -> list[str]:
+def late(apart: Numbers, names: list[str]) -> list[str]:
     """What streams cost that lie apart."""
     titles = ["what is late", *(f"change of CCC {name}" for name in names)]
     lines = ["### Streams that lie apart", "", row(titles), row(["---"] * len(titles))]
-    for one in skewed["corrupted"]:
+    for one in apart["corrupted"]:
         stream, _, ms = one["corruption"].removeprefix("skew=").partition(":")
         lines.append(row([f"{stream} by {ms} ms", *(written(one["change"][name], "+") for name in names)]))
-    most = "unknown" if max_skew_ms is None else f"{max_skew_ms:g} ms"
-    return [*lines, "", f"{skewed['n_people']} people, fp32. `max_skew_ms` that this grounds: {most}."]
+    most = "unknown" if apart["max_skew_ms"] is None else f"{apart['max_skew_ms']:g} ms"
+    return [*lines, "", f"{apart['n_people']} people, fp32. `max_skew_ms` that this grounds: {most}."]
 
 
 def row(cells: list[str]) -> str:

@@ -574,7 +574,7 @@ def size_row(name: str, one: dict[str, Any]) -> list[str]:
     n = sum(stage["params"] for stage in one["stages"].values())
     kinds = ("fp32", "int8-cpu", "int8-trt")
     sizes = [f"{one['bytes'][kind] / 1e6:.0f}" if kind in one["bytes"] else "-" for kind in kinds]
-    shared = one.get("steps_per_run") or steps_per_run(build(name).spec)  # older measurements lack it
+    shared = one["steps_per_run"]
     per_step = sum(stage["macs"] / n_steps for key, stage in stages.items() if (n_steps := shared[key]))
     texts = [stage["macs"] for key, stage in stages.items() if shared[key] is None]
     pruned = " to ".join(PRUNED[name]) if name in PRUNED else "-"
@@ -639,7 +639,7 @@ def machines(found: dict[str, dict[str, Any]]) -> str:
     """What the runs were measured on; with the systems' names where not all were on the same machine."""
     names: dict[str, list[str]] = {}
     for name, one in found.items():
-        held = one.get("machine") or machine()  # older measurements lack it
+        held = one["machine"]
         names.setdefault(f"{held['threads']} threads of {held['processor']}", []).append(name)
     if len(names) == 1:
         return next(iter(names))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +11,6 @@ import pytest
 pytest.importorskip("torch", reason="the workbench needs PyTorch: pip install 'edge-mer[export]'")
 
 from benchmarks import systems
-from tests.helpers.tiny_model import STEP, audio_encoder, visual_encoder
-from tests.helpers.tiny_words import text_encoder
 
 pytestmark = pytest.mark.workbench
 
@@ -45,7 +42,7 @@ def measured(**changes: Any) -> dict[str, Any]:
         "window_s": 8.0,
         "study": {"n_people": 20},
     }
-    return {key: value for key, value in (found | changes).items() if value is not None}
+    return found | changes
 
 
 @pytest.fixture
@@ -85,26 +82,6 @@ def test_the_page_names_the_machine_that_measured(work: Path) -> None:
     assert "64 threads of A faster one (jmt, jca, rjcma, jmt-pain); 2 threads of Another (group)." in (
         systems.page()
     )
-
-
-def test_older_measurements_take_the_rest_from_the_zoo_and_from_here(
-    work: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built: list[str] = []
-
-    def build(name: str) -> SimpleNamespace:
-        built.append(name)
-        audio = audio_encoder(period=4 * STEP, span=4 * STEP, repeat=4)
-        return SimpleNamespace(spec=SimpleNamespace(encoders=[visual_encoder(), audio, text_encoder()]))
-
-    for name in systems.STUDIES:
-        keep(work, name, measured(steps_per_run=None, machine=None))
-    monkeypatch.setattr(systems, "build", build)
-    page, here = systems.page(), systems.machine()
-    assert cells(page, "jca")["MACs per step"] == "9.00 G"
-    assert cells(page, "jca")["MACs per utterance"] == "2.00 G"
-    assert f"{here['threads']} threads of {here['processor']}." in page
-    assert built == list(systems.STUDIES)
 
 
 def test_it_says_which_systems_are_published() -> None:
