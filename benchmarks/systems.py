@@ -294,7 +294,7 @@ def only(uri: str, modalities: Sequence[str]) -> str:
     """A simulated person with these streams."""
     keys = [key for key in uri.split("&") if not key.startswith("streams=")]
     keys = [key for key in keys if not re.match("[a-z]+_hz=", key) or any(one in key for one in modalities)]
-    return "&".join([*keys, f"streams={','.join(modalities)}"])
+    return "&".join([*keys, f"streams={'+'.join(modalities)}"])
 
 
 def learn(name: str, model: ZooModel, study: Study, index: int) -> Learned:
@@ -522,11 +522,11 @@ Made by `make systems`; do not edit. Each system at its full size went through e
 `calibrate`, `verify` (with both negative controls), `evaluate` and a streamed `run` over a simulated session.
 Four of them are published; `group` is of edge-mer's own design.
 
-Nobody publishes weights that could come along. Here backbones are random, fitted to simulated people in
-their batch norms alone, and frozen; only the fusion was trained, for minutes, on simulated people, and before
-it an encoder where one is cheap (the sound of `jmt` and `group`, the skin of `jmt-pain`). Most people from
-whom the fusions of `jmt`, `rjcma` and `jmt-pain` learned had somebody else's face: else they know so few
-faces by heart. What stands under "held out" says that a system learns and that quantization keeps what it learned. It
+Nobody publishes weights that could come along. Here backbones are random, fitted to simulated people in their
+batch norms alone, and frozen; only the fusion was trained, for minutes, on simulated people, and before it an
+encoder where one is cheap (the sound of `jmt` and `group`, the skin of `jmt-pain`). Most people from whom the
+fusions of `jmt`, `rjcma` and `jmt-pain` learned had somebody else's face: else they know so few faces by
+heart. What stands under "held out" says that a system learns and that quantization keeps what it learned. It
 says nothing about real people, and is not what the papers report.
 
 """
