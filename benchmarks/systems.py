@@ -636,7 +636,8 @@ def judged_rows(name: str, one: dict[str, Any]) -> list[list[str]]:
         precision: {name: next(iter(one.values())) for name, one in row["scores"].items()}
         for precision, row in rows.items()
     }
-    people, learned = one["evaluation"]["n_people"], one["study"]["n_people"]
+    people, study = one["evaluation"]["n_people"], one["study"]
+    others = f", and {study['n_heard']} with somebody else's face" if study["n_heard"] else ""
     return [
         [
             name,
@@ -644,7 +645,7 @@ def judged_rows(name: str, one: dict[str, Any]) -> list[list[str]]:
             *(written(scores[precision][output]) for precision in ("fp32", "int8-cpu")),
             str(people),
             str(rows["fp32"]["n_steps"]),
-            f"{learned} people",
+            f"{study['n_people']} people{others}",
         ]
         for output in scores["fp32"]
     ]

@@ -40,7 +40,7 @@ def measured(**changes: Any) -> dict[str, Any]:
         "hop_s": 1.0,
         "latency_s": 0.5,
         "window_s": 8.0,
-        "study": {"n_people": 20},
+        "study": {"n_people": 20, "n_heard": 0},
     }
     return found | changes
 
@@ -82,6 +82,14 @@ def test_the_page_names_the_machine_that_measured(work: Path) -> None:
     assert "64 threads of A faster one (jmt, jca, rjcma, jmt-pain); 2 threads of Another (group)." in (
         systems.page()
     )
+
+
+def test_it_says_from_whom_a_system_learned(work: Path) -> None:
+    for name in systems.STUDIES:
+        keep(work, name, measured())
+    keep(work, "jmt", measured(study={"n_people": 20, "n_heard": 150}))
+    assert "| 20 people, and 150 with somebody else's face |" in systems.page()
+    assert systems.page().count("| 20 people |") == len(systems.STUDIES) - 1
 
 
 def test_it_says_which_systems_are_published() -> None:
