@@ -76,6 +76,7 @@ class Study:
         heard: Those encoders.
         max_ccc_drop: What a candidate may lose of its concordance with FP32; where a whole model in 8 bits
             loses more, it is prepared or mixed.
+        n_windows: Windows of an update.
     """
 
     n_people: int
@@ -87,12 +88,15 @@ class Study:
     n_heard: int = 0
     heard: tuple[str, ...] = ()
     max_ccc_drop: float = 0.02
+    n_windows: int = 16
 
 
 STUDIES = {
     "jmt": Study(20, 10, 12, 300, 1e-4, {"audio": 150}, n_heard=150, heard=("audio",)),
     "jca": Study(24, 10, 16, 400, 3e-4),
-    "rjcma": Study(10, 12, 8, 300, 1e-4, n_heard=100, heard=("audio", "text"), max_ccc_drop=0.05),
+    "rjcma": Study(
+        10, 12, 8, 300, 1e-4, n_heard=100, heard=("audio", "text"), max_ccc_drop=0.05, n_windows=6
+    ),
     "jmt-pain": Study(17, 16, 16, 200, 1e-4, {"eda": 200}, n_heard=150, heard=("eda",), max_ccc_drop=0.05),
     "group": Study(100, 4, 40, 200, 1e-4, {"audio": 250}),
 }
@@ -390,7 +394,7 @@ def train(model: ZooModel, people: list[Learned], study: Study) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, study.rate, total_steps=study.n_updates)
     fusion.train()
     for update in range(study.n_updates):
-        chosen = [windows[i] for i in rng.choice(len(windows), min(16, len(windows)), replace=False)]
+        chosen = [windows[i] for i in rng.choice(len(windows), study.n_windows, replace=False)]
         parts = zip(*(_filled(one[0], whole[rng.integers(len(whole))][0]) for one in chosen), strict=True)
         features = [torch.from_numpy(np.stack(rows)) for rows in parts]
         found = as_tuple(fusion(*features))
