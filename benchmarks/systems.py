@@ -95,7 +95,7 @@ STUDIES = {
     "jmt": Study(20, 10, 12, 300, 1e-4, {"audio": 150}, n_heard=150, heard=("audio",)),
     "jca": Study(24, 10, 16, 400, 3e-4),
     "rjcma": Study(
-        10, 12, 8, 300, 1e-4, n_heard=100, heard=("audio", "text"), max_ccc_drop=0.05, n_windows=6
+        10, 12, 8, 150, 3e-4, n_heard=100, heard=("audio", "text"), max_ccc_drop=0.05, n_windows=6
     ),
     "jmt-pain": Study(17, 16, 16, 200, 1e-4, {"eda": 200}, n_heard=150, heard=("eda",), max_ccc_drop=0.05),
     "group": Study(100, 4, 40, 200, 1e-4, {"audio": 250}),
