@@ -588,7 +588,7 @@ def span(low: float, high: float) -> str:
 
 def short(value: float) -> str:
     """Three digits, with an exponent only where it must be."""
-    return f"{value:.3g}".replace("-", "−")
+    return plain(float(f"{value:.3g}"))
 
 
 # --- what stayed in float ------------------------------------------------------------------------

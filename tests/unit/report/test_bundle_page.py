@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edge_mer.errors import DataError
-from edge_mer.report.bundle_facts import beyond_range, collect, decimals, in_network_order, leading
+from edge_mer.report.bundle_facts import beyond_range, collect, decimals, in_network_order, leading, short
 from edge_mer.report.bundle_figures import _PLOT_HIGH_PX, _PLOT_PX, interval_charts, range_charts, scatters
 from edge_mer.report.bundle_page import render_bundle
 from edge_mer.report.evidence import Fidelity, Limits, read_ranges
@@ -179,6 +179,14 @@ def test_the_leading_measure_does_not_depend_on_the_order_of_json() -> None:
 )
 def test_small_numbers_keep_digits_that_say_something(value: float, text: str) -> None:
     assert decimals(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0123456, "0.0123"), (-3.456, "−3.46"), (1000, "1000"), (12345.6, "12300"), (0, "0")],
+)
+def test_ends_of_axes_have_three_digits(value: float, text: str) -> None:
+    assert short(value) == text
 
 
 # --- where few bits harm, and what stayed --------------------------------------------------------
