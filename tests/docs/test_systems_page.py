@@ -15,6 +15,7 @@ from benchmarks import systems
 pytestmark = pytest.mark.workbench
 
 G = 10**9
+STUDY = {"n_people": 20, "n_heard": 0, "max_ccc_drop": 0.02}
 FASTER = {"processor": "A faster one", "threads": 64}
 
 
@@ -40,7 +41,7 @@ def measured(**changes: Any) -> dict[str, Any]:
         "hop_s": 1.0,
         "latency_s": 0.5,
         "window_s": 8.0,
-        "study": {"n_people": 20, "n_heard": 0},
+        "study": STUDY,
     }
     return found | changes
 
@@ -87,9 +88,19 @@ def test_the_page_names_the_machine_that_measured(work: Path) -> None:
 def test_it_says_from_whom_a_system_learned(work: Path) -> None:
     for name in systems.STUDIES:
         keep(work, name, measured())
-    keep(work, "jmt", measured(study={"n_people": 20, "n_heard": 150}))
+    keep(work, "jmt", measured(study={**STUDY, "n_heard": 150}))
     assert "| 20 people, and 150 with somebody else's face |" in systems.page()
     assert systems.page().count("| 20 people |") == len(systems.STUDIES) - 1
+
+
+def test_it_says_what_is_not_measured_yet(work: Path) -> None:
+    keep(work, "jca", measured(study={**STUDY, "max_ccc_drop": 0.05}))
+    page = systems.page()
+    assert "Not measured yet: jmt, rjcma, jmt-pain, group.\n" in page
+    assert "A candidate was allowed to lose 0.05 (jca) of it." in page
+    for name in systems.STUDIES:
+        keep(work, name, measured())
+    assert "Not measured yet" not in systems.page()
 
 
 def test_it_says_which_systems_are_published() -> None:
