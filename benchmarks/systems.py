@@ -600,7 +600,7 @@ def page() -> str:
     )
     parts.append(
         "\nConcordance (CCC), of classes Cohen's kappa; both are 0 by chance. In brackets stands the 95 %\n"
-        "interval by person. Fidelity (CCC of int8-cpu with fp32, no label involved): "
+        "interval by person.\n\nFidelity (CCC of int8-cpu with fp32, no label involved): "
         + "; ".join(f"{name} {fidelity(one)}" for name, one in found.items())
         + f".\nA candidate was allowed to lose {allowed(found)} of it.\n"
     )
@@ -668,7 +668,7 @@ def allowed(found: dict[str, dict[str, Any]]) -> str:
 
 def fidelity(one: dict[str, Any]) -> str:
     """Of every output."""
-    return " / ".join(f"{error['ccc']:.3f}" for error in one["fidelity"]["int8-cpu"].values())
+    return ", ".join(f"{output} {error['ccc']:.3f}" for output, error in one["fidelity"]["int8-cpu"].items())
 
 
 def written(one: dict[str, float]) -> str:
