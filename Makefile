@@ -10,7 +10,7 @@ JOBS ?= 2
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types contracts device results systems stress voice weights check-slow clean
+.PHONY: help demo test check format lint types contracts docs device results systems stress voice weights check-slow clean
 
 help:
 	@sed -n 's/^# //p' Makefile
