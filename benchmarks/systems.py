@@ -563,9 +563,9 @@ def page() -> str:
                 "MB fp32",
                 "int8-cpu",
                 "int8-trt",
-                "GMACs per step",
-                "GMACs per utterance",
-                "GMACs per fusion",
+                "GMACs, step",
+                "GMACs, text",
+                "GMACs, fusion",
             ],
             [size_row(name, one) for name, one in found.items()],
         )

@@ -68,9 +68,9 @@ def test_each_encoder_counts_as_often_as_it_runs(work: Path) -> None:
     for name in systems.STUDIES:
         keep(work, name, measured())
     row = cells(systems.page(), "rjcma")
-    assert row["GMACs per step"] == "9.00"
-    assert row["GMACs per utterance"] == "2.00"
-    assert row["GMACs per fusion"] == "0.50"
+    assert row["GMACs, step"] == "9.00"
+    assert row["GMACs, text"] == "2.00"
+    assert row["GMACs, fusion"] == "0.50"
     assert row["published fusion, live"] == "8.3 M to 7.7 M"
     assert cells(systems.page(), "group")["published fusion, live"] == "-"
 
