@@ -11,7 +11,7 @@ from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.cli.common import out, progress, table
 from edge_mer.clock import Clock, MonotonicClock
 from edge_mer.errors import UsageError
-from edge_mer.runtime.build import TARGETS, Choice, Trial, build, cached_choice, choices
+from edge_mer.runtime.build import MIN_GAIN, TARGETS, Choice, Trial, build, cached_choice, choices
 
 
 def build_engine(
@@ -27,12 +27,17 @@ def build_engine(
         out.print(f"Built before: {describe(choice)}. Build again with --force.")
         return
     trials = try_all(opened, MonotonicClock(), target)
+    chosen = next(trial for trial in trials if trial.error is not None and trial.refused is None)
     rows = [
-        [describe(t.choice), f"{t.hop_ms:.2f}", "" if t.error is None else f"{t.error:.2g}", _verdict(t)]
+        [
+            describe(t.choice),
+            f"{t.hop_ms:.2f}",
+            "" if t.error is None else f"{t.error:.2g}",
+            _verdict(t, chosen),
+        ]
         for t in trials
     ]
     out.print(table(["candidate", "ms per prediction", "error", "verdict"], rows))
-    chosen = next(trial for trial in trials if trial.error is not None and trial.refused is None)
     out.print(f"\nChosen: {describe(chosen.choice)}, {chosen.hop_ms:.2f} ms per prediction.")
 
 
@@ -54,7 +59,9 @@ def describe(choice: Choice) -> str:
     return f"{choice.precision}, {choice.options.threads} {threads}, graph {choice.options.graph}"
 
 
-def _verdict(trial: Trial) -> str:
+def _verdict(trial: Trial, chosen: Trial) -> str:
     if trial.refused is not None:
         return f"refused: {trial.refused}"
-    return "slower" if trial.error is None else "passed"
+    if trial.error is not None:
+        return "passed"
+    return "slower" if trial.hop_ms > chosen.hop_ms else f"saves less than {100 * MIN_GAIN:g} %"
