@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "results"
 MEASURED = ROOT / "benchmarks" / "measured" / "results"
 MODELS = ("jmt-tiny", "pain-tiny")
-N_PEOPLE = 40
+N_PEOPLE = 100
 N_STEPS = 75
 FIRST_OTHER = 60_000
 """People from here on are those against whom a bundle's own certainty is held."""
