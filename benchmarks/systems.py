@@ -92,7 +92,7 @@ class Study:
 
 
 STUDIES = {
-    "jmt": Study(20, 10, 12, 300, 1e-4, {"audio": 150}, n_heard=150, heard=("audio",)),
+    "jmt": Study(20, 10, 12, 600, 1e-4, {"audio": 150}, n_heard=150, heard=("audio",)),
     "jca": Study(24, 10, 16, 400, 3e-4),
     "rjcma": Study(
         10, 12, 8, 150, 3e-4, n_heard=100, heard=("audio", "text"), max_ccc_drop=0.05, n_windows=6
