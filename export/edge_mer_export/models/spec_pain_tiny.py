@@ -18,6 +18,8 @@ from edge_mer_export.models.zoo import Found, System, ZooModel
 
 LEVELS = ("none", "mild", "moderate", "strong", "severe")
 EDA_HZ = 512
+MAX_SKEW_MS = 200.0
+"""The largest measured at which the level of pain loses no more than 0.02 of its CCC (docs/results.md)."""
 
 
 class PainFusionStage(JointFeatures):
@@ -93,6 +95,7 @@ def pain_tiny(found: Found) -> ZooModel:
             "trains. Not a medical device, and not for decisions about people."
         ),
         licence="Apache-2.0",
+        max_skew_ms=MAX_SKEW_MS,
     )
     stages = {
         "visual": R2Plus1D((16, 32, 48, feature), (1, 1, 1, 1), stem_width=16),
