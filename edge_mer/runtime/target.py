@@ -1,0 +1,91 @@
+"""What a bundle can be built for: each target knows its ways to run a bundle, and how to open one of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge_mer.bundle.read import Bundle
+from edge_mer.engine.onnxruntime import OrtOptions
+from edge_mer.runtime.pipeline import PipelineSetup
+
+Say = Callable[[str, int, int], None]
+"""What is being done, how many of its parts are done, and of how many."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How this device runs a bundle.
+
+    Attributes:
+        precision: The candidate.
+        options: Threads and graph level, of ONNX Runtime.
+        target: "cpu" or "tensorrt".
+    """
+
+    precision: str
+    options: OrtOptions = field(default_factory=OrtOptions)
+    target: str = "cpu"
+
+    def __str__(self) -> str:
+        if self.target != "cpu":
+            return f"{self.precision}, TensorRT"
+        threads = "thread" if self.options.threads == 1 else "threads"
+        return f"{self.precision}, {self.options.threads} {threads}, graph {self.options.graph}"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A choice made ready to be opened.
+
+    Attributes:
+        files: Name -> content of what was built for it.
+        facts: What is to be known about that, for `build.json`.
+    """
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Target(ABC):
+    """Where engines run.
+
+    Attributes:
+        name: As users write it.
+    """
+
+    name: str
+
+    @abstractmethod
+    def environment(self) -> dict[str, Any]:
+        """What engines depend on here: versions, processor, GPU.
+
+        Raises:
+            MissingError: The target is not here.
+        """
+
+    @abstractmethod
+    def choices(self, bundle: Bundle) -> list[Choice]:
+        """All ways to run a bundle here."""
+
+    @abstractmethod
+    def prepare(self, bundle: Bundle, choice: Choice, say: Say) -> Prepared:
+        """Build what a choice needs.
+
+        Raises:
+            EdgeMerError: It cannot be built, or is not what was asked for.
+        """
+
+    @abstractmethod
+    def open(self, bundle: Bundle, choice: Choice, files: Mapping[str, bytes]) -> PipelineSetup:
+        """Engines of a choice, without detector and policies."""
+
+    @abstractmethod
+    def choice_of(self, record: Mapping[str, Any]) -> Choice:
+        """What a build record chose."""
+
+    def describe(self, choice: Choice) -> dict[str, Any]:
+        """A choice, for a build record."""
+        return {"precision": choice.precision}
