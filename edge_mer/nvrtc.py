@@ -66,7 +66,9 @@ def _compiled(library: Any, program: c_void_p, name: str, sm: str) -> bytes:
     status = library.nvrtcCompileProgram(program, len(options), (c_char_p * len(options))(*options))
     if status:
         log = _text(library.nvrtcGetProgramLogSize, library.nvrtcGetProgramLog, program)
-        raise EdgeMerError(f"{name} does not compile for {sm}", found=log.decode(errors="replace").strip("\0\n "))
+        raise EdgeMerError(
+            f"{name} does not compile for {sm}", found=log.decode(errors="replace").strip("\0\n ")
+        )
     return _text(library.nvrtcGetCUBINSize, library.nvrtcGetCUBIN, program)
 
 

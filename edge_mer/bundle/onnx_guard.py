@@ -1,14 +1,14 @@
 """Looks into an ONNX file without loading it: version, opset, and weights kept elsewhere.
 
 An ONNX file may name other files for its weights, which a runtime would then open. Such a file is
-refused. Only the protobuf wire format is read here, so the device needs no `onnx` package.
+refused. Only the protobuf wire format is read here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edge_mer.bundle.wire import fields
 from edge_mer.errors import BundleError
 
 MAX_IR_VERSION = 10
@@ -65,11 +65,11 @@ def inspect_onnx(data: bytes, name: str) -> OnnxFacts:
 
 def _facts(data: memoryview) -> OnnxFacts:
     ir_version, opset = 0, 0
-    for field, value in _fields(data):
+    for field, value in fields(data):
         if field == _MODEL_IR_VERSION and isinstance(value, int):
             ir_version = value
         if field == _MODEL_OPSET_IMPORT and isinstance(value, memoryview):
-            entry = dict(_fields(value))
+            entry = dict(fields(value))
             domain, version = entry.get(1, b""), entry.get(2, 0)
             if domain in (b"", b"ai.onnx") and isinstance(version, int):
                 opset = version
@@ -79,7 +79,7 @@ def _facts(data: memoryview) -> OnnxFacts:
 def _refuse_external(data: memoryview, message: str, name: str, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
-    for field, value in _fields(data):
+    for field, value in fields(data):
         if message == "Tensor" and (
             field == _TENSOR_EXTERNAL_DATA or (field == _TENSOR_DATA_LOCATION and value)
         ):
@@ -91,37 +91,3 @@ def _refuse_external(data: memoryview, message: str, name: str, depth: int) -> N
         inside = _NESTED[message].get(field)
         if inside is not None and isinstance(value, memoryview):
             _refuse_external(value, inside, name, depth + 1)
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Field number and value (a number, or the bytes of a length-delimited field)."""
-    position = 0
-    while position < len(data):
-        tag, position = _varint(data, position)
-        field, kind = tag >> 3, tag & 7
-        if kind == 0:
-            number, position = _varint(data, position)
-            yield field, number
-        elif kind == 2:
-            length, position = _varint(data, position)
-            if length > len(data) - position:
-                raise ValueError(f"a field of {length} bytes in {len(data) - position}")
-            yield field, data[position : position + length]
-            position += length
-        elif kind in (1, 5):
-            position += 8 if kind == 1 else 4
-            if position > len(data):
-                raise ValueError("the file ends inside a number")
-        else:
-            raise ValueError(f"wire type {kind}")
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError("a number of more than 10 bytes")

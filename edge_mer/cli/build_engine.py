@@ -3,60 +3,108 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.cli.common import out, progress, table
 from edge_mer.clock import Clock, MonotonicClock
-from edge_mer.errors import UsageError
-from edge_mer.runtime.build import MIN_GAIN, TARGETS, Choice, Trial, build, cached_choice, choices
+from edge_mer.errors import MissingError, UsageError
+from edge_mer.runtime.build import MIN_GAIN, Trial, build, fitting_build
+from edge_mer.runtime.target import Choice, Target
+from edge_mer.runtime.target_tensorrt import TensorRtSettings, TensorRtTarget
+from edge_mer.runtime.targets import TARGETS
 
 
 def build_engine(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
-    target: Annotated[str, typer.Option(help="What to build for.")] = "cpu",
+    target: Annotated[str, typer.Option(help="What to build for: cpu or tensorrt.")] = "cpu",
     force: Annotated[bool, typer.Option("--force", help="Build again even if this was done before.")] = False,
+    workspace_mb: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="TensorRT: most memory in MiB that a kernel may use beside its tensors. "
+            "Default: half of what is free, 256 to 4096.",
+        ),
+    ] = None,
+    max_batch: Annotated[
+        int,
+        typer.Option(
+            min=1, max=1024, help="TensorRT: build also for batches up to this size, for work offline."
+        ),
+    ] = 1,
+    dla: Annotated[
+        bool,
+        typer.Option(
+            "--dla", help="TensorRT: say what a deep learning accelerator could run, and why not more."
+        ),
+    ] = False,
 ) -> None:
     """Find the fastest candidate of a bundle on this device that keeps its numbers."""
-    if target not in TARGETS:
-        raise UsageError(f"unknown target {target!r}", expected=" or ".join(TARGETS))
+    chosen_target = _target(target, TensorRtSettings(workspace_mb, max_batch, dla))
     opened = open_bundle(bundle)
-    if not force and (choice := cached_choice(opened, target)) is not None:
-        out.print(f"Built before: {describe(choice)}. Build again with --force.")
+    if not force and (record := _done_before(opened, chosen_target)) is not None:
+        out.print(f"Built before: {chosen_target.choice_of(record)}. Build again with --force.")
+        _print_built(record.get("built", {}))
         return
-    trials = try_all(opened, MonotonicClock(), target)
+    trials = try_all(opened, MonotonicClock(), chosen_target)
     chosen = next(trial for trial in trials if trial.error is not None and trial.refused is None)
     rows = [
         [
-            describe(t.choice),
-            f"{t.hop_ms:.2f}",
+            str(t.choice),
+            "" if t.hop_ms is None else f"{t.hop_ms:.2f}",
             "" if t.error is None else f"{t.error:.2g}",
             _verdict(t, chosen),
         ]
         for t in trials
     ]
     out.print(table(["candidate", "ms per prediction", "error", "verdict"], rows))
-    out.print(f"\nChosen: {describe(chosen.choice)}, {chosen.hop_ms:.2f} ms per prediction.")
+    out.print(f"\nChosen: {chosen.choice}, {chosen.hop_ms:.2f} ms per prediction.")
+    _print_built(chosen.prepared.facts)
 
 
-def try_all(bundle: Bundle, clock: Clock, target: str) -> list[Trial]:
+def _target(name: str, settings: TensorRtSettings) -> Target:
+    if name not in TARGETS:
+        raise UsageError(f"unknown target {name!r}", expected=" or ".join(sorted(TARGETS)))
+    if name == TensorRtTarget.name:
+        return TensorRtTarget(settings)
+    if settings != TensorRtSettings():
+        raise UsageError(
+            f"--workspace-mb, --max-batch and --dla mean nothing for {name}",
+            expected="--target tensorrt, or none of them",
+        )
+    return TARGETS[name]
+
+
+def _done_before(bundle: Bundle, target: Target) -> dict[str, Any] | None:
+    """A build for what is here, with the same settings."""
+    try:
+        record = fitting_build(bundle, target)
+    except MissingError as stale:
+        target.environment()  # if the target itself is missing, that is the message
+        out.print(f"Building anew: {stale.found}.")
+        return None
+    return record if record is not None and record["settings"] == target.settings() else None
+
+
+def try_all(bundle: Bundle, clock: Clock, target: Target) -> list[Trial]:
     """Build with a progress line; the last state of every trial."""
     trials: dict[Choice, Trial] = {}
-    n_choices = len(choices(bundle))
+    n_choices = len(target.choices(bundle))
     with progress() as say:
-        for trial in build(bundle, clock, target):
+        for trial in build(bundle, clock, target, say):
             trials[trial.choice] = trial
-            what = f"timed {len(trials)} of {n_choices}" if trial.error is None else "proven"
-            say(f"{what}: {describe(trial.choice)} {trial.hop_ms:.2f} ms")
+            say(_said(trial, len(trials), n_choices))
     return list(trials.values())
 
 
-def describe(choice: Choice) -> str:
-    """A choice in words."""
-    threads = "thread" if choice.options.threads == 1 else "threads"
-    return f"{choice.precision}, {choice.options.threads} {threads}, graph {choice.options.graph}"
+def _said(trial: Trial, n_tried: int, n_choices: int) -> str:
+    if trial.hop_ms is None:
+        return f"tried {n_tried} of {n_choices}: {trial.choice} was refused"
+    what = f"timed {n_tried} of {n_choices}" if trial.error is None else "proven"
+    return f"{what}: {trial.choice} {trial.hop_ms:.2f} ms"
 
 
 def _verdict(trial: Trial, chosen: Trial) -> str:
@@ -64,4 +112,31 @@ def _verdict(trial: Trial, chosen: Trial) -> str:
         return f"refused: {trial.refused}"
     if trial.error is not None:
         return "passed"
-    return "slower" if trial.hop_ms > chosen.hop_ms else f"saves less than {100 * MIN_GAIN:g} %"
+    if trial.hop_ms is not None and chosen.hop_ms is not None and trial.hop_ms > chosen.hop_ms:
+        return "slower"
+    return f"saves less than {100 * MIN_GAIN:g} %"
+
+
+def _print_built(built: Any) -> None:
+    """What each stage's engine computes in, and what an accelerator could run of it."""
+    stages = built.get("stages", {})
+    rows = [
+        [
+            stage,
+            _counted(facts["precision"]["used"]),
+            str(facts["precision"]["n_hidden"]),
+            f"{facts['seconds']:.1f}",
+        ]
+        for stage, facts in stages.items()
+    ]
+    if rows:
+        out.print(table(["\nstage", "products by precision", "not shown", "built in s"], rows))
+    for stage, facts in stages.items():
+        if report := facts.get("dla"):
+            out.print(f"\nDLA, {stage}: {report['verdict']}.")
+            for kind, n in report["unable"].items():
+                out.print(f"  not {n} x {kind}", markup=False)
+
+
+def _counted(used: dict[str, int]) -> str:
+    return ", ".join(f"{n} {precision}" for precision, n in used.items()) or "none shown"

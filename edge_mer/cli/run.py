@@ -13,12 +13,12 @@ import typer
 from edge_mer.cli.common import err, parse_missing, progress
 from edge_mer.clock import MonotonicClock
 from edge_mer.errors import UsageError
-from edge_mer.runtime.build import Choice
 from edge_mer.runtime.opening import Opened, open_all
 from edge_mer.runtime.protocols.base import EvaluationProtocol
 from edge_mer.runtime.protocols.playing import run_protocol
 from edge_mer.runtime.protocols.registry import open_protocol
 from edge_mer.runtime.session import SessionReport, run_session
+from edge_mer.runtime.target import Choice
 from edge_mer.sources.base import Source
 from edge_mer.sources.transcript import TranscriptSource
 
@@ -78,6 +78,7 @@ def run(
         # Whoever read our output has seen enough; Python would complain again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
+        opened.setup.close()
         if report.n_predictions:
             _summarise(report, opened.choice)
             tell_lost_words(opened.sources)

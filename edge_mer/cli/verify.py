@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from edge_mer.bundle.read import open_bundle
+from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.cli.common import out, table
-from edge_mer.runtime.build import unfaithful
+from edge_mer.runtime.build import fitting_build, open_built, unfaithful
+from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.proof import Check, golden_sessions, prove
 from edge_mer.runtime.setup import cpu_precisions, open_setup
+from edge_mer.runtime.targets import TARGETS
 
 
 def verify(
@@ -27,9 +29,16 @@ def verify(
     sessions = golden_sessions(opened.manifest, opened.read_arrays)
     proofs = {}
     able = cpu_precisions(opened.manifest.candidates)
+    built = None if precision else fitting_build(opened, TARGETS["tensorrt"])
+    if built is not None and built["precision"] not in able:
+        able.append(built["precision"])
     others = [name for name in opened.manifest.candidates if name not in able]
     for name in precision or able:
-        proofs[name] = prove(open_setup(opened, name, None), opened.manifest, name, sessions)
+        setup = _setup(opened, name)
+        try:
+            proofs[name] = prove(setup, opened.manifest, name, sessions)
+        finally:
+            setup.close()
         rows = [_row(check) for check in proofs[name].checks]
         out.print(table(["check", "error", "must be", "verdict"], rows, title=f"\n{name}"))
     for name, proof in proofs.items():
@@ -42,6 +51,15 @@ def verify(
     for name in proofs:
         if why := unfaithful(opened.manifest, name):
             out.print(f"{name} computes what was made, but was made too coarse to be chosen: {why}.")
+
+
+def _setup(bundle: Bundle, precision: str) -> PipelineSetup:
+    """What `build-engine` built of a precision for a GPU, else the processor's."""
+    target = TARGETS["tensorrt"]
+    record = fitting_build(bundle, target)
+    if record is not None and record["precision"] == precision:
+        return open_built(bundle, target, record)
+    return open_setup(bundle, precision, None)
 
 
 def _row(check: Check) -> list[str]:

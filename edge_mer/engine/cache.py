@@ -1,8 +1,8 @@
 """What was built on this device, under a key that changes when anything that matters changes.
 
-A TensorRT plan is native code: what loads it trusts it. So a build record carries a code that only this host can
-make (HMAC-SHA256 with a key that never leaves it), and holds the hash of every file that belongs to it. A record
-without its code, or a file that is not what was written, is refused before any of it is used.
+A TensorRT plan is native code: what loads it trusts it. So a build record carries a code that only this host
+can make (HMAC-SHA256 with a key that never leaves it), and holds the hash of every file that belongs to it. A
+record without its code, or a file that is not what was written, is refused before any of it is used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A TensorRT plan at run time: one context per shape profile, buffers made once, one stream, a CUDA graph.
 
-Each run uploads what the processor wrote, or nothing where a kernel wrote into the buffer itself or where host and
-GPU share one memory; then runs, downloads and waits. Where shapes never change, the run is recorded once as a CUDA
-graph and replayed; where that cannot be, it is launched as it is.
+Each run uploads what the processor wrote, or nothing where a kernel wrote into the buffer itself or where
+host and GPU share one memory; then runs, downloads and waits. Where shapes never change, the run is recorded
+once as a CUDA graph and replayed; where that cannot be, it is launched as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from edge_mer.cuda import Gpu, GpuTensor, Graph
+from edge_mer.cuda import Gpu, GpuTensor
+from edge_mer.cuda_graph import Graph, capture
 from edge_mer.engine.base import Array, Engine
 from edge_mer.engine.tensorrt_library import make_log, require_tensorrt
 from edge_mer.errors import BundleError, DataError, EdgeMerError, MissingError
@@ -61,7 +62,7 @@ class TensorRtEngine(Engine):
         try:
             with gpu.current():
                 self._open(plan)
-                self._check()
+                self._check_tensors()
                 lane = self._lane(0)
         except BaseException:
             self.close()
@@ -86,7 +87,7 @@ class TensorRtEngine(Engine):
                 hint="run edge-mer build-engine",
             )
 
-    def _check(self) -> None:
+    def _check_tensors(self) -> None:
         """Names, directions and types are what the model declares."""
         import tensorrt as trt
 
@@ -147,10 +148,9 @@ class TensorRtEngine(Engine):
 
     def close(self) -> None:
         """Free contexts, buffers and the engine, in the order that TensorRT asks for."""
-        with contextlib.suppress(EdgeMerError):  # the GPU may be gone already
-            with self._gpu.current():
-                for lane in self._lanes.values():
-                    lane.close()
+        with contextlib.suppress(EdgeMerError), self._gpu.current():  # the GPU may be gone already
+            for lane in self._lanes.values():
+                lane.close()
         self._lanes = {}
         self._engine = None
         self._runtime = None
@@ -187,7 +187,7 @@ class _Lane:
         if found is None:
             raise self._error(
                 "no execution context",
-                f"{engine.device_memory_size_v2 >> 20} MiB are needed, {gpu.free_bytes() >> 20} MiB are free; "
+                f"{engine.device_memory_size_v2 >> 20} MiB needed, {gpu.free_bytes() >> 20} MiB free; "
                 f"{log.last_error()}",
             )
         self._context: trt.IExecutionContext | None = found
@@ -238,9 +238,7 @@ class _Lane:
             hint="run edge-mer build-engine for these shapes",
         )
 
-    def run(
-        self, feed: Mapping[str, Array], on_device: frozenset[str] = frozenset()
-    ) -> dict[str, Array]:
+    def run(self, feed: Mapping[str, Array], on_device: frozenset[str] = frozenset()) -> dict[str, Array]:
         """Outputs as fresh arrays; what lies in `inputs` stays as it is."""
         if not self.takes(feed):
             raise self.refusal(feed)
@@ -284,7 +282,7 @@ class _Lane:
             return
         self._n_own_runs += 1
         if self._n_own_runs == 2:  # the first one sets things up that must not be recorded
-            self._graph = self._gpu.capture(self._launch)
+            self._graph = capture(self._gpu, self._launch)
         if self._graph is None:
             self._launch()
         else:
@@ -319,7 +317,9 @@ class _Lane:
 
     def close(self) -> None:
         free: list[Callable[[], None]] = [] if self._graph is None else [self._graph.free]
-        free += [tensor.free for tensor in (*self.inputs.values(), *self._spares.values(), *self._outputs.values())]
+        free += [
+            tensor.free for tensor in (*self.inputs.values(), *self._spares.values(), *self._outputs.values())
+        ]
         self._graph = None
         self._context = None
         for one in free:

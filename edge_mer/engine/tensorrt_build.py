@@ -1,7 +1,8 @@
 """From ONNX to a TensorRT plan, the same way on 10.3 and on 11.4.
 
 Networks are strongly typed: precision is what the ONNX says, and no flag asks for any. Flags are set by their
-names, and those that a version lacks are left out. TF32 is off: it would round what is called FP32 to 10 bits.
+names, and those that a version lacks are left out. TF32 is off: it would round what is called FP32 to 10
+bits.
 """
 
 from __future__ import annotations
@@ -211,8 +212,8 @@ class Network:
         for name in names:
             config.set_flag(known[name])
         cache = config.create_timing_cache(options.timing_cache)
-        if not config.set_timing_cache(cache, False):
-            # measured by another version or on another GPU: it says nothing here
+        is_of_here: bool = config.set_timing_cache(cache, False)
+        if not is_of_here:  # measured by another version or on another GPU
             config.set_timing_cache(config.create_timing_cache(b""), False)
         return tuple(names)
 
@@ -247,9 +248,7 @@ class Network:
             trt.DataType.INT8: "int8",
         }
         layers = self.layers()
-        made_by = {
-            layer.get_output(i).name: layer.type for layer in layers for i in range(layer.num_outputs)
-        }
+        made_by = {layer.get_output(i).name: layer.type for layer in layers for i in range(layer.num_outputs)}
         asked: dict[str, Precision] = {}
         for layer in layers:
             if layer.type not in (trt.LayerType.CONVOLUTION, trt.LayerType.MATRIX_MULTIPLY):
@@ -260,7 +259,6 @@ class Network:
             if found is not None:
                 asked[layer.name] = found
         return asked
-
 
     def layers(self) -> list[trt.ILayer]:
         """All layers, in the order of the network."""
@@ -277,7 +275,7 @@ class Network:
 
 
 def _network_flags() -> int:
-    """Strongly typed: to be asked for in TensorRT 10, and the only kind in 11, where that bit means nothing."""
+    """Strongly typed: to be asked for in TensorRT 10, and the only kind in 11."""
     import tensorrt as trt
 
     if major_version() > 10:
@@ -289,7 +287,9 @@ def _parser_errors(parser: trt.OnnxParser) -> list[str]:
     found = []
     for i in range(parser.num_errors):
         error = parser.get_error(i)
-        where = f"{error.node_name()} ({error.node_operator()})" if error.node_name() else f"node {error.node()}"
+        where = (
+            f"{error.node_name()} ({error.node_operator()})" if error.node_name() else f"node {error.node()}"
+        )
         found.append(f"{where}: {error.desc()}")
     return found or ["the parser gave no reason"]
 

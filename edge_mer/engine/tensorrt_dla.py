@@ -1,7 +1,7 @@
 """What of a stage a Jetson's deep learning accelerator (DLA) could run, and why not the rest.
 
-The accelerator takes FP16 and INT8 only, and few kinds of layers. TensorRT knows it up to 10.7, on JetPack 6, and
-again from 11.4.1 on, on the AGX Orin under JetPack 7.2.2.
+The accelerator takes FP16 and INT8 only, and few kinds of layers. TensorRT knows it up to 10.7, on JetPack 6,
+and again from 11.4.1 on, on the AGX Orin under JetPack 7.2.2.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def dla_report(stage: str, model: bytes, inputs: tuple[TensorSpec, ...], options
             able[kind] += 1
         else:
             unable[f"{kind}: {_why(layer)}"] += 1
-    return DlaReport(network.n_dla_cores, dict(able), dict(unable), _verdict(sum(able.values()), sum(unable.values())))
+    return DlaReport(
+        network.n_dla_cores, dict(able), dict(unable), _verdict(sum(able.values()), sum(unable.values()))
+    )
 
 
 def _why(layer: trt.ILayer) -> str:

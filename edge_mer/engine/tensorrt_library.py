@@ -1,8 +1,7 @@
 """TensorRT as it is here: found or not, its version, and what it says while it works.
 
-`tensorrt` is imported where it is used, never when a module is read: a device without it runs on its processor.
-Nothing here or in the other files asks for a version and then assumes what that version can do, but where the
-meaning of a flag changed: what is there is looked for by its name.
+`tensorrt` is imported where it is used, never when a module is read: a device without it uses its processor.
+What a version can do is looked for by its name; the number counts only where the meaning of a flag changed.
 """
 
 from __future__ import annotations

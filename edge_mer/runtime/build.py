@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 import edge_mer
-from edge_mer.bundle.manifest import Manifest
+from edge_mer.bundle.manifest import Manifest, kind_of
 from edge_mer.bundle.read import Bundle
 from edge_mer.clock import Clock
-from edge_mer.engine.cache import cache_key, load, processor, store
-from edge_mer.engine.onnxruntime import GraphLevel, OrtOptions, available_threads
-from edge_mer.errors import ParityError
+from edge_mer.engine.cache import cache_key, read_file, records, store
+from edge_mer.errors import EdgeMerError, MissingError, ParityError
 from edge_mer.runtime.golden import Arrays
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.proof import golden_sessions, prove
-from edge_mer.runtime.setup import cpu_precisions, open_setup
+from edge_mer.runtime.target import Choice, Prepared, Say, Target
 from edge_mer.types.model import Words
 
-TARGETS = ("cpu",)
 MIN_GAIN = 0.1
-"""Part of FP32's time that fewer bits must save: less is no reason to change any number."""
+"""Part of the time that fewer bits must save: less is no reason to change any number."""
+
+_BITS_RANK = {"fp32": 0, "fp16": 1, "int8-cpu": 1, "int8-trt": 2}
+"""How often that must be saved: 8 bits of TensorRT's must beat 16, and those must beat 32."""
 
 _WARM_UP_RUNS = 3
 _TIMED_NS = 300_000_000
@@ -34,66 +33,89 @@ _MIN_RUNS, _MAX_RUNS = 10, 200
 
 
 @dataclass(frozen=True)
-class Choice:
-    """How this device runs a bundle."""
-
-    precision: str
-    options: OrtOptions
-
-
-@dataclass(frozen=True)
 class Trial:
     """One candidate as it did here.
 
     Attributes:
-        choice: Precision, threads, graph level.
-        hop_ms: What one prediction costs: the fusion, and the encoders for the steps of a hop.
+        choice: Precision, and how it runs.
+        hop_ms: What one prediction costs: the fusion, and the encoders for the steps of a hop; None where it
+            could not be built.
         error: Largest error of an output against PyTorch, in its standard deviations; None while
             it was only timed.
         refused: Why it may not serve.
     """
 
     choice: Choice
-    hop_ms: float
+    hop_ms: float | None
     error: float | None = None
     refused: str | None = None
+    prepared: Prepared = field(default_factory=Prepared, repr=False, compare=False)
 
 
-def engine_key(bundle: Bundle, target: str) -> str:
-    """The cache key of `bundle` on this device."""
-    return cache_key(
-        {
-            "bundle": bundle.manifest.bundle_id,
-            "target": target,
-            "onnxruntime": onnxruntime.__version__,
-            "edge_mer": edge_mer.__version__,
-            "processor": processor(),
-            "threads": available_threads(),
-        }
-    )
+def engine_key(bundle: Bundle, target: Target, environment: dict[str, Any]) -> str:
+    """The cache key of `bundle` on this device, with a user's settings."""
+    parts = {**_identity(bundle, target), "environment": environment, "settings": target.settings()}
+    return cache_key(parts)
 
 
-def cached_choice(bundle: Bundle, target: str = "cpu") -> Choice | None:
-    """What `build` chose here for this very bundle, if it ran."""
-    record = load(engine_key(bundle, target))
-    if record is None or record.get("precision") not in bundle.manifest.candidates:
+def _identity(bundle: Bundle, target: Target) -> dict[str, str]:
+    return {
+        "bundle": bundle.manifest.bundle_id,
+        "target": target.name,
+        "edge_mer": edge_mer.__version__,
+    }
+
+
+def built_before(bundle: Bundle, target: Target) -> dict[str, Any] | None:
+    """The newest record of this bundle and target, whatever it was built for; None if there is none."""
+    wanted = _identity(bundle, target).items()
+    found = [one for one in records() if wanted <= one.items() and one["precision"] in bundle.precisions]
+    return found[-1] if found else None
+
+
+def fitting_build(bundle: Bundle, target: Target) -> dict[str, Any] | None:
+    """The newest record of this bundle that was built for what is here; None if `build` never ran.
+
+    Raises:
+        MissingError: It was built for something else, or the target is not here any more.
+    """
+    record = built_before(bundle, target)
+    if record is None:
         return None
-    return Choice(record["precision"], OrtOptions(threads=record["threads"], graph=record["graph"]))
+    here = target.environment()
+    if record["environment"] != here:
+        raise MissingError(
+            f"the engine of bundle {bundle.name} does not fit this device",
+            found=mismatch(record["environment"], here),
+            hint=f"run edge-mer build-engine --target {target.name}",
+        )
+    return record
 
 
-def choices(bundle: Bundle) -> list[Choice]:
-    """All ways to run a bundle on this processor; `int8-trt` and `fp16` are for TensorRT."""
-    threads = sorted({1, available_threads()})
-    graphs: tuple[GraphLevel, ...] = ("extended", "all")
-    return [
-        Choice(precision, OrtOptions(threads=n, graph=graph))
-        for precision in cpu_precisions(bundle.manifest.candidates)
-        for n in threads
-        for graph in graphs
-    ]
+def mismatch(built: dict[str, Any], here: dict[str, Any]) -> str:
+    """In words, what an engine was built for and what is here."""
+    changed = [key for key in here if built.get(key) != here[key]]
+
+    def named(facts: dict[str, Any]) -> str:
+        if "tensorrt" in facts and set(changed) & {"tensorrt", "compute_capability"}:
+            return f"TensorRT {facts['tensorrt']} on SM {facts.get('compute_capability')}"
+        return ", ".join(f"{key.replace('_', ' ')} {facts.get(key)}" for key in changed)
+
+    return f"built for {named(built)}, here {named(here).removeprefix('TensorRT ')}"
 
 
-def build(bundle: Bundle, clock: Clock, target: str = "cpu") -> Iterator[Trial]:
+def open_built(bundle: Bundle, target: Target, record: dict[str, Any]) -> PipelineSetup:
+    """The engines of a build, from files that are found to be what this host wrote.
+
+    Raises:
+        BundleError: A file was altered.
+        MissingError: The target is not here, or does not take what was built.
+    """
+    files = {name: read_file(record, name) for name in record["files"]}
+    return target.open(bundle, target.choice_of(record), files)
+
+
+def build(bundle: Bundle, clock: Clock, target: Target, say: Say | None = None) -> Iterator[Trial]:
     """Time every candidate, prove them in the order of their worth, and store the first that passes.
 
     Yields:
@@ -101,48 +123,78 @@ def build(bundle: Bundle, clock: Clock, target: str = "cpu") -> Iterator[Trial]:
 
     Raises:
         ParityError: No candidate passed.
+        MissingError: The target is not here.
     """
+    environment = target.environment()
     sessions = golden_sessions(bundle.manifest, bundle.read_arrays)
     timed: list[Trial] = []
-    for choice in choices(bundle):
-        setup = open_setup(bundle, choice.precision, None, choice.options)
-        timed.append(Trial(choice, hop_ms(setup, sessions, clock)))
+    for choice in target.choices(bundle):
+        timed.append(_timed(bundle, choice, sessions, clock, target, say or _quiet))
         yield timed[-1]
     proven: list[Trial] = []
     for trial in by_worth(timed):
-        proven.append(_prove(bundle, trial, sessions))
+        proven.append(_prove(bundle, trial, sessions, target))
         yield proven[-1]
         if proven[-1].refused is None:
-            store(engine_key(bundle, target), _record(proven, timed, target))
+            record = _record(bundle, proven, timed, target, environment)
+            store(engine_key(bundle, target, environment), record, trial.prepared.files)
             return
-    raise ParityError(
-        f"bundle {bundle.path}: no candidate keeps its numbers on this device",
-        found="; ".join({trial.choice.precision: str(trial.refused) for trial in proven}.values()),
-        hint="run edge-mer verify for the details",
-    )
+    raise _none_passed(bundle, [*timed, *proven])
+
+
+def _quiet(what: str, done: int, of: int) -> None:
+    """Nobody wants to know."""
+
+
+def _timed(
+    bundle: Bundle, choice: Choice, sessions: list[Arrays], clock: Clock, target: Target, say: Say
+) -> Trial:
+    try:
+        prepared = target.prepare(bundle, choice, say)
+        setup = target.open(bundle, choice, prepared.files)
+    except EdgeMerError as refusal:
+        return Trial(choice, None, refused=str(refusal))
+    try:
+        return Trial(choice, hop_ms(setup, sessions, clock), prepared=prepared)
+    finally:
+        setup.close()
 
 
 def by_worth(timed: list[Trial]) -> list[Trial]:
-    """From the fastest on, but after FP32 what saves less than `MIN_GAIN` of its time."""
+    """From the fastest on; what has fewer bits must save `MIN_GAIN` of the time for each step down."""
+    able = [(trial, trial.hop_ms) for trial in timed if trial.hop_ms is not None]
 
-    def worth_ms(trial: Trial) -> float:
-        return trial.hop_ms if trial.choice.precision == "fp32" else trial.hop_ms / (1 - MIN_GAIN)
+    def worth_ms(one: tuple[Trial, float]) -> float:
+        trial, took_ms = one
+        return took_ms / (1 - MIN_GAIN) ** _BITS_RANK[kind_of(trial.choice.precision)]
 
-    return sorted(timed, key=worth_ms)
+    return [trial for trial, _ in sorted(able, key=worth_ms)]
 
 
-def _prove(bundle: Bundle, trial: Trial, sessions: list[Arrays]) -> Trial:
+def _prove(bundle: Bundle, trial: Trial, sessions: list[Arrays], target: Target) -> Trial:
     precision = trial.choice.precision
     if refusal := unfaithful(bundle.manifest, precision):
         return replace(trial, refused=refusal)
-    setup = open_setup(bundle, precision, None, trial.choice.options)
-    proof = prove(setup, bundle.manifest, precision, sessions)
+    setup = target.open(bundle, trial.choice, trial.prepared.files)
+    try:
+        proof = prove(setup, bundle.manifest, precision, sessions)
+    finally:
+        setup.close()
     error = max(one.max for one in proof.outputs.values())
     try:
         proof.demand(precision)
     except ParityError as refusal:
         return replace(trial, error=error, refused=str(refusal))
     return replace(trial, error=error)
+
+
+def _none_passed(bundle: Bundle, trials: list[Trial]) -> ParityError:
+    refused = {trial.choice.precision: trial.refused for trial in trials if trial.refused is not None}
+    return ParityError(
+        f"bundle {bundle.path}: no candidate can serve on this device",
+        found="; ".join(f"{precision}: {why}" for precision, why in refused.items()),
+        hint="run edge-mer verify for the numbers, and edge-mer doctor for the device",
+    )
 
 
 def unfaithful(manifest: Manifest, precision: str) -> str | None:
@@ -175,22 +227,17 @@ def stage_times_ms(setup: PipelineSetup, sessions: list[Arrays], clock: Clock) -
     Of words, of an utterance as long as the engine's buffer.
     """
     model, golden = setup.model, sessions[0]
-    feeds: dict[str, Arrays] = {}
+    fusion = setup.engines[model.fusion.stage]
     for encoder, spec in zip(model.encoders, model.fusion.inputs, strict=False):
-        stage, tensor = encoder.stage, encoder.input
-        if isinstance(encoder.preprocess, Words):  # any tokens take as long as any others
-            feeds[stage] = setup.engines[stage].inputs
-        else:
-            feeds[stage] = {tensor.name: golden[f"input.{stage}"][:1]}
-        window = spec.concrete(batch=1, steps=model.fusion.n_steps)
-        feeds.setdefault(model.fusion.stage, {})[spec.name] = np.resize(golden[f"feature.{stage}"], window)
+        if not isinstance(encoder.preprocess, Words):  # any tokens take as long as any others
+            setup.engines[encoder.stage].inputs[encoder.input.name][...] = golden[f"input.{encoder.stage}"][
+                :1
+            ]
+        window = fusion.inputs[spec.name]
+        window[...] = np.resize(golden[f"feature.{encoder.stage}"], window.shape)
     if model.fusion.has_present_input:
-        spec = model.fusion.inputs[-1]
-        shape = spec.concrete(batch=1, steps=model.fusion.n_steps)
-        feeds[model.fusion.stage][spec.name] = np.ones(shape, np.bool_)
-    return {
-        stage: median_ms(partial(setup.engines[stage].run, feeds[stage]), clock) for stage in model.stages
-    }
+        fusion.inputs[model.fusion.inputs[-1].name][...] = True
+    return {stage: median_ms(setup.engines[stage].infer, clock) for stage in model.stages}
 
 
 def median_ms(work: Callable[[], object], clock: Clock) -> float:
@@ -207,23 +254,24 @@ def median_ms(work: Callable[[], object], clock: Clock) -> float:
     return statistics.median(times_ns[cut : len(times_ns) - cut]) / 1e6
 
 
-def _record(proven: list[Trial], timed: list[Trial], target: str) -> dict[str, Any]:
+def _record(
+    bundle: Bundle, proven: list[Trial], timed: list[Trial], target: Target, environment: dict[str, Any]
+) -> dict[str, Any]:
     best = proven[-1]
     tried = {trial.choice: trial for trial in (*timed, *proven)}
     return {
-        "target": target,
-        **_describe(best),
-        "onnxruntime": onnxruntime.__version__,
-        "processor": processor(),
-        "trials": [_describe(trial) for trial in tried.values()],
+        **_identity(bundle, target),
+        **_described(best, target),
+        "environment": environment,
+        "settings": target.settings(),
+        "built": dict(best.prepared.facts),
+        "trials": [_described(trial, target) for trial in tried.values()],
     }
 
 
-def _describe(trial: Trial) -> dict[str, Any]:
+def _described(trial: Trial, target: Target) -> dict[str, Any]:
     return {
-        "precision": trial.choice.precision,
-        "threads": trial.choice.options.threads,
-        "graph": trial.choice.options.graph,
+        **target.describe(trial.choice),
         "hop_ms": trial.hop_ms,
         "error": trial.error,
         "refused": trial.refused,

@@ -296,6 +296,7 @@ class Session:
         self.stop()
         if self._thread is not None:
             self._thread.join()
+        self._opened.setup.close()
         self._is_closed = True
         self._queue.clear()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import get_args
@@ -13,9 +13,11 @@ from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.engine.onnxruntime import OrtOptions, available_threads
 from edge_mer.errors import UsageError
 from edge_mer.preprocess.face_detectors import open_face_detector
-from edge_mer.runtime.build import Choice, cached_choice
+from edge_mer.runtime.build import built_before, fitting_build, open_built
 from edge_mer.runtime.pipeline import PipelineSetup
-from edge_mer.runtime.setup import looks_at_faces, open_setup
+from edge_mer.runtime.setup import check_policies, looks_at_faces, open_setup
+from edge_mer.runtime.target import Choice
+from edge_mer.runtime.targets import TARGETS
 from edge_mer.sinks.base import Sink
 from edge_mer.sinks.registry import open_sink
 from edge_mer.sources.base import Source
@@ -83,30 +85,40 @@ def open_all(
     policies = checked_policies(missing or {})
     refuse_to_overwrite(found_sinks, found_sources, bundle.path if isinstance(bundle, Bundle) else bundle)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    choice, was_built = choose(opened, precision)
     model = opened.manifest.model
+    check_policies(model, policies)
     detector = open_face_detector(face_detector) if looks_at_faces(model) else None
-    setup = open_setup(opened, choice.precision, detector, choice.options, policies, hop)
+    setup, choice, was_built = open_chosen(opened, precision)
+    try:
+        setup = replace(setup, detector=detector, missing=policies, hop=hop)
+    except BaseException:
+        setup.close()
+        raise
     return Opened(opened, setup, found_sources, found_sinks, choice, was_built)
 
 
-def choose(bundle: Bundle, precision: str | None) -> tuple[Choice, bool]:
-    """How to run a bundle here: as asked for, else as `build-engine` chose, else in fp32.
+def open_chosen(bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, Choice, bool]:
+    """Open a bundle here: as asked for, else as `build-engine` chose, else in fp32 on the processor.
+
+    An engine of TensorRT goes before one of the processor.
 
     Returns:
-        The choice, and False when it is fp32 because `build-engine` was never run here.
+        The engines, how they run, and False when it is fp32 because `build-engine` was never run here.
 
     Raises:
         UsageError: The bundle has no such precision.
+        MissingError: What was built does not fit this device any more.
+        BundleError: What was built was altered.
     """
-    threads = OrtOptions(threads=available_threads())
-    if precision is None:
-        built = cached_choice(bundle)
-        return (Choice("fp32", threads), False) if built is None else (built, True)
-    if precision not in bundle.manifest.candidates:
+    if precision is not None and precision not in bundle.manifest.candidates:
         known = ", ".join(bundle.manifest.candidates)
         raise UsageError(f"bundle {bundle.path} has no precision {precision!r}", expected=f"one of {known}")
-    return Choice(precision, threads), True
+    for target in TARGETS.values():
+        asks_for_it = precision is None or precision == (built_before(bundle, target) or {}).get("precision")
+        if asks_for_it and (record := fitting_build(bundle, target)) is not None:
+            return open_built(bundle, target, record), target.choice_of(record), True
+    choice = Choice(precision or "fp32", OrtOptions(threads=available_threads()))
+    return open_setup(bundle, choice.precision, None, choice.options), choice, precision is not None
 
 
 def checked_policies(missing: Policies) -> dict[Modality, MissingPolicy]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,6 +154,13 @@ class _Timing:
         self.start_ns, self.capture_ns = now_ns, capture_ns
 
 
+class Closeable(Protocol):
+    """What holds memory or a device."""
+
+    def close(self) -> None:
+        """Give it back."""
+
+
 @dataclass(frozen=True)
 class PipelineSetup:
     """What a pipeline runs on.
@@ -168,6 +176,7 @@ class PipelineSetup:
         assets: Path in the bundle -> content of files that preprocessing reads.
         hop: Steps between two predictions; None takes the declared hop.
         findings: How sure estimates are; None if that was never measured.
+        resources: What the engines run on, closed after them.
     """
 
     model: ModelSpec
@@ -180,6 +189,12 @@ class PipelineSetup:
     assets: Mapping[str, bytes] = field(default_factory=dict)
     hop: int | None = None
     findings: Findings | None = None
+    resources: tuple[Closeable, ...] = ()
+
+    def close(self) -> None:
+        """Free what the engines hold; nothing can run afterwards. Twice does no harm."""
+        for one in (*self.engines.values(), *self.resources):
+            one.close()
 
     def __post_init__(self) -> None:
         for encoder in self.model.encoders:
@@ -490,7 +505,9 @@ class Pipeline:
             rows = self._rings[encoder.stage].buffer[:, self._n_steps - n_used :]
             feed[spec.name] = self._padded(encoder, rows) if self._is_padded else rows
         if self._model.fusion.has_present_input:
-            feed[self._model.fusion.inputs[-1].name] = self._present()[np.newaxis]
+            name = self._model.fusion.inputs[-1].name
+            feed[name] = self._fusion.inputs[name]
+            feed[name][0] = self._present()
         outputs = self._fusion.run(feed)
         timing.infer_ns += self._clock.now_ns() - began_ns
         names = zip(self._model.outputs, self._model.fusion.outputs, strict=True)

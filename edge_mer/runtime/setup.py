@@ -74,7 +74,7 @@ def open_setup(
             expected=" or ".join(cpu_precisions(bundle.manifest.candidates)),
         )
     model = bundle.manifest.model
-    _check_policies(model, missing or {})
+    check_policies(model, missing or {})
     stages = {stage: bundle.read_stage(precision, stage) for stage in model.stages}
     return PipelineSetup(
         model=model,
@@ -95,7 +95,12 @@ def assets_of(bundle: Bundle) -> dict[str, bytes]:
     return {spec.tokenizer: bundle.read(spec.tokenizer) for spec in specs if isinstance(spec, Words)}
 
 
-def _check_policies(model: ModelSpec, missing: Mapping[Modality, MissingPolicy]) -> None:
+def check_policies(model: ModelSpec, missing: Mapping[Modality, MissingPolicy]) -> None:
+    """Whether a model can follow policies.
+
+    Raises:
+        UsageError: It cannot; says why.
+    """
     for modality, policy in missing.items():
         if modality not in model.modalities:
             raise UsageError(

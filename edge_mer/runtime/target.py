@@ -66,6 +66,10 @@ class Target(ABC):
             MissingError: The target is not here.
         """
 
+    def settings(self) -> dict[str, Any]:
+        """What a user said about how to build."""
+        return {}
+
     @abstractmethod
     def choices(self, bundle: Bundle) -> list[Choice]:
         """All ways to run a bundle here."""

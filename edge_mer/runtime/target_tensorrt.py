@@ -64,7 +64,7 @@ class TensorRtTarget(Target):
         self._clock = clock or MonotonicClock()
 
     def environment(self) -> dict[str, Any]:
-        """Versions of TensorRT and driver, the GPU, and what a user said."""
+        """Versions of TensorRT and driver, and the GPU."""
         version = require_tensorrt()
         with open_gpu() as gpu:
             major, minor = gpu.capability
@@ -73,9 +73,11 @@ class TensorRtTarget(Target):
                 "cuda_driver": gpu.driver_version,
                 "gpu": gpu.name,
                 "compute_capability": f"{major}.{minor}",
-                "max_batch": self._settings.max_batch,
-                "workspace_mib": self._settings.workspace_mib,
             }
+
+    def settings(self) -> dict[str, Any]:
+        """Memory and shapes."""
+        return {"max_batch": self._settings.max_batch, "workspace_mib": self._settings.workspace_mib}
 
     def choices(self, bundle: Bundle) -> list[Choice]:
         """One per candidate that TensorRT takes."""
@@ -168,8 +170,7 @@ class TensorRtTarget(Target):
         return streaming, Profile(*batches)
 
     def _timing_key(self) -> str:
-        facts = {k: v for k, v in self.environment().items() if k not in ("max_batch", "workspace_mib")}
-        return cache.cache_key({"kind": "timings", **facts})
+        return cache.cache_key({"kind": "timings", **self.environment()})
 
     def _timing_cache(self) -> bytes:
         """What was measured here before; nothing if that is not what was written."""
@@ -231,20 +232,3 @@ def streaming_profile(model: ModelSpec, stage: str) -> Profile:
             smallest["token"], largest["token"] = 1, encoder.preprocess.max_tokens
             usual["token"] = min(_USUAL_TOKENS, largest["token"])
     return Profile(smallest, usual, largest)
-
-
-def mismatch(record: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """In words, what a plan was built for and what is here."""
-
-    def named(facts: Mapping[str, Any]) -> str:
-        return f"TensorRT {facts.get('tensorrt')} on SM {facts.get('compute_capability')}"
-
-    built = record.get("environment", {})
-    if named(built) == named(here):
-        changed = [key for key in here if built.get(key) != here[key]]
-        return f"built for {', '.join(f'{key} {built.get(key)}' for key in changed)}, here " + ", ".join(
-            f"{key} {here[key]}" for key in changed
-        )
-    return f"built for {named(built)}, here {named(here).removeprefix('TensorRT ')}"
-
-

@@ -82,7 +82,7 @@ def test_the_processor_is_named() -> None:
 def test_a_record_comes_back(cache: Path) -> None:
     path = store(KEY, RECORD)
     assert path == cache / "engines" / KEY / "build.json"
-    assert load(KEY) == {**RECORD, "key": KEY}
+    assert load(KEY) == {**RECORD, "key": KEY, "files": {}}
 
 
 def test_without_a_record_there_is_none() -> None:
@@ -106,7 +106,7 @@ def test_a_record_under_another_key_is_not_believed(cache: Path) -> None:
 def test_a_later_record_replaces_the_first() -> None:
     store(KEY, RECORD)
     store(KEY, {"precision": "fp32"})
-    assert load(KEY) == {"precision": "fp32", "key": KEY}
+    assert load(KEY) == {"precision": "fp32", "key": KEY, "files": {}}
 
 
 def test_a_record_cut_anywhere_counts_as_none(cache: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one() -> None:
     path = store(KEY, RECORD)
     with pytest.raises(TypeError):
         store(KEY, {"precision": object()})
-    assert load(KEY) == {**RECORD, "key": KEY}
+    assert load(KEY) == {**RECORD, "key": KEY, "files": {}}
     assert [p.name for p in path.parent.iterdir()] == ["build.json"]
 
 
@@ -174,7 +174,7 @@ def test_an_error_in_the_middle_leaves_the_old_record(monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(UsageError, match="No space left on device"):
         store(KEY, {"precision": "fp32"})
-    assert load(KEY) == {**RECORD, "key": KEY}
+    assert load(KEY) == {**RECORD, "key": KEY, "files": {}}
     assert [p.name for p in path.parent.iterdir()] == ["build.json"]
 
 
