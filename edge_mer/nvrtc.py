@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 from collections.abc import Iterator
+from contextlib import suppress
 from ctypes import byref, c_char_p, c_int, c_size_t, c_void_p
 from functools import lru_cache
 from pathlib import Path
@@ -96,11 +97,16 @@ def _check(library: Any, status: int, doing: str) -> None:
 
 @lru_cache(maxsize=1)
 def _library() -> Any:
-    for path in _candidates():
-        try:
+    """The system's own first: it fits its driver."""
+    for path in (*(f"{folder}/libnvrtc.so" for folder in _TOOLKITS), *_NAMES):
+        with suppress(OSError):
             return ctypes.CDLL(path)
-        except OSError:
-            continue
+    for folder in _wheels():
+        # What it loads itself is looked for in the system's folders only, unless it is there already.
+        for builtins in sorted(folder.glob("libnvrtc-builtins.so.*")):
+            ctypes.CDLL(str(builtins))
+        for library in sorted(folder.glob("libnvrtc.so.*")):
+            return ctypes.CDLL(str(library))
     raise MissingError(
         "the kernels cannot be compiled: NVRTC, CUDA's compiler library, is not installed",
         expected="libnvrtc.so of CUDA 12 or 13",
@@ -109,11 +115,7 @@ def _library() -> Any:
     )
 
 
-def _candidates() -> Iterator[str]:
-    """The system's own first: it fits its driver."""
-    yield from (f"{folder}/libnvrtc.so" for folder in _TOOLKITS)
-    yield from _NAMES
+def _wheels() -> Iterator[Path]:
     spec = importlib.util.find_spec("nvidia")
     for root in (spec.submodule_search_locations or ()) if spec else ():
-        for folder in _WHEELS:
-            yield from map(str, sorted(Path(root, folder).glob("libnvrtc.so.*")))
+        yield from (Path(root, folder) for folder in _WHEELS)
