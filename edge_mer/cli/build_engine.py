@@ -61,6 +61,9 @@ def build_engine(
         for t in trials
     ]
     out.print(table(["candidate", "ms per prediction", "error", "verdict"], rows))
+    for trial in trials:
+        if trial.refused is not None:
+            out.print(f"\n{trial.choice} was refused. {trial.refused}", markup=False)
     out.print(f"\nChosen: {chosen.choice}, {chosen.hop_ms:.2f} ms per prediction.")
     _print_built(chosen.prepared.facts)
 
@@ -109,7 +112,7 @@ def _said(trial: Trial, n_tried: int, n_choices: int) -> str:
 
 def _verdict(trial: Trial, chosen: Trial) -> str:
     if trial.refused is not None:
-        return f"refused: {trial.refused}"
+        return "refused"
     if trial.error is not None:
         return "passed"
     if trial.hop_ms is not None and chosen.hop_ms is not None and trial.hop_ms > chosen.hop_ms:
@@ -130,7 +133,8 @@ def _print_built(built: Any) -> None:
         for stage, facts in stages.items()
     ]
     if rows:
-        out.print(table(["\nstage", "products by precision", "not shown", "built in s"], rows))
+        out.print()
+        out.print(table(["stage", "products by precision", "not shown", "built in s"], rows))
     for stage, facts in stages.items():
         if report := facts.get("dla"):
             out.print(f"\nDLA, {stage}: {report['verdict']}.")

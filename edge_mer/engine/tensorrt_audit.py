@@ -44,7 +44,7 @@ class EngineLayer:
     Attributes:
         name: As the engine calls it; of fused ones, all their names.
         kind: E.g. "CaskConvolution", "gemm", "Reformat".
-        products: Names of the ONNX nodes that it holds.
+        products: Names that may be those of the network's layers in it.
         inputs: Types of what it takes in, as far as they can be read.
         kernel: Name of the chosen tactic.
         weights: Type of its weights.
@@ -153,7 +153,7 @@ def _layer(raw: Mapping[str, Any]) -> EngineLayer:
     return EngineLayer(
         name=name,
         kind=str(raw.get("LayerType", "")),
-        products=tuple(named) or tuple(part.strip() for part in name.split(" + ")),
+        products=(*named, *(part.strip() for part in name.split(" + "))),
         inputs=tuple(kind for tensor in raw.get("Inputs", ()) if (kind := _type_of(tensor))),
         kernel=str(raw.get("TacticName", "")),
         weights=_first(_TYPES, str(weights.get("Type", ""))) if isinstance(weights, Mapping) else None,

@@ -41,6 +41,7 @@ CUDA_INC_DIR = [{str(INCLUDE)!r}]
 CUDA_ENABLE_CURAND = False
 CUDADRV_LIB_DIR = [{str(LIB)!r}]
 CXXFLAGS = ["-O0", "-g0", "-w"]
+LDFLAGS = ["-Wl,--no-as-needed", "-lcuda"]
 """
 """What PyCUDA's configure.py would write: no random numbers, headers from a package, quickly compiled."""
 

@@ -60,7 +60,15 @@ size_t total_bytes() { return static_cast<size_t>(number("HOST_CUDA_BYTES", 8ll 
 size_t used_bytes() { return live.device_bytes + (is_integrated() ? live.host_bytes : 0); }
 CUcontext the_context() { return reinterpret_cast<CUcontext>(&context_place); }
 
+// What a capture records instead of putting it into the queue.
+struct Graph {
+    std::vector<std::function<CUresult()>> work;
+};
+Graph* capturing = nullptr;
+int64_t graphs = 0;
+
 CUresult drain() {
+    if (capturing) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     while (!pending.empty()) {
         auto work = std::move(pending.front());
         pending.pop_front();
@@ -69,6 +77,10 @@ CUresult drain() {
     return failure;
 }
 CUresult later(std::function<CUresult()> work) {
+    if (capturing) {
+        capturing->work.push_back(std::move(work));
+        return CUDA_SUCCESS;
+    }
     if (failure == CUDA_SUCCESS) pending.push_back(std::move(work));
     return failure;
 }
@@ -84,6 +96,7 @@ bool is_on_gpu(uintptr_t address, size_t n) {
 
 CUresult allocate(void** place, size_t n, bool is_host, bool is_mapped) {
     if (n == 0) return CUDA_ERROR_INVALID_VALUE;
+    if (capturing) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     if ((!is_host || is_integrated()) && used_bytes() + n > total_bytes()) return CUDA_ERROR_OUT_OF_MEMORY;
     if (posix_memalign(place, 256, n)) return CUDA_ERROR_OUT_OF_MEMORY;
     std::memset(*place, 0xff, n);  // floats are NaN until somebody writes
@@ -159,6 +172,7 @@ const char* text_of(CUresult code) {
 
 // What tests read: live allocations and objects, as eight int64.
 extern "C" void host_cuda_live(Counters* out) { *out = live; }
+extern "C" int64_t host_cuda_graphs() { return graphs; }
 extern "C" int64_t host_cuda_pending() { return static_cast<int64_t>(pending.size()); }
 
 // -- driver and device ------------------------------------------------------------------------------------
@@ -359,6 +373,39 @@ API cuLaunchHostFunc(CUstream, CUhostFn function, void* data) {
         return CUDA_SUCCESS;
     });
 }
+API cuStreamBeginCapture_v2(CUstream, CUstreamCaptureMode) {
+    BEGIN_IN_CONTEXT;
+    if (number("HOST_CUDA_NO_GRAPHS", 0)) return CUDA_ERROR_NOT_SUPPORTED;
+    if (capturing) return CUDA_ERROR_ILLEGAL_STATE;
+    capturing = new Graph;
+    return CUDA_SUCCESS;
+}
+API cuStreamEndCapture(CUstream, CUgraph* graph) {
+    BEGIN_IN_CONTEXT;
+    *graph = reinterpret_cast<CUgraph>(capturing);
+    graphs += capturing != nullptr;
+    capturing = nullptr;
+    return *graph ? CUDA_SUCCESS : CUDA_ERROR_ILLEGAL_STATE;
+}
+API cuGraphInstantiateWithFlags(CUgraphExec* runnable, CUgraph graph, unsigned long long) {
+    BEGIN_IN_CONTEXT;
+    *runnable = reinterpret_cast<CUgraphExec>(new Graph(*reinterpret_cast<Graph*>(graph)));
+    graphs += 1;
+    return CUDA_SUCCESS;
+}
+API cuGraphLaunch(CUgraphExec runnable, CUstream) {
+    BEGIN_IN_CONTEXT;
+    for (const auto& work : reinterpret_cast<Graph*>(runnable)->work) later(work);
+    return failure;
+}
+static CUresult forget(void* graph) {
+    BEGIN_IN_CONTEXT;
+    delete reinterpret_cast<Graph*>(graph);
+    graphs -= 1;
+    return CUDA_SUCCESS;
+}
+API cuGraphDestroy(CUgraph graph) { return forget(graph); }
+API cuGraphExecDestroy(CUgraphExec runnable) { return forget(runnable); }
 API cuEventCreate(CUevent* event, unsigned) {
     BEGIN_IN_CONTEXT;
     *event = reinterpret_cast<CUevent>(new Event);
