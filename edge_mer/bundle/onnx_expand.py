@@ -33,7 +33,6 @@ class _Node:
     """What is looked at in a node."""
 
     operator: str = ""
-    name: str = ""
     inputs: list[str] = field(default_factory=list)
     attributes: list[bytes] = field(default_factory=list)
     axis: int = 1
@@ -97,7 +96,7 @@ def _pair(node: _Node, raw: memoryview, constants: Mapping[str, Array]) -> bytes
     quantize = [
         *(_text(_NODE_INPUT, name) for name in (f"{weights_name}.float", scale_name, *zero)),
         _text(_NODE_OUTPUT, quantized),
-        _text(_NODE_NAME, f"{node.name}.quantize"),
+        _text(_NODE_NAME, quantized),
         _text(_NODE_OPERATOR, "QuantizeLinear"),
         *(written_bytes(_NODE_ATTRIBUTE, one) for one in node.attributes),
     ]
@@ -128,8 +127,6 @@ def _node(value: int | memoryview) -> _Node:
     for number, content in fields(_message(value)):
         if number == _NODE_INPUT:
             node.inputs.append(_decoded(content))
-        elif number == _NODE_NAME:
-            node.name = _decoded(content)
         elif number == _NODE_OPERATOR:
             node.operator = _decoded(content)
         elif number == _NODE_ATTRIBUTE:

@@ -116,9 +116,9 @@ class TensorRtEngine(Engine):
 
     def _lane(self, profile: int) -> _Lane:
         if profile not in self._lanes:
-            self._lanes[profile] = _Lane(
-                self.stage, self._opened, profile, self.input_specs, self.output_specs, self._gpu, self._log
-            )
+            lane = _Lane(self.stage, self._opened, self.input_specs, self.output_specs, self._gpu, self._log)
+            self._lanes[profile] = lane  # closed with the others, however far it comes
+            lane.open(profile)
         return self._lanes[profile]
 
     # -- running -------------------------------------------------------------------------------
@@ -175,22 +175,13 @@ class _Lane:
         self,
         stage: str,
         engine: trt.ICudaEngine,
-        profile: int,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         gpu: Gpu,
         log: Any,
     ) -> None:
-        self._stage, self._gpu, self._log = stage, gpu, log
+        self._stage, self._engine, self._gpu, self._log = stage, engine, gpu, log
         self._input_specs, self._output_specs = inputs, outputs
-        found = cast("trt.IExecutionContext | None", engine.create_execution_context())
-        if found is None:
-            raise self._error(
-                "no execution context",
-                f"{engine.device_memory_size_v2 >> 20} MiB needed, {gpu.free_bytes() >> 20} MiB free; "
-                f"{log.last_error()}",
-            )
-        self._context: trt.IExecutionContext | None = found
         self.inputs: dict[str, GpuTensor] = {}
         self._outputs: dict[str, GpuTensor] = {}
         self._shapes: dict[str, Shape] = {}
@@ -198,10 +189,24 @@ class _Lane:
         self._bound: dict[str, int] = {}
         self._graph: Graph | None = None
         self._n_own_runs = 0
+        self._context: trt.IExecutionContext | None = None
+        self._limits: dict[str, _Limits] = {}
+        self._is_static = False
+
+    def open(self, profile: int) -> None:
+        """Make the context and all buffers."""
+        found = cast("trt.IExecutionContext | None", self._engine.create_execution_context())
+        if found is None:
+            needed, free = self._engine.device_memory_size_v2 >> 20, self._gpu.free_bytes() >> 20
+            raise self._error(
+                "no execution context", f"{needed} MiB needed, {free} MiB free; {self._log.last_error()}"
+            )
+        self._context = found
         if profile:
-            self._demand(found.set_optimization_profile_async(profile, gpu.stream.handle), "shape profile")
-            gpu.synchronize()
-        self._limits = {spec.name: _limits(engine, spec.name, profile) for spec in inputs}
+            stream = self._gpu.stream.handle
+            self._demand(found.set_optimization_profile_async(profile, stream), "the shape profile")
+            self._gpu.synchronize()
+        self._limits = {spec.name: _limits(self._engine, spec.name, profile) for spec in self._input_specs}
         self._is_static = all(one.low == one.high for one in self._limits.values())
         self._allocate()
 

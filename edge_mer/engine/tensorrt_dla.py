@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from edge_mer.engine.tensorrt_build import BuildOptions, Network, Refused
 from edge_mer.engine.tensorrt_library import make_log, require_tensorrt
@@ -72,10 +72,8 @@ def dla_report(stage: str, model: bytes, inputs: tuple[TensorSpec, ...], options
 def _why(layer: trt.ILayer) -> str:
     import tensorrt as trt
 
-    tensors = [layer.get_output(i) for i in range(layer.num_outputs)]
-    if any(-1 in tuple(cast("Any", one.shape)) for one in tensors):
-        return "its shape is not fixed"
-    if any(one.dtype not in (trt.DataType.HALF, trt.DataType.INT8) for one in tensors):
+    types = (layer.get_output(i).dtype for i in range(layer.num_outputs))
+    if any(one not in (trt.DataType.HALF, trt.DataType.INT8) for one in types):
         return "it is neither FP16 nor INT8"
     return "the accelerator has no such layer, or not with these parameters"
 

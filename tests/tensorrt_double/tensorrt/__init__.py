@@ -1,15 +1,16 @@
 """A double of TensorRT's Python API, as far as edge-mer uses it, for machines where TensorRT cannot be.
 
-It takes the ONNX that TensorRT would take, keeps it as a "plan", and runs it with ONNX Runtime on memory that the
-CUDA driver of the host hands out. What it has is compared, name by name, with the vendor's own bindings; what a
-version lacks is not here either. `TENSORRT_DOUBLE` chooses the version. Everything that can go wrong can be asked
-for: see `faults`.
+It takes the ONNX that TensorRT would take, keeps it as a "plan", and runs it with ONNX Runtime on memory that
+the CUDA driver of the host hands out. What it has is compared, name by name, with the vendor's own bindings;
+what a version lacks is not here either. `TENSORRT_DOUBLE` chooses the version. Everything that can go wrong
+can be asked for: see `faults`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import enum
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -85,7 +86,9 @@ class LayerInformationFormat(enum.IntEnum):
 
 
 class LayerType(enum.IntEnum):
-    CONVOLUTION, ACTIVATION, ELEMENTWISE, MATRIX_MULTIPLY, CONSTANT, QUANTIZE, DEQUANTIZE, SHUFFLE, CAST = range(9)
+    CONVOLUTION, ACTIVATION, ELEMENTWISE, MATRIX_MULTIPLY, CONSTANT, QUANTIZE, DEQUANTIZE, SHUFFLE, CAST = (
+        range(9)
+    )
 
 
 _FLAGS = ["GPU_FALLBACK", "REFIT", "TF32", "STRIP_PLAN", "ERROR_ON_TIMING_CACHE_MISS"]
@@ -169,7 +172,9 @@ class ITensor:
 
 
 class ILayer:
-    def __init__(self, name: str, kind: LayerType, inputs: list[ITensor | None], outputs: list[ITensor]) -> None:
+    def __init__(
+        self, name: str, kind: LayerType, inputs: list[ITensor | None], outputs: list[ITensor]
+    ) -> None:
         self.name, self.type, self.metadata = name, kind, f"[ONNX Layer: {name}]"
         self._inputs, self._outputs = inputs, outputs
 
@@ -258,7 +263,9 @@ def _parser_errors(model: onnx.ModelProto) -> list[ParserError]:
             found.append(ParserError(index, node.name, node.op_type, text))
         takes_constant = node.op_type == "DequantizeLinear" and node.input[0] in int8_constants & weights
         if faults.refuse_int8_constants and takes_constant:
-            found.append(ParserError(index, node.name, node.op_type, "constants of type INT8 are not supported"))
+            found.append(
+                ParserError(index, node.name, node.op_type, "constants of type INT8 are not supported")
+            )
     return found
 
 
@@ -296,7 +303,7 @@ class IOptimizationProfile:
     def __init__(self) -> None:
         self._shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
 
-    def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:  # noqa: A002 -- the vendor's names
+    def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:
         self._shapes[input] = (tuple(min), tuple(opt), tuple(max))
 
 
@@ -369,9 +376,7 @@ class Builder:
             return self._fail(faults.build_error)
         if config.progress_monitor is not None and not _tell(config.progress_monitor):
             return self._fail("cancelled")
-        dequantized = {
-            one.get_output(0).name for one in network._layers if one.type == LayerType.DEQUANTIZE
-        }
+        dequantized = {one.get_output(0).name for one in network._layers if one.type == LayerType.DEQUANTIZE}
         used = {one.name: _used(one, dequantized) for one in network._layers}
         fresh = "".join(f"{name}\n" for name in used).encode()
         known = config._timing._data or _timing_header()
@@ -435,15 +440,20 @@ class Runtime:
         return ICudaEngine(facts, data[begin + size :], self._logger)
 
 
+@functools.lru_cache(maxsize=8)
+def _opened(model: bytes) -> tuple[onnx.ModelProto, onnxruntime.InferenceSession]:
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.add_session_config_entry("session.disable_quant_qdq", "1")
+    settings.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+    return onnx.load_from_string(model), session
+
+
 class ICudaEngine:
     def __init__(self, facts: dict[str, Any], model: bytes, logger: ILogger) -> None:
         self._facts, self._logger = facts, logger
-        self._proto = onnx.load_from_string(model)
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = 1
-        settings.add_session_config_entry("session.disable_quant_qdq", "1")
-        settings.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+        self._proto, self._session = _opened(model)
         names = [one.name for one in (*self._proto.graph.input, *self._proto.graph.output)]
         self._values = {one.name: one for one in (*self._proto.graph.input, *self._proto.graph.output)}
         self._inputs = [one.name for one in self._proto.graph.input]
@@ -487,7 +497,7 @@ class EngineInspector:
     def __init__(self, engine: ICudaEngine) -> None:
         self._engine = engine
 
-    def get_engine_information(self, format: LayerInformationFormat) -> str:  # noqa: A002 -- the vendor's name
+    def get_engine_information(self, format: LayerInformationFormat) -> str:
         facts = self._engine._facts
         if facts["verbosity"] != "DETAILED":
             return json.dumps({"Layers": list(facts["used"])})
@@ -528,7 +538,9 @@ class IExecutionContext:
         self._driver = ctypes.CDLL("libcuda.so.1")
         self._calls: list[Any] = []
         self._memory = ctypes.c_uint64()
-        if self._driver.cuMemAlloc_v2(ctypes.byref(self._memory), ctypes.c_size_t(engine.device_memory_size_v2)):
+        if self._driver.cuMemAlloc_v2(
+            ctypes.byref(self._memory), ctypes.c_size_t(engine.device_memory_size_v2)
+        ):
             raise MemoryError("the context's own memory")
 
     def __del__(self) -> None:
@@ -566,24 +578,38 @@ class IExecutionContext:
         if faults.run_error:
             self._engine._logger.log(ILogger.ERROR, faults.run_error)
             return False
-        shapes, addresses = dict(self._shapes), dict(self._addresses)
-        outputs = {name: self.get_tensor_shape(name) for name in self._engine._names if name not in shapes}
-
-        def work(_: Any) -> None:
-            feed = {name: self._at(addresses[name], name, shape).copy() for name, shape in shapes.items()}
-            found = self._engine._session.run(list(outputs), feed)
-            for (name, shape), value in zip(outputs.items(), found, strict=True):
-                self._at(addresses[name], name, shape)[...] = value
-
-        call = _HOST_FUNCTION(work)
-        self._calls = [*self._calls[-8:], call] if self._calls else [call]
-        self._kept = getattr(self, "_kept", call)  # a graph may launch the first calls for ever
-        self._second = getattr(self, "_second", None) or (call if call is not self._kept else None)
+        run = functools.partial(
+            _run,
+            self._engine._session,
+            {name: self._place(name, shape) for name, shape in self._shapes.items()},
+            {
+                name: self._place(name, self.get_tensor_shape(name))
+                for name in self._engine._names
+                if name not in self._shapes
+            },
+        )
+        call = _HOST_FUNCTION(lambda _: run())
+        self._calls.append(call)
+        del self._calls[2:-1]  # the first two may be in a graph that launches them for ever
         return not self._driver.cuLaunchHostFunc(ctypes.c_void_p(stream_handle), call, None)
 
-    def _at(self, address: int, name: str, shape: tuple[int, ...]) -> Any:
-        kind = np.dtype(_NUMPY[self._engine.get_tensor_dtype(name)])
-        n_bytes = int(np.prod(shape)) * kind.itemsize
-        return np.frombuffer((ctypes.c_char * n_bytes).from_address(address), kind).reshape(shape)
+    def _place(self, name: str, shape: tuple[int, ...]) -> _Place:
+        return self._addresses[name], shape, np.dtype(_NUMPY[self._engine.get_tensor_dtype(name)])
 
 
+_Place = tuple[int, tuple[int, ...], np.dtype[Any]]
+"""Address, shape and type of a tensor."""
+
+
+def _run(
+    session: onnxruntime.InferenceSession, inputs: dict[str, _Place], outputs: dict[str, _Place]
+) -> None:
+    found = session.run(list(outputs), {name: _at(place).copy() for name, place in inputs.items()})
+    for place, value in zip(outputs.values(), found, strict=True):
+        _at(place)[...] = value
+
+
+def _at(place: _Place) -> Any:
+    address, shape, kind = place
+    n_bytes = int(np.prod(shape)) * kind.itemsize
+    return np.frombuffer((ctypes.c_char * n_bytes).from_address(address), kind).reshape(shape)

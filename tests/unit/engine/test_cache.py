@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_mer.engine.cache import cache_folder, cache_key, load, processor, store
-from edge_mer.errors import UsageError
+from edge_mer.engine.cache import cache_folder, cache_key, load, processor, read_file, records, store
+from edge_mer.errors import BundleError, UsageError
 
 PARTS: dict[str, Any] = {
     "bundle": "sha256:" + "0" * 64,
@@ -207,3 +208,77 @@ def test_else_it_is_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "edge-mer"
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+def test_files_come_back_as_they_were_written(cache: Path) -> None:
+    store(KEY, RECORD, {"audio.plan": b"plan", "empty.plan": b""})
+    record = load(KEY)
+    assert record is not None
+    assert read_file(record, "audio.plan") == b"plan"
+    assert read_file(record, "empty.plan") == b""
+    assert stat.S_IMODE((cache / "engines" / KEY / "audio.plan").stat().st_mode) == 0o600
+    assert stat.S_IMODE((cache / "host.key").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("content", [b"", b"pla", b"plan ", b"plam"], ids=["empty", "cut", "longer", "other"])
+def test_a_file_that_was_altered_is_refused(cache: Path, content: bytes) -> None:
+    store(KEY, RECORD, {"audio.plan": b"plan"})
+    (cache / "engines" / KEY / "audio.plan").write_bytes(content)
+    record = load(KEY)
+    assert record is not None
+    with pytest.raises(BundleError, match="was altered after it was built here"):
+        read_file(record, "audio.plan")
+
+
+def test_only_a_plain_file_of_this_user_that_no_one_else_may_write_to_is_read(cache: Path) -> None:
+    store(KEY, RECORD, {"audio.plan": b"plan"})
+    record, plan = load(KEY), cache / "engines" / KEY / "audio.plan"
+    assert record is not None
+    plan.chmod(0o620)
+    with pytest.raises(BundleError, match="others may write to"):
+        read_file(record, "audio.plan")
+    elsewhere = plan.with_name("elsewhere")
+    plan.rename(elsewhere)
+    elsewhere.chmod(0o600)
+    plan.symlink_to(elsewhere)
+    with pytest.raises(BundleError, match="cannot read"):
+        read_file(record, "audio.plan")
+    plan.unlink()
+    with pytest.raises(BundleError, match="No such file"):
+        read_file(record, "audio.plan")
+    with pytest.raises(BundleError, match="does not belong"):
+        read_file(record, "fusion.plan")
+
+
+def test_a_record_that_was_altered_counts_as_none() -> None:
+    path = store(KEY, RECORD, {"audio.plan": b"plan"})
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["files"]["audio.plan"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert load(KEY) is None
+    assert list(records()) == []
+
+
+def test_a_record_of_another_host_counts_as_none(cache: Path) -> None:
+    store(KEY, RECORD)
+    (cache / "host.key").unlink()
+    assert load(KEY) is None
+    store("other", {"precision": "fp32"})
+    assert [one["key"] for one in records()] == ["other"]
+
+
+def test_a_key_that_others_could_have_read_makes_nothing(cache: Path) -> None:
+    store(KEY, RECORD)
+    (cache / "host.key").chmod(0o640)
+    assert load(KEY) is None
+    with pytest.raises(UsageError, match="cannot write to the cache"):
+        store(KEY, RECORD)
+
+
+def test_records_come_oldest_first() -> None:
+    for age, name in enumerate(("b", "a", "c")):
+        os.utime(store(name, RECORD), ns=(age, age))
+    assert [one["key"] for one in records()] == ["b", "a", "c"]
