@@ -41,6 +41,7 @@ CUDA_INC_DIR = [{str(INCLUDE)!r}]
 CUDA_ENABLE_CURAND = False
 CUDADRV_LIB_DIR = [{str(LIB)!r}]
 CXXFLAGS = ["-O0", "-g0", "-w"]
+LDFLAGS = ["-Wl,--no-as-needed", "-lcuda"]
 """
 """What PyCUDA's configure.py would write: no random numbers, headers from a package, quickly compiled."""
 
@@ -54,7 +55,9 @@ def main() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         LIB.mkdir(exist_ok=True)
         once("site", (PYCUDA, *PACKAGES, SITECONF, sys.version), make_site)
-        sources = [path.read_text(encoding="utf-8") for folder in (HERE, KERNELS) for path in sources_in(folder)]
+        sources = [
+            path.read_text(encoding="utf-8") for folder in (HERE, KERNELS) for path in sources_in(folder)
+        ]
         once("driver", (PYCUDA, sys.version, *sources), make_driver)
         once("kernels", sources, make_kernels)
 
@@ -97,7 +100,9 @@ def make_driver() -> None:
     object_file, rest = OUT / "driver.o", OUT / "rest.c"
     run("g++", *SHARED, f"-I{INCLUDE}", "-c", "-o", object_file, HERE / "driver.cpp")
     missing = wanted - names(run("nm", "--defined-only", object_file))
-    rest.write_text("".join(f"int {name}(void) {{ return 801; }}\n" for name in sorted(missing)), encoding="utf-8")
+    rest.write_text(
+        "".join(f"int {name}(void) {{ return 801; }}\n" for name in sorted(missing)), encoding="utf-8"
+    )
     rest_object = OUT / "rest.o"
     run("gcc", "-fPIC", "-c", "-o", rest_object, rest)
     soname = "-Wl,-soname,libcuda.so.1"
