@@ -381,6 +381,11 @@ class GpuEvent:
         with self._gpu._doing("recording an event"):
             self._event.record(self._gpu.stream)
 
+    def wait(self) -> None:
+        """Return when the work before the mark is done; at once if it was never set."""
+        with self._gpu._doing("waiting for an event"):
+            self._event.synchronize()
+
     def elapsed_ms(self, since: GpuEvent) -> float:
         """Milliseconds on the GPU from another mark to this one; waits for this one."""
         with self._gpu._doing("timing with events"):

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge_mer.cuda import Gpu, open_gpu
+from edge_mer.cuda import Gpu, Kernel, open_gpu
 from edge_mer.errors import MissingError
+from edge_mer.preprocess.gpu import load_kernels
 
 if importlib.util.find_spec("pycuda") is None:
     collect_ignore_glob = ["test_*.py"]  # `make cuda` is for these
@@ -21,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gpu)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gpu() -> Iterator[Gpu]:
     try:
         opened = open_gpu()
@@ -29,3 +30,8 @@ def gpu() -> Iterator[Gpu]:
         pytest.skip(f"needs a GPU, or the host's driver (make cuda): {missing.found}")
     with opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def kernels(gpu: Gpu) -> dict[str, Kernel]:
+    return load_kernels(gpu)

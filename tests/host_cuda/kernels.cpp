@@ -1,7 +1,12 @@
 // The kernels' own sources, compiled for the processor.
 #include "host_cuda.h"
 
+#include "crop.cu"
 #include "faulty.cu"
+
+HOST_KERNEL(crop_float32)
+HOST_KERNEL(crop_float16)
+HOST_KERNEL(crop_int8)
 
 HOST_KERNEL(reversed)
 HOST_KERNEL(reversed_in_a_race)
