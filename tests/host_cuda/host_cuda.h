@@ -74,7 +74,7 @@ T atomicAdd(T* place, T value) {
 }
 
 constexpr size_t SHARED_BYTES = 163 * 1024;  // of compute capability 8.7
-alignas(16) inline float shared[SHARED_BYTES / sizeof(float)];
+alignas(256) inline float shared[SHARED_BYTES / sizeof(float)];
 
 namespace host_cuda {
 

@@ -3,11 +3,14 @@
 
 #include "crop.cu"
 #include "faulty.cu"
+#include "log_mel.cu"
 
 HOST_KERNEL(crop_float32)
 HOST_KERNEL(crop_float16)
 HOST_KERNEL(crop_int8)
 
+HOST_KERNEL(log_mel)
+HOST_KERNEL(vggish_log_mel)
 HOST_KERNEL(reversed)
 HOST_KERNEL(reversed_in_a_race)
 HOST_KERNEL(last_block)
