@@ -1,6 +1,7 @@
 # make demo   the whole way on a tiny model, from nothing but Python and make
 # make test   all tests that this machine can run
 # make docs   the documentation as a site, in build/docs
+# make cuda   tests of the GPU half: the real PyCUDA and the real kernels, on the processor
 # make check  format, lint, types, import contracts, docs, tests: what gates a change
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ JOBS ?= 2
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types contracts docs device results systems stress voice weights check-slow clean
+.PHONY: help demo test cuda host-cuda gpu check format lint types contracts docs device results systems stress voice weights check-slow clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -35,7 +36,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow' --durations 40 --durations-min 2
 	@$(BIN)/python tests/helpers/system_packages.py
 
-check: $(VENV)/dev.stamp lint types contracts docs test device
+check: $(VENV)/dev.stamp lint types contracts docs test device cuda
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
@@ -59,6 +60,19 @@ docs: $(VENV)/dev.stamp
 # The half that runs on the device, on the Pythons of JetPack 6 and 7, where they are found.
 device: $(VENV)/dev.stamp
 	$(BIN)/python tests/helpers/device_pythons.py
+
+# A CUDA driver of the host, and PyCUDA from its sources, into build/host-cuda; needs g++ and Python's headers.
+host-cuda: $(VENV)/dev.stamp
+	$(BIN)/python tests/host_cuda/build.py
+
+cuda: host-cuda
+	$(BIN)/python tests/host_cuda/run.py $(BIN)/python -m pytest tests/cuda
+	$(BIN)/python tests/host_cuda/run.py --asan $(BIN)/python -m pytest tests/cuda
+
+# The same tests on a GPU that is really there.
+gpu: $(VENV)/dev.stamp
+	$(BIN)/python $(PIP_INSTALL) -e '.[tensorrt]' nvidia-cuda-nvrtc
+	$(BIN)/python -m pytest -m gpu tests/cuda
 
 # docs/results.md anew, from the weights that come along
 results: $(VENV)/dev.stamp

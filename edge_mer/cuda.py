@@ -6,7 +6,9 @@ order; what is not waited for is asynchronous. Any thread may use a `Gpu`, one a
 
 from __future__ import annotations
 
+import atexit
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -53,7 +55,9 @@ def open_gpu(ordinal: int = 0) -> Gpu:
 
 def _driver() -> Any:
     try:
-        import pycuda.driver
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of, the error below says
+            import pycuda.driver
     except ModuleNotFoundError as error:
         raise MissingError(
             "the GPU cannot be used: a Python package is not installed",
@@ -73,7 +77,7 @@ def _driver() -> Any:
 def _no_gpu(error: Exception) -> MissingError:
     return MissingError(
         "the NVIDIA driver offers no GPU that can be used",
-        found=str(error),
+        found=_words(error),
         hint="see whether nvidia-smi lists the GPU, and whether a container was given it (--gpus all)",
     )
 
@@ -81,7 +85,9 @@ def _no_gpu(error: Exception) -> MissingError:
 @lru_cache(maxsize=64)
 def _primary_context(ordinal: int) -> Any:
     """Kept as long as the process lives: TensorRT works in the very same context, and keeps it too."""
-    return _driver().Device(ordinal).retain_primary_context()
+    context = _driver().Device(ordinal).retain_primary_context()
+    atexit.register(context.detach)  # PyCUDA's own destructor releases it by a call that is not for it
+    return context
 
 
 class _Freeable(Protocol):
@@ -139,7 +145,7 @@ class Gpu:
             except self._cuda.MemoryError as error:
                 raise self._out_of_memory(what, n_bytes) from error
             except self._cuda.Error as error:
-                raise EdgeMerError(f"{what} failed on {self.name}", found=str(error)) from error
+                raise EdgeMerError(f"{what} failed on {self.name}", found=_words(error)) from error
 
     def _out_of_memory(self, what: str, n_bytes: int) -> MissingError:
         free_bytes, _ = self._cuda.mem_get_info()
@@ -375,6 +381,11 @@ class GpuEvent:
         with self._gpu._doing("recording an event"):
             self._event.record(self._gpu.stream)
 
+    def wait(self) -> None:
+        """Return when the work before the mark is done; at once if it was never set."""
+        with self._gpu._doing("waiting for an event"):
+            self._event.synchronize()
+
     def elapsed_ms(self, since: GpuEvent) -> float:
         """Milliseconds on the GPU from another mark to this one; waits for this one."""
         with self._gpu._doing("timing with events"):
@@ -386,6 +397,10 @@ class GpuEvent:
         if self._gpu._live.pop(id(self), None) is not None:
             with self._gpu.current():
                 self._event = None
+
+
+def _words(error: Exception) -> str:
+    return str(error).rstrip(" -")
 
 
 def _mb(n_bytes: int) -> str:

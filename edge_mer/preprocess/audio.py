@@ -95,12 +95,12 @@ def _power_spectrogram(samples: Samples, spec: LogMel) -> NDArray[np.float64]:
     half = spec.n_fft // 2
     padded = np.pad(samples.astype(np.float64), half, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, spec.n_fft)[:: spec.hop_samples]
-    spectrum = scipy.fft.rfft(frames * _window(spec), axis=1)
+    spectrum = scipy.fft.rfft(frames * hann_window(spec), axis=1)
     return np.asarray(spectrum.real**2 + spectrum.imag**2)
 
 
 @lru_cache(maxsize=8)
-def _window(spec: LogMel) -> NDArray[np.float64]:
+def hann_window(spec: LogMel) -> NDArray[np.float64]:
     """Periodic Hann window, centred in the FFT; (n_fft,)."""
     n = spec.win_samples
     window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(n) / n)

@@ -9,13 +9,90 @@ exact, so a GPU kernel can be held against it.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mer.errors import DataError
 from edge_mer.types.model import Clip
 
 MAX_SAMPLES_PER_SIDE = 8
+
+LayoutKind = Literal["rgb", "bgr", "nv12", "yuyv"]
+"""Bytes R, G, B or B, G, R; a plane of brightness, then one of colours (U, V) for 2 x 2 pixels; or Y, U, Y, V
+for two pixels beside each other."""
+
+_BYTES_PER_PIXEL = {"rgb": 3, "bgr": 3, "nv12": 1, "yuyv": 2}
+
+
+@dataclass(frozen=True)
+class FrameLayout:
+    """How a camera's frame lies in memory.
+
+    Attributes:
+        kind: What its bytes mean.
+        height_px: Rows; even for "nv12".
+        width_px: Columns; even for "nv12" and "yuyv".
+        pitch_bytes: From one row to the next; 0: as much as a row takes.
+
+    Raises:
+        DataError: A frame cannot be so.
+    """
+
+    kind: LayoutKind
+    height_px: int
+    width_px: int
+    pitch_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        """Put in the smallest pitch where none is given."""
+        if not self.pitch_bytes:
+            object.__setattr__(self, "pitch_bytes", self.row_bytes)
+        is_odd = (self.kind != "rgb" and self.kind != "bgr" and self.width_px % 2) or (
+            self.kind == "nv12" and self.height_px % 2
+        )
+        if is_odd or min(self.height_px, self.width_px) < 1 or self.pitch_bytes < self.row_bytes:
+            raise DataError(
+                f"a frame in {self.kind} cannot be of {self.height_px} rows of {self.width_px} pixels, "
+                f"{self.pitch_bytes} bytes from row to row",
+                expected=f"even sizes where colours are shared, and {self.row_bytes} bytes or more",
+            )
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row that are looked at."""
+        return self.width_px * _BYTES_PER_PIXEL[self.kind]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, with those of a second plane, and bytes of each."""
+        rows = self.height_px * 3 // 2 if self.kind == "nv12" else self.height_px
+        return rows, self.pitch_bytes
+
+
+def to_rgb(data: NDArray[np.uint8], layout: FrameLayout) -> NDArray[np.uint8]:
+    """A camera's frame as red, green and blue.
+
+    "nv12" and "yuyv" are BT.601 of limited range (brightness 16 to 235), and pixels that share a colour get
+    the same one, unsmoothed: what OpenCV's `cvtColor` computes.
+
+    Args:
+        data: `layout.shape` bytes.
+        layout: How the frame lies in it.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+    """
+    rows = np.ascontiguousarray(data.reshape(layout.shape)[:, : layout.row_bytes])
+    if layout.kind == "nv12":
+        return np.asarray(cv2.cvtColor(rows, cv2.COLOR_YUV2RGB_NV12), np.uint8)
+    pixels = rows.reshape(layout.height_px, layout.width_px, -1)
+    if layout.kind == "yuyv":
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_YUYV), np.uint8)
+    return pixels if layout.kind == "rgb" else np.ascontiguousarray(pixels[:, :, ::-1])
 
 
 def samples_per_side(transform: NDArray[np.float64]) -> int:

@@ -20,12 +20,14 @@ def vggish_log_mel(samples: NDArray[np.float32], spec: VggishLogMel, out: NDArra
         out: (column, mel) float32.
     """
     frames = np.lib.stride_tricks.sliding_window_view(samples, spec.win_samples)[:: spec.hop_samples]
-    magnitude = np.abs(scipy.fft.rfft(frames * _window(spec), n=spec.n_fft, axis=1))  # (column, frequency)
+    magnitude = np.abs(
+        scipy.fft.rfft(frames * vggish_window(spec), n=spec.n_fft, axis=1)
+    )  # (column, frequency)
     np.log(magnitude @ mel_bands(spec) + spec.offset, out=out, casting="same_kind")
 
 
 @lru_cache(maxsize=8)
-def _window(spec: VggishLogMel) -> NDArray[np.float64]:
+def vggish_window(spec: VggishLogMel) -> NDArray[np.float64]:
     """Periodic Hann window; (win_samples,)."""
     return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(spec.win_samples) / spec.win_samples)
 

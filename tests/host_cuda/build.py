@@ -45,7 +45,17 @@ LDFLAGS = ["-Wl,--no-as-needed", "-lcuda"]
 """
 """What PyCUDA's configure.py would write: no random numbers, headers from a package, quickly compiled."""
 
-SHARED = ("-std=c++17", "-O1", "-g1", "-fPIC", "-shared", "-Wall", "-Wno-unknown-pragmas", f"-I{HERE}")
+SHARED = (
+    "-std=c++17",
+    "-O2",
+    "-g1",
+    "-fno-strict-aliasing",
+    "-fPIC",
+    "-shared",
+    "-Wall",
+    "-Wno-unknown-pragmas",
+    f"-I{HERE}",
+)
 
 
 def main() -> None:

@@ -185,6 +185,11 @@ API cuDriverGetVersion(int* version) {
     *version = 13000;
     return CUDA_SUCCESS;
 }
+// NVRTC asks for tables that only the real driver has.
+API cuGetExportTable(const void** table, const CUuuid*) {
+    *table = nullptr;
+    return CUDA_ERROR_NOT_FOUND;
+}
 API cuGetErrorString(CUresult code, const char** text) {
     *text = text_of(code);
     return CUDA_SUCCESS;

@@ -42,7 +42,15 @@ inline Triple blockIdx, threadIdx, blockDim, gridDim;
 using std::max;
 using std::min;
 
-inline int __float2int_rn(float value) { return static_cast<int>(std::nearbyint(value)); }
+inline int __float2int_rn(float value) {
+    return std::isnan(value) ? 0 : static_cast<int>(std::nearbyint(std::max(-1e9f, std::min(value, 1e9f))));
+}
+inline unsigned short half_bits(float value) {  // common.cu's, which is in the GPU's own language
+    _Float16 half = static_cast<_Float16>(value);
+    unsigned short bits;
+    std::memcpy(&bits, &half, sizeof bits);
+    return bits;
+}
 inline float __uint_as_float(unsigned bits) {
     float value;
     std::memcpy(&value, &bits, sizeof value);
@@ -66,7 +74,7 @@ T atomicAdd(T* place, T value) {
 }
 
 constexpr size_t SHARED_BYTES = 163 * 1024;  // of compute capability 8.7
-alignas(16) inline float shared[SHARED_BYTES / sizeof(float)];
+alignas(256) inline float shared[SHARED_BYTES / sizeof(float)];
 
 namespace host_cuda {
 

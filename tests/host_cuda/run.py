@@ -20,11 +20,18 @@ def environment(*, asan: bool = False) -> dict[str, str]:
         "HOST_CUDA_KERNELS": str(OUT / "lib" / ("libkernels-asan.so" if asan else "libkernels.so")),
     }
     if asan:
-        runtime = ["g++", "-print-file-name=libasan.so"]
-        found = subprocess.run(runtime, capture_output=True, text=True, check=True).stdout.strip()
-        # Python keeps what it allocated until it ends; the driver's own counters tell leaks.
-        variables |= {"LD_PRELOAD": str(Path(found).resolve()), "ASAN_OPTIONS": "detect_leaks=0"}
+        # libstdc++ too: AddressSanitizer looks for its way to throw when the process begins. Python keeps
+        # what it allocated until it ends; the driver's own counters tell leaks.
+        preload = " ".join(runtime(name) for name in ("libasan.so", "libstdc++.so"))
+        variables |= {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0"}
     return variables
+
+
+def runtime(name: str) -> str:
+    """Where g++ has one of its runtime libraries."""
+    command = ["g++", f"-print-file-name={name}"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return str(Path(found).resolve())
 
 
 if __name__ == "__main__":
