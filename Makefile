@@ -46,8 +46,11 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
+# Against the vendor's own bindings of the oldest TensorRT in the field, and its callers against the newest too.
 types: $(VENV)/dev.stamp
-	$(BIN)/mypy
+	@$(BIN)/python tests/helpers/tensorrt_bindings.py
+	MYPYPATH=build/tensorrt/10.3.0/typings $(BIN)/mypy
+	MYPYPATH=build/tensorrt/11.4.0/typings $(BIN)/mypy --cache-dir .mypy_cache/tensorrt-11 -p edge_mer
 
 contracts: $(VENV)/dev.stamp
 	$(BIN)/lint-imports --no-cache
@@ -66,7 +69,7 @@ host-cuda: $(VENV)/dev.stamp
 	$(BIN)/python tests/host_cuda/build.py
 
 cuda: host-cuda
-	$(BIN)/python tests/host_cuda/run.py $(BIN)/python -m pytest tests/cuda
+	$(BIN)/python tests/host_cuda/run.py $(BIN)/python -m pytest tests/cuda tests/tensorrt
 	$(BIN)/python tests/host_cuda/run.py --asan $(BIN)/python -m pytest tests/cuda
 
 # The same tests on a GPU that is really there.

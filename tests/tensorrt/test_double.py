@@ -70,7 +70,7 @@ def test_every_argument_is_called_as_the_vendor_calls_it(version: str, tensorrt:
             theirs = [given[1:] for given in arguments(str(vendor[name][member]))]
             assert any(own == given[: len(own)] for given in theirs), f"{name}.{member}{own}: {theirs}"
             n_compared += 1
-    assert n_compared > 40
+    assert n_compared >= 40
 
 
 @pytest.mark.parametrize("version", VERSIONS)
