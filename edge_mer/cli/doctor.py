@@ -80,10 +80,12 @@ def _wrap(text: str, width: int) -> list[str]:
 
 
 def summary(findings: Sequence[Finding], purposes: frozenset[Purpose]) -> str:
-    """One line: for what the machine is ready, or how much stands in the way."""
-    n_problems, n_notes = (sum(f.status == status for f in findings) for status in ("problem", "note"))
+    """One line: whether the machine is ready, and what stands in the way."""
+    names = [finding.name for finding in findings if finding.status == "problem"]
+    n_notes = sum(finding.status == "note" for finding in findings)
     wanted = ", ".join(purpose.value for purpose in Purpose if purpose in purposes)
     notes = f"{n_notes} note{'' if n_notes == 1 else 's'}"
-    if n_problems:
-        return f"{n_problems} problem{'' if n_problems == 1 else 's'} for {wanted}, {notes}."
-    return f"No problem for {wanted}, {notes}."
+    if not names:
+        return f"No problem for {wanted}; {notes}."
+    problems = f"{len(names)} problem{'' if len(names) == 1 else 's'} for {wanted}: {', '.join(names)}"
+    return f"{problems}; {notes}."

@@ -62,7 +62,7 @@ def _driver(system: System, libraries: list[str]) -> Finding:
     if all(system.size_bytes(path) == 0 for path in libraries):
         found = f"{libraries[0]} is empty: the container was started without NVIDIA's runtime"
         return lack(Purpose.tensorrt, "driver", found, fix=_install_driver(system))
-    if not loaded and not is_jetson(system):
+    if not loaded and not is_jetson(system) and system.imports["cuda"].state != "ok":
         found = f"{libraries[0]}, but no loaded kernel module"
         return lack(
             Purpose.tensorrt, "driver", found, fix="sudo modprobe nvidia   # or reboot, after an update"

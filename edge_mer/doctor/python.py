@@ -134,7 +134,10 @@ def _optional(
     if not absent:
         yield Finding(purpose, ", ".join(there))
     elif purpose == "workbench":
-        where = "; it belongs on a workstation" if is_jetson(system) else ""
-        yield lack(Purpose.workbench, purpose, f"not installed: {', '.join(absent)}{where}", fix=fix)
+        text = f"not installed: {', '.join(absent)}"
+        if is_jetson(system):
+            yield lack(Purpose.workbench, purpose, f"{text}; its place is a workstation")
+        else:
+            yield lack(Purpose.workbench, purpose, text, fix=fix)
     else:
         yield note(purpose, f"not installed: {', '.join(absent)}", fix=fix)

@@ -119,9 +119,8 @@ def _broken(system: System, jetpack: JetPack | None, tried: Import) -> Finding:
     if library is None:
         return lack(Purpose.tensorrt, "TensorRT", found, _versions(jetpack), _try_again(system, tried))
     if library.startswith("libnvdla_compiler.so") and jetpack and not jetpack.dla_package:
-        expected = (
-            f"{_versions(jetpack)}; this one is JetPack 6's, and nothing of {jetpack.name} has that library"
-        )
+        why = f"this one is JetPack 6's, and no package of JetPack {jetpack.name} has that library"
+        expected = f"{_versions(jetpack)}; {why}"
         fix = "; ".join(filter(None, (_uninstall(system), INSTALL)))
         if system.in_container:
             fix = "take an arm64 image made for JetPack 7, not an -igpu one of JetPack 6"
