@@ -38,7 +38,9 @@ def _release(system: System) -> Finding:
     if l4t < OLDEST:
         return lack(Purpose.tensorrt, "Jetson Linux", text, "L4T 36.4 (JetPack 6.1) or newer", GET_JETPACK)
     if name is None:
-        return note("Jetson Linux", f"{text}: newer than this edge-mer knows", fix="pip install -U edge-mer")
+        return note(
+            "Jetson Linux", f"{text}, which this edge-mer does not know", fix="pip install -U edge-mer"
+        )
     return Finding("Jetson Linux", f"{text}, that of JetPack {name}")
 
 

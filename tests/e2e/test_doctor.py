@@ -59,12 +59,12 @@ def test_the_core_is_whole_where_tests_run() -> None:
 
 
 def test_the_table_reads_well_at_80_columns() -> None:
-    done = run(COLUMNS="80")
+    done = run(COLUMNS="80", EDGE_MER_CACHE="/tmp/short")  # noqa: S108 (nothing is written there)
     assert "Traceback" not in done.stderr
     text = done.stdout.splitlines()
     assert [line for line in text if line in TOPICS] == list(TOPICS)
-    long = [line for line in text if len(line) > 80 and "fix: " not in line and " " in line.strip()]
-    assert [line for line in long[:-1] if not line.startswith(("No problem", " " * 26 + "/"))] == []
+    long = [line for line in text[:-1] if len(line) > 80 and "fix: " not in line]
+    assert [line for line in long if " " in line.strip()] == [], "only a word that is too long may be"
     assert "problem" in text[-1]
     assert text[-1].endswith((" notes.", " note."))
     assert "\x1b" not in done.stdout

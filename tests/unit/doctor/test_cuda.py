@@ -114,6 +114,8 @@ def test_a_user_who_may_not_open_the_gpu(tmp_path: Path) -> None:
     assert findings["GPU"].fix == "mend GPU access, below"
     assert findings["GPU access"].found == "ada may not open /dev/nvmap"
     assert findings["GPU access"].fix == "sudo usermod -aG video $USER   # then log out and in again"
+    (tmp_path / "dev/nvidia0").touch(0o440)
+    assert problems(system)["GPU access"].found == "ada may not open /dev/nvmap and 1 more"
     member = User("ada", 1000, frozenset({"ada", "video"}))
     allowed = replace(system, user=member, access=access_of(member.groups))
     assert "GPU access" not in problems(allowed)

@@ -93,7 +93,7 @@ def test_a_release_that_is_too_old(tmp_path: Path) -> None:
 def test_a_release_that_is_not_known_yet_is_noted_and_nothing_held_against_it(tmp_path: Path) -> None:
     system = orin_jetpack_7(tmp_path)
     (tmp_path / "etc/nv_tegra_release").write_text(tegra_release(40, "1.0"))
-    assert "newer than this edge-mer knows" in found(system)["Jetson Linux"].found
+    assert "which this edge-mer does not know" in found(system)["Jetson Linux"].found
     assert problems(system) == {}
     assert notes(system) >= {"Jetson Linux"}
 
@@ -117,6 +117,9 @@ def test_an_interrupted_installation_is_a_problem(tmp_path: Path) -> None:
         "cuda-part-2 (half-configured) and 3 more"
     )
     assert str(finding.fix).startswith("sudo dpkg --configure -a")
+    system = orin_nano_super(tmp_path)
+    (tmp_path / "var/lib/dpkg/status").write_text("".join(entries[:3]))
+    assert problems(system)["NVIDIA's packages"].found.endswith("cuda-part-2 (half-configured)")
 
 
 def test_a_removed_package_is_not_unfinished(tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ def test_the_cache_asks_the_folder_that_is_there(tmp_path: Path) -> None:
     assert asked == [tmp_path / "home/ada"]
     assert (finding.status, finding.expected) == ("note", "2.0 GB")
     assert finding.found == "/home/ada/.cache/edge-mer: 1.9 GB free"
+    enough = workstation(tmp_path, free_bytes=lambda folder: 2_000_000_000)
+    assert found(enough)["engine cache"].status == "ok"
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
