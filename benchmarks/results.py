@@ -170,9 +170,9 @@ def certainty(people: Numbers, others: Numbers) -> list[str]:
         lines.append(row(cells))
     n = others["n_people"]
     what = (
-        "Share of labels inside the 90 % intervals; of levels and classes the expected calibration error\n"
-        f"after its temperature. First each of {people['n_people']} people by the others' widths and\n"
-        f"temperatures; then {n} other people by those that the bundle holds."
+        "Share of labels inside the 90 % intervals; of levels and classes the expected calibration error of\n"
+        f"the likeliest one's calibrated probability. First each of {people['n_people']} people by what was taken\n"
+        f"from the others; then {n} other people by what the bundle holds."
     )
     return [*lines, "", what, ""]
 

@@ -1,4 +1,4 @@
-"""How sure estimates may be: 90 % intervals of numbers, and temperatures of classes.
+"""How sure estimates may be: 90 % intervals of numbers, and calibrated probabilities of classes.
 
 Both come from people with labels, and what they are worth is measured on people that they were not taken
 from: each person is left out in turn.
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, log_softmax
 
+from edge_mer.postprocess.certainty import log_odds, probability
 from edge_mer.types.evaluation import Interval, Sharpness
 
 Floats = NDArray[np.floating[Any]]
@@ -24,6 +25,8 @@ Doubles = NDArray[np.float64]
 LEVEL = 0.9
 N_BINS = 10
 _LOG_T = (-3.0, 3.0)
+_MOST_ODDS = 30.0
+_NEWTON_STEPS = 12
 
 
 def interval(found: Sequence[Floats], truth: Sequence[Floats]) -> Interval | None:
@@ -64,7 +67,11 @@ def _half_width(errors: Floats) -> float:
 
 
 def sharpness(found: Sequence[Floats], truth: Sequence[Floats]) -> Sharpness | None:
-    """Temperature (Guo et al. 2017) that makes the labels likeliest, over all steps of all people.
+    """Temperature, slope and shift that make a probability mean how often the likeliest class is right.
+
+    The temperature (Guo et al. 2017) makes the labels likeliest. It keeps what it says of all classes
+    together right, but the likeliest one may still be right more or less often; slope and shift are the
+    logistic regression (Platt 1999) of being right on its log odds. Over all steps of all people.
 
     Args:
         found: Each person's probabilities, (N, K).
@@ -76,20 +83,20 @@ def sharpness(found: Sequence[Floats], truth: Sequence[Floats]) -> Sharpness | N
     pairs = _logits(found, truth)
     if len(pairs) < 2:
         return None
-    said = [_sure_and_right(one, _temperature(others)) for one, others in _left_out(pairs)]
-    return Sharpness(temperature=_temperature(pairs), ece=_error_of(said))
+    said = [_sure_and_right(one, _fitted(others)) for one, others in _left_out(pairs)]
+    return _fitted(pairs).model_copy(update={"ece": _error_of(said)})
 
 
-def error_at(found: Sequence[Floats], truth: Sequence[Floats], temperature: float) -> float | None:
-    """Expected calibration error at a temperature that comes from elsewhere; None where there are no labels.
+def error_at(found: Sequence[Floats], truth: Sequence[Floats], claimed: Sharpness) -> float | None:
+    """Expected calibration error by what was taken from elsewhere; None where there are no labels.
 
     Args:
         found: Each person's probabilities, (N, K).
         truth: Each person's class numbers, (N,); pairs with a NaN do not count.
-        temperature: Divides the logits.
+        claimed: Temperature, slope and shift.
     """
     pairs = _logits(found, truth)
-    return _error_of([_sure_and_right(one, temperature) for one in pairs]) if pairs else None
+    return _error_of([_sure_and_right(one, claimed) for one in pairs]) if pairs else None
 
 
 def _logits(found: Sequence[Floats], truth: Sequence[Floats]) -> list[tuple[Doubles, NDArray[np.int64]]]:
@@ -103,12 +110,11 @@ def _logits(found: Sequence[Floats], truth: Sequence[Floats]) -> list[tuple[Doub
 
 
 def _sure_and_right(
-    one: tuple[Doubles, NDArray[np.int64]], temperature: float
+    one: tuple[Doubles, NDArray[np.int64]], claimed: Sharpness
 ) -> tuple[Doubles, NDArray[np.bool_]]:
     """Probability of the likeliest class, and whether it was the true one; both (N,)."""
     logits, classes = one
-    probabilities = softmax(logits / temperature, axis=1)
-    return probabilities.max(axis=1), probabilities.argmax(axis=1) == classes
+    return probability(logits, claimed), logits.argmax(axis=1) == classes
 
 
 def _error_of(said: Sequence[tuple[Doubles, NDArray[np.bool_]]]) -> float:
@@ -116,8 +122,32 @@ def _error_of(said: Sequence[tuple[Doubles, NDArray[np.bool_]]]) -> float:
     return calibration_error(sure, right)
 
 
-def _temperature(pairs: Sequence[tuple[Doubles, NDArray[np.int64]]]) -> float:
+def _fitted(pairs: Sequence[tuple[Doubles, NDArray[np.int64]]]) -> Sharpness:
     logits, classes = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    temperature = _temperature(logits, classes)
+    slope, shift = _logistic(log_odds(logits, temperature), logits.argmax(axis=1) == classes)
+    return Sharpness(temperature=temperature, slope=slope, shift=shift, ece=0.0)
+
+
+def _logistic(odds: Doubles, right: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and shift of a logistic regression, by Newton's method, with a pull of one step to (1, 0).
+
+    Args:
+        odds: (N,) log odds.
+        right: (N,).
+    """
+    x = np.stack([np.clip(odds, -_MOST_ODDS, _MOST_ODDS), np.ones_like(odds)])  # (2, N)
+    start = np.array([1.0, 0.0])
+    found = start.copy()
+    for _ in range(_NEWTON_STEPS):
+        said = expit(found @ x)
+        gradient = x @ (said - right) + (found - start)
+        curvature = (x * (said * (1 - said))) @ x.T + np.eye(2)
+        found -= np.linalg.solve(curvature, gradient)
+    return max(0.0, float(found[0])), float(found[1])
+
+
+def _temperature(logits: Doubles, classes: NDArray[np.int64]) -> float:
     steps = np.arange(len(classes))
 
     def loss(log_t: float) -> float:

@@ -48,9 +48,9 @@ class Row:
             pain have all of them but kappa.
         stand_in: What stood in for the others; None where nothing was missing.
         interval: Output of affect -> its 90 % interval.
-        sharpness: Output of classes or levels -> its temperature.
+        sharpness: Output of classes or levels -> its temperature, slope and shift.
         held: Output -> what the bundle's own certainty came to on these people: of affect the share of
-            labels inside its interval, of classes and levels the calibration error at its temperature.
+            labels inside its interval, of classes and levels the calibration error by those.
     """
 
     precision: str
@@ -270,7 +270,7 @@ class _OnTrial:
             if output.name in claimed.interval:
                 made[output.name] = inside(estimates, labels, claimed.interval[output.name].half_width)
             elif output.name in claimed.sharpness:
-                made[output.name] = error_at(estimates, labels, claimed.sharpness[output.name].temperature)
+                made[output.name] = error_at(estimates, labels, claimed.sharpness[output.name])
         return {name: value for name, value in made.items() if value is not None}
 
     def _estimates(

@@ -46,6 +46,7 @@ VERBS = {
     "run": Verb("Run a bundle on sources.", "edge_mer.cli.run:run"),
     "report": Verb("Show a run, or a bundle's candidates, as one page.", "edge_mer.cli.report:report"),
     "bundle": Verb("Show what a bundle holds.", "edge_mer.cli.bundle:bundle"),
+    "doctor": Verb("Say what this machine lacks, and what mends it.", "edge_mer.cli.doctor:doctor"),
     "demo": Verb("Walk a tiny model through all of it.", "edge_mer.cli.demo:demo", "export,calibrate"),
 }
 

@@ -31,13 +31,20 @@ class Interval(Declared):
 class Sharpness(Declared):
     """How sure classes may be.
 
+    The probability of the likeliest class is p of the softmax of logits / `temperature`, and then
+    1 / (1 + exp(-(slope * log(p / (1 - p)) + shift))).
+
     Attributes:
         temperature: Divides the logits before the softmax.
-        ece: Expected calibration error of the likeliest class, for people that the temperature was not
+        slope: How fast being right follows the odds; 1 = as they say; None = 1, never measured.
+        shift: What is added to the log odds; None = 0, never measured.
+        ece: Expected calibration error of the likeliest class, for people that the other three were not
             taken from.
     """
 
     temperature: float = Field(gt=0)
+    slope: float | None = Field(default=None, ge=0)
+    shift: float | None = None
     ece: float = Field(ge=0, le=1)
 
 
@@ -49,7 +56,7 @@ class SubsetFindings(Declared):
         stand_in: What stood in for the others; None where nothing was missing.
         scores: Output -> measure -> value.
         interval: Output of affect -> its 90 % interval.
-        sharpness: Output of classes or levels -> its temperature.
+        sharpness: Output of classes or levels -> its temperature, slope and shift.
     """
 
     modalities: tuple[Modality, ...]

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from edge_mer.types.evaluation import Sharpness
 from edge_mer_calibration.certainty import (
     LEVEL,
     calibration_error,
@@ -49,11 +50,12 @@ def test_a_temperature_from_elsewhere_is_held_against_people() -> None:
     fitted = sharpness(found, truths)
     assert fitted is not None
     others, labels = classes(rng, 3.0, n_people=100)
-    good, untouched = error_at(others, labels, fitted.temperature), error_at(others, labels, 1.0)
+    as_it_is = Sharpness(temperature=1.0, ece=0.0)
+    good, untouched = error_at(others, labels, fitted), error_at(others, labels, as_it_is)
     assert good is not None
     assert untouched is not None
     assert good < 0.02 < 0.1 < untouched
-    assert error_at([np.full((2, 3), 1 / 3)], [np.full(2, np.nan)], 1.0) is None
+    assert error_at([np.full((2, 3), 1 / 3)], [np.full(2, np.nan)], as_it_is) is None
 
 
 def test_coverage_is_that_of_the_one_left_out() -> None:
@@ -103,6 +105,28 @@ def test_a_temperature_undoes_what_a_model_is_too_sure_of(sharpened: float) -> N
     right = before.argmax(axis=1) == np.concatenate(truths)
     if sharpened == 3.0:
         assert calibration_error(before.max(axis=1), right) > 0.1
+
+
+def test_what_no_temperature_can_undo_a_shift_does() -> None:
+    """A model that halves the odds of what it finds likeliest: no single temperature makes its odds right."""
+    rng = np.random.default_rng(4)
+    found, truths = classes(rng, 1.0, n_people=100)
+    for probabilities in found:
+        probabilities[np.arange(60), probabilities.argmax(axis=1)] *= 2.0
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+    fitted = sharpness(found, truths)
+    assert fitted is not None
+    assert fitted.shift is not None
+    assert fitted.shift < -0.2
+    with_temperature_alone = fitted.model_copy(update={"slope": None, "shift": None})
+    others, labels = classes(rng, 1.0, n_people=100)
+    for probabilities in others:
+        probabilities[np.arange(60), probabilities.argmax(axis=1)] *= 2.0
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+    good, alone = error_at(others, labels, fitted), error_at(others, labels, with_temperature_alone)
+    assert good is not None
+    assert alone is not None
+    assert good < 0.02 < alone
 
 
 def test_a_temperature_leaves_out_what_is_not_there() -> None:

@@ -35,6 +35,11 @@ def test_confidence_is_the_likeliest_class_after_the_temperature(output: PainOut
     expected = np.exp(logits[-1] / 2) / np.exp(logits / 2).sum()
     assert confidence((output,), {output.name: logits}, found) == pytest.approx(expected)
     assert intervals((output,), {output.name: logits}, found) is None
+    sharp = {output.name: Sharpness(temperature=2.0, slope=0.5, shift=-0.25, ece=0.01)}
+    found = found.model_copy(update={"sharpness": sharp})
+    odds = np.log(expected / (1 - expected))
+    shifted = 1 / (1 + np.exp(0.25 - 0.5 * odds))
+    assert confidence((output,), {output.name: logits}, found) == pytest.approx(shifted)
     assert (
         confidence((output,), {output.name: logits}, SubsetFindings(modalities=("eda",), scores={})) is None
     )
