@@ -138,12 +138,12 @@ def test_a_session_gives_what_the_command_line_writes(shared_bundle: Path, tmp_p
 def test_the_engine_is_the_one_that_was_built_here(
     shared_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_mer.engine.onnxruntime import OrtOptions
     from edge_mer.runtime import opening
-    from edge_mer.runtime.build import Choice
 
     assert edge_mer.open_session(shared_bundle, sources=[SIM]).precision == "fp32"
-    monkeypatch.setattr(opening, "cached_choice", lambda _: Choice("int8-cpu", OrtOptions()))
+    record = {"precision": "int8-cpu", "threads": 1, "graph": "all", "files": {}}
+    found = {"cpu": record, "tensorrt": None}
+    monkeypatch.setattr(opening, "fitting_build", lambda _, target: found[target.name])
     assert edge_mer.open_session(shared_bundle, sources=[SIM]).precision == "int8-cpu"
     assert edge_mer.open_session(shared_bundle, sources=[SIM], precision="fp32").precision == "fp32"
 

@@ -6,7 +6,8 @@ import pytest
 
 from edge_mer.cli.build_engine import _verdict
 from edge_mer.engine.onnxruntime import OrtOptions
-from edge_mer.runtime.build import Choice, Trial, by_worth
+from edge_mer.runtime.build import Trial, by_worth
+from edge_mer.runtime.target import Choice
 
 
 def timed(precision: str, hop_ms: float, threads: int = 1) -> Trial:
