@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -90,6 +91,7 @@ def make_site() -> None:
     """The packages, and PyCUDA, which is linked with a library that is empty as yet."""
     run(*PIP, "install", "--upgrade", "--target", SITE, *PACKAGES)
     download = OUT / "download"
+    shutil.rmtree(download, ignore_errors=True)  # what an older build left is taken for done
     run(*PIP, "download", "--no-deps", "--no-binary", "pycuda", "--dest", download, PYCUDA)
     (archive,) = download.glob("pycuda-*.tar.gz")
     with tarfile.open(archive) as tar:
