@@ -171,8 +171,8 @@ def certainty(people: Numbers, others: Numbers) -> list[str]:
     n = others["n_people"]
     what = (
         "Share of labels inside the 90 % intervals; of levels and classes the expected calibration error of\n"
-        f"the likeliest one's calibrated probability. First each of {people['n_people']} people by what was taken\n"
-        f"from the others; then {n} other people by what the bundle holds."
+        f"the likeliest one's calibrated probability. First each of {people['n_people']} people by what was\n"
+        f"taken from the others; then {n} other people by what the bundle holds."
     )
     return [*lines, "", what, ""]
 
