@@ -12,10 +12,10 @@ from edge_mer.bundle.manifest import FileEntry, Manifest
 from edge_mer.bundle.read import Bundle
 from edge_mer.clock import ManualClock
 from edge_mer.engine.onnxruntime import OrtOptions
-from edge_mer.runtime.target import Choice
 from edge_mer.runtime.live_session import Session
 from edge_mer.runtime.opening import Opened
 from edge_mer.runtime.pipeline import PipelineSetup
+from edge_mer.runtime.target import Choice
 from edge_mer.sinks.base import Sink
 from edge_mer.sources.base import Source
 from edge_mer.types.predictions import Prediction
