@@ -42,7 +42,7 @@ CUDA_INC_DIR = [{str(INCLUDE)!r}]
 CUDA_ENABLE_CURAND = False
 CUDADRV_LIB_DIR = [{str(LIB)!r}]
 CXXFLAGS = ["-O0", "-g0", "-w"]
-LDFLAGS = ["-Wl,--no-as-needed", "-lcuda"]
+LDFLAGS = ["-Wl,--no-as-needed", {str(LIB / "libcuda.so.1")!r}]
 """
 """What PyCUDA's configure.py would write: no random numbers, headers from a package, quickly compiled."""
 
@@ -137,7 +137,7 @@ def run(*command: str | Path) -> str:
     """Run a command and return what it printed; its errors end the build."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"host-cuda: {' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
+        sys.exit(f"host-cuda: {' '.join(map(str, command))} failed:\n{(done.stdout + done.stderr)[-4000:]}")
     return done.stdout
 
 
