@@ -11,7 +11,7 @@ JOBS ?= 2
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cuda host-cuda gpu check format lint types contracts docs device results systems stress voice weights check-slow clean
+.PHONY: help demo test cuda cuda-in-any-order cuda-within-bounds host-cuda gpu check format lint types contracts docs device results systems stress voice weights check-slow clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -68,9 +68,13 @@ device: $(VENV)/dev.stamp
 host-cuda: $(VENV)/dev.stamp
 	$(BIN)/python tests/host_cuda/build.py
 
-cuda: host-cuda
-	$(BIN)/python tests/host_cuda/run.py $(BIN)/python -m pytest tests/cuda tests/tensorrt
-	$(BIN)/python tests/host_cuda/run.py --asan $(BIN)/python -m pytest tests/cuda
+cuda: cuda-in-any-order cuda-within-bounds
+
+cuda-in-any-order: host-cuda
+	$(BIN)/python tests/host_cuda/run.py $(BIN)/python -m pytest -q tests/cuda tests/tensorrt
+
+cuda-within-bounds: host-cuda
+	$(BIN)/python tests/host_cuda/run.py --asan $(BIN)/python -m pytest -q tests/cuda
 
 # The same tests on a GPU that is really there.
 gpu: $(VENV)/dev.stamp

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import re
-import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -36,13 +35,13 @@ PACKAGES = (
 )
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 INCLUDE = SITE / "nvidia" / "cu13" / "include"
-SITECONF = f"""
+SETTINGS = f"""
 USE_SHIPPED_BOOST = True
 CUDA_INC_DIR = [{str(INCLUDE)!r}]
 CUDA_ENABLE_CURAND = False
 CUDADRV_LIB_DIR = [{str(LIB)!r}]
 CXXFLAGS = ["-O0", "-g0", "-w"]
-LDFLAGS = ["-Wl,--no-as-needed", "-lcuda"]
+LDFLAGS = ["-Wl,--no-as-needed", {str(LIB / "libcuda.so.1")!r}]
 """
 """What PyCUDA's configure.py would write: no random numbers, headers from a package, quickly compiled."""
 
@@ -65,7 +64,7 @@ def main() -> None:
     with (OUT / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         LIB.mkdir(exist_ok=True)
-        once("site", (PYCUDA, *PACKAGES, SITECONF, sys.version), make_site)
+        once("site", (PYCUDA, *PACKAGES, SETTINGS, sys.version), make_site)
         sources = [
             path.read_text(encoding="utf-8") for folder in (HERE, KERNELS) for path in sources_in(folder)
         ]
@@ -90,19 +89,17 @@ def once(name: str, ingredients: Iterable[str], make: Callable[[], None]) -> Non
 def make_site() -> None:
     """The packages, and PyCUDA, which is linked with a library that is empty as yet."""
     run(*PIP, "install", "--upgrade", "--target", SITE, *PACKAGES)
-    download = OUT / "download"
-    shutil.rmtree(download, ignore_errors=True)  # what an older build left is taken for done
-    run(*PIP, "download", "--no-deps", "--no-binary", "pycuda", "--dest", download, PYCUDA)
-    (archive,) = download.glob("pycuda-*.tar.gz")
-    with tarfile.open(archive) as tar:
-        tar.extractall(download, filter="data")
-    source = archive.with_name(archive.name.removesuffix(".tar.gz"))
-    (source / "siteconf.py").write_text(SITECONF, encoding="utf-8")
-    (LIB / "libcuda.so.1").unlink(missing_ok=True)
+    for stale in (OUT / "driver.stamp", LIB / "libcuda.so.1", LIB / "libcuda.so"):
+        stale.unlink(missing_ok=True)
     run("g++", "-shared", "-Wl,-soname,libcuda.so.1", "-o", LIB / "libcuda.so.1", "-x", "c++", "/dev/null")
-    (LIB / "libcuda.so").unlink(missing_ok=True)
     (LIB / "libcuda.so").symlink_to("libcuda.so.1")
-    run(*PIP, "install", "--upgrade", "--no-deps", "--target", SITE, source)
+    # PyCUDA looks for its settings at home: not the user's, nor is what is built so for anybody else.
+    home = OUT / "home"
+    home.mkdir(exist_ok=True)
+    (home / ".aksetup-defaults.py").write_text(SETTINGS, encoding="utf-8")
+    variables = {"XDG_CONFIG_HOME": str(Path.home() / ".config"), **os.environ, "HOME": str(home)}
+    pycuda = ("--no-cache-dir", "--upgrade", "--no-deps", "--no-binary", "pycuda", PYCUDA)
+    run(*PIP, "install", "--target", SITE, *pycuda, env=variables)
 
 
 def make_driver() -> None:
@@ -133,11 +130,12 @@ def make_kernels() -> None:
         run("g++", *SHARED, *options, f"-I{KERNELS}", "-o", library, HERE / "kernels.cpp")
 
 
-def run(*command: str | Path) -> str:
+def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
     """Run a command and return what it printed; its errors end the build."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    words = [str(part) for part in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
-        sys.exit(f"host-cuda: {' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
+        sys.exit(f"host-cuda: {' '.join(words)} failed:\n{(done.stdout + done.stderr)[-4000:]}")
     return done.stdout
 
 

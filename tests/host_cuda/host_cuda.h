@@ -33,6 +33,7 @@
 #define __forceinline__ inline
 #define __shared__
 #define __launch_bounds__(...)
+#define __align__(n)
 
 struct Triple {
     unsigned x, y, z;
@@ -64,6 +65,9 @@ inline unsigned __float_as_uint(float value) {
 template <class T>
 T __ldg(const T* pointer) {
     return *pointer;
+}
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+    return static_cast<unsigned>((static_cast<uint64_t>(high) << 32 | low) >> (shift & 31));
 }
 inline void __threadfence() {}
 template <class T>

@@ -20,7 +20,7 @@ struct Crop {
 };
 
 struct Colour {
-    float r, g, b;
+    float r, g, b;  // of a frame in BGR the other way round, until the very end
 };
 
 // BT.601, limited range, in integers of 20 bits behind the point, as OpenCV does it.
@@ -45,8 +45,18 @@ __device__ __forceinline__ Colour pixel(const Crop& crop, int x, int y) {
         return of_yuv(__ldg(pair + 2 * (x & 1)), __ldg(pair + 1), __ldg(pair + 3));
     }
     const unsigned char* bytes = row + 3 * x;
-    float first = __ldg(bytes), second = __ldg(bytes + 1), third = __ldg(bytes + 2);
-    return crop.layout == 0 ? Colour{first, second, third} : Colour{third, second, first};
+    return {(float)__ldg(bytes), (float)__ldg(bytes + 1), (float)__ldg(bytes + 2)};
+}
+
+// Two pixels of three bytes each, beside each other, out of the three aligned words that hold them.
+__device__ __forceinline__ void two_pixels(const unsigned char* bytes, Colour& left, Colour& right) {
+    unsigned shift = (unsigned)((size_t)bytes & 3);
+    const unsigned* words = (const unsigned*)(bytes - shift);
+    unsigned middle = __ldg(words + 1);
+    unsigned low = __funnelshift_r(__ldg(words), middle, 8 * shift);
+    unsigned high = __funnelshift_r(middle, __ldg(words + 2), 8 * shift);
+    left = {(float)(low & 255), (float)(low >> 8 & 255), (float)(low >> 16 & 255)};
+    right = {(float)(low >> 24), (float)(high & 255), (float)(high >> 8 & 255)};
 }
 
 __device__ __forceinline__ Colour mixed(Colour a, Colour b, float weight) {
@@ -57,9 +67,20 @@ __device__ __forceinline__ Colour bilinear(const Crop& crop, long long x, long l
     const float unit = 1.f / (1 << 24);
     int left = (int)(x >> 32), top = (int)(y >> 32);
     float right_weight = (float)((unsigned)x >> 8) * unit, lower_weight = (float)((unsigned)y >> 8) * unit;
-    Colour upper = mixed(pixel(crop, left, top), pixel(crop, left + 1, top), right_weight);
-    Colour lower = mixed(pixel(crop, left, top + 1), pixel(crop, left + 1, top + 1), right_weight);
-    return mixed(upper, lower, lower_weight);
+    Colour a, b, c, d;
+    bool is_packed = crop.layout < 2;
+    // Three words reach up to six bytes further than two pixels: they must lie in the row.
+    if (is_packed && left >= 0 && left + 3 < crop.width && top >= 0 && top + 1 < crop.height) {
+        const unsigned char* bytes = crop.frame + (long long)top * crop.pitch + 3 * left;
+        two_pixels(bytes, a, b);
+        two_pixels(bytes + crop.pitch, c, d);
+    } else {
+        a = pixel(crop, left, top);
+        b = pixel(crop, left + 1, top);
+        c = pixel(crop, left, top + 1);
+        d = pixel(crop, left + 1, top + 1);
+    }
+    return mixed(mixed(a, b, right_weight), mixed(c, d, right_weight), lower_weight);
 }
 
 __device__ __forceinline__ Colour averaged(const Crop& crop, int column, int row) {
@@ -77,7 +98,8 @@ __device__ __forceinline__ Colour averaged(const Crop& crop, int column, int row
         }
     }
     float share = 1.f / (float)(crop.n * crop.n);
-    return {sum.r * share, sum.g * share, sum.b * share};
+    sum = {sum.r * share, sum.g * share, sum.b * share};
+    return crop.layout == 1 ? Colour{sum.b, sum.g, sum.r} : sum;
 }
 
 __device__ __forceinline__ void write(float* out, long long place, float value, float) { out[place] = value; }

@@ -68,7 +68,7 @@ extern "C" __global__ void log_mel(const float* samples, int n_samples, const fl
                                    const Pair<float>* turns, const int* first_bin, const int* first_weight, const float* weights, int n_fft,
                                    int hop, int n_bands, float amin, float top_db, float mean, float std, int width,
                                    float* db, int* n_done, float* out) {
-    extern __shared__ float shared[];
+    extern __shared__ __align__(16) float shared[];
     int thread = threadIdx.x, threads = blockDim.x, column = blockIdx.x, n_columns = gridDim.x;
     const float* wave = samples + (long long)blockIdx.y * n_samples;
     int turn = 2 * (n_samples - 1), begin = column * hop - n_fft / 2;
@@ -116,7 +116,7 @@ extern "C" __global__ void vggish_log_mel(const float* samples, int n_samples, c
                                           const Pair<double>* turns, const int* first_bin,
                                           const int* first_weight, const float* weights, int n_fft, int n_window,
                                           int hop, int n_bands, float offset, float* out) {
-    extern __shared__ float shared[];
+    extern __shared__ __align__(16) float shared[];
     const float* wave = samples + (long long)blockIdx.y * n_samples + blockIdx.x * hop;
     double* frame = (double*)shared;
     for (int i = threadIdx.x; i < n_fft; i += blockDim.x)
