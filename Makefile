@@ -10,7 +10,7 @@ JOBS ?= 2
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types contracts docs device results systems stress voice weights check-slow clean
+.PHONY: help demo test check format lint types contracts docs device jetson-check results systems stress voice weights check-slow clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -59,6 +59,10 @@ docs: $(VENV)/dev.stamp
 # The half that runs on the device, on the Pythons of JetPack 6 and 7, where they are found.
 device: $(VENV)/dev.stamp
 	$(BIN)/python tests/helpers/device_pythons.py
+
+# docs/jetson-check.md anew: numbers on an emulated aarch64 against x86-64, and wheels for JetPack's Pythons
+jetson-check: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.jetson
 
 # docs/results.md anew, from the weights that come along
 results: $(VENV)/dev.stamp
