@@ -11,7 +11,7 @@ JOBS ?= 2
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cuda cuda-in-any-order cuda-within-bounds host-cuda gpu check format lint types contracts docs device results systems stress voice weights check-slow clean
+.PHONY: help demo test cuda cuda-in-any-order cuda-within-bounds host-cuda gpu check format lint types contracts docs device jetson-check results systems stress voice weights check-slow clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -80,6 +80,10 @@ cuda-within-bounds: host-cuda
 gpu: $(VENV)/dev.stamp
 	$(BIN)/python $(PIP_INSTALL) -e '.[tensorrt]' nvidia-cuda-nvrtc
 	$(BIN)/python -m pytest -m gpu tests/cuda
+
+# docs/jetson-check.md anew: numbers on an emulated aarch64 against x86-64, and wheels for JetPack's Pythons
+jetson-check: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.jetson
 
 # docs/results.md anew, from the weights that come along
 results: $(VENV)/dev.stamp

@@ -24,8 +24,13 @@ STILL_RATE_HZ = 25
 STILL_S = 10
 """A still picture is shown at this rate for so long, as if a camera looked at it."""
 
-# Colours are converted with one thread per core from PyAV 17 on, unless told otherwise.
-_CONVERSION: dict[str, Any] = {"threads": 1} if PYAV_MAJOR >= 17 else {}
+_SWS_BILINEAR, _SWS_ACCURATE_RND = 2, 0x40000
+"""FFmpeg's flags; older PyAVs have no names for them. Without the second one the last two bits of a colour
+depend on the processor, and with them where a cascade sees eyes."""
+
+_CONVERSION: dict[str, Any] = {"interpolation": _SWS_BILINEAR | _SWS_ACCURATE_RND}
+if PYAV_MAJOR >= 17:
+    _CONVERSION["threads"] = 1  # else one per core
 _SAMPLE_SCALES = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "flt": 1.0, "dbl": 1.0}
 
 

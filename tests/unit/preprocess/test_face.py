@@ -255,6 +255,24 @@ class TestOnSimulatedPeople:
         switch = next(index for index, (_, t_ns) in enumerate(frames) if 2 * t_ns >= 3 * NS_PER_S)
         assert newcomers(followed(open_face_detector(), frames)) == [switch]
 
+    @pytest.mark.parametrize("times", [1, 5])
+    def test_pictures_are_scaled_alike_on_every_processor(
+        self, monkeypatch: pytest.MonkeyPatch, times: int
+    ) -> None:
+        """Of a small picture the strip with the eyes is enlarged, a large one is halved first."""
+        frame = self.frames("seed=3&person=3&duration_s=1")[0][0]
+        frame = np.repeat(np.repeat(frame, times, axis=0), times, axis=1)
+        resize, ways = cv2.resize, []
+
+        def noted(picture: Frame, size: tuple[int, int], *, interpolation: int) -> Frame:
+            ways.append(interpolation)
+            return np.asarray(resize(picture, size, interpolation=interpolation), np.uint8)
+
+        monkeypatch.setattr(cv2, "resize", noted)
+        assert open_face_detector().detect(frame)[0].eyes_px is not None
+        assert cv2.INTER_LINEAR_EXACT in ways
+        assert set(ways) <= {cv2.INTER_AREA, cv2.INTER_LINEAR_EXACT}
+
 
 WIDTH, HEIGHT = 320, 240
 STEP_NS = NS_PER_S // 8

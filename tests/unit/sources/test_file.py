@@ -23,6 +23,8 @@ from scipy.signal import correlate
 from edge_mer.errors import DataError, UsageError
 from edge_mer.sources import file as file_module
 from edge_mer.sources.file import FileSource
+from edge_mer.sources.file_frames import to_rgb
+from edge_mer.sources.file_open import PYAV_MAJOR
 from edge_mer.sources.registry import open_source
 from edge_mer.types.signals import Chunk, StreamSpec
 from tests.helpers import media
@@ -135,6 +137,20 @@ def synthetic(
         first_sample=44_100 * start_s,
         options=options,
     )
+
+
+# --- one frame ------------------------------------------------------------------------------------------
+
+
+def test_colours_are_the_same_on_every_processor() -> None:
+    """The checksum is that of x86-64 and of aarch64, by the FFmpeg of PyAV 16 to 18."""
+    if PYAV_MAJOR < 16:
+        pytest.skip("PyAV 15 has an FFmpeg that rounds otherwise")
+    y, x = np.mgrid[0:48, 0:32]
+    planes = ((37 * y + 11 * x + y * x) % 220 + 16).astype(np.uint8)
+    frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+    assert zlib.crc32(to_rgb(frame, Fraction(1), (32, 32, 3)).tobytes()) == 1317155935
+    assert zlib.crc32(frame.reformat(format="rgb24").to_ndarray().tobytes()) != 1317155935
 
 
 # --- what a file is ---------------------------------------------------------------------------------
