@@ -60,6 +60,11 @@ def main() -> None:
         print(f"TensorRT {version}: {typings(version)}")  # noqa: T201
 
 
+def is_there(version: str) -> bool:
+    """Whether they were made before; without network and gcc they cannot be."""
+    return (OUT / version / "classes.json").exists()
+
+
 def typings(version: str) -> Path:
     """The folder for MYPYPATH: `tensorrt/__init__.pyi` of that version."""
     folder = _made(version)
