@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not all(is_there(version) for version in VERSIONS):
         for item in items:
             if item.path.parent == Path(__file__).parent and item.path.name != "test_bundle.py":
-                item.add_marker(pytest.mark.skip(reason="needs the vendor's bindings of TensorRT: make types"))
+                item.add_marker(pytest.mark.skip(reason="needs the vendor's bindings: make types"))
     if "HOST_CUDA_KERNELS" not in os.environ:
         for item in items:
             if item.path == Path(__file__).with_name("test_bundle.py"):
