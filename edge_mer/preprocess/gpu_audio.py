@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mer.cuda import Gpu, GpuTensor, Kernel
+from edge_mer.cuda import Gpu, GpuMemory, GpuTensor, Kernel
 from edge_mer.errors import DataError, UsageError
 from edge_mer.preprocess.audio import hann_window, mel_filters
 from edge_mer.preprocess.vggish_audio import mel_bands, vggish_window
@@ -47,7 +47,7 @@ class GpuSpectrogramWriter:
     ) -> None:
         _check(spec, n_samples, out)
         self._out = out
-        self._held: list[GpuTensor] = []
+        self._held: list[GpuTensor | GpuMemory] = []
         self._gpu = gpu
         self.samples = gpu.tensor((out.shape[0], n_samples), np.float32)
         is_vggish = isinstance(spec, VggishLogMel)
@@ -75,7 +75,7 @@ class GpuSpectrogramWriter:
             sizes += [spec.win_samples, spec.hop_samples, spec.n_mels, float(spec.offset)]
             return [self.samples, n_samples, window, turns, *bands, *sizes, self._out]
         window = self._constant(hann_window(spec), real)
-        between = self._gpu.tensor((self.samples.shape[0], n_columns, spec.n_mels), np.float32)
+        between = self._gpu.scratch(4 * self.samples.shape[0] * n_columns * spec.n_mels)
         n_done = self._gpu.tensor((self.samples.shape[0],), np.int32)
         self._held += [between, n_done]
         scale = [float(number) for number in (spec.amin, spec.top_db, spec.mean, spec.std)]
@@ -96,8 +96,9 @@ class GpuSpectrogramWriter:
 
     def free(self) -> None:
         """Give back what it holds on the GPU; `out` is not its own."""
-        for tensor in (self.samples, *self._held):
-            tensor.free()
+        self.samples.free()
+        for one in self._held:
+            one.free()
 
 
 def _check(spec: LogMel | VggishLogMel, n_samples: int, out: GpuTensor) -> None:
