@@ -57,6 +57,10 @@ class Engine(ABC):
         self.n_runs += 1
         return self._run(feed)
 
+    def read_input(self, name: str) -> Array:
+        """A copy of what an input held when it was last read."""
+        return np.array(self.inputs[name])
+
     def _check(self, spec: TensorSpec, feed: Mapping[str, Array]) -> None:
         array = feed.get(spec.name)
         fits = (

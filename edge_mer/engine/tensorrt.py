@@ -59,6 +59,7 @@ class TensorRtEngine(Engine):
         self._engine: trt.ICudaEngine | None = None
         self._lanes: dict[int, _Lane] = {}
         self._on_device: set[str] = set()
+        self._newer_on_device: set[str] = set()
         try:
             with gpu.current():
                 self._open(plan)
@@ -126,6 +127,15 @@ class TensorRtEngine(Engine):
     def mark_on_device(self, name: str) -> None:
         """A kernel wrote this input's device memory: the next `infer` takes it as it is there."""
         self._on_device.add(name)
+        self._newer_on_device.add(name)
+
+    def read_input(self, name: str) -> Array:
+        """A copy of what an input held, from the device where a kernel wrote it."""
+        if name in self._newer_on_device:
+            self.tensors[name].download()
+            self._gpu.synchronize()
+            self._newer_on_device.discard(name)
+        return super().read_input(name)
 
     def infer(self) -> dict[str, Array]:
         """Run on what lies in `inputs`, or where a kernel wrote, on the device."""

@@ -6,6 +6,7 @@ writes straight into the memory that an engine reads: `gpu_image`, `gpu_audio`, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 
 from edge_mer.cuda import Gpu, Kernel
@@ -26,13 +27,29 @@ def kernel_source(name: str) -> str:
     return "".join((folder / part).read_text(encoding="utf-8") for part in ("common.cu", name))
 
 
-def load_kernels(gpu: Gpu) -> dict[str, Kernel]:
-    """Compile all kernels for this GPU and load them; takes a second or two.
+def compile_kernels(sm: str) -> dict[str, bytes]:
+    """All kernels for a GPU, source -> cubin; takes a second or two.
+
+    Args:
+        sm: E.g. "sm_87".
+
+    Raises:
+        MissingError: NVRTC is not installed, or does not know this GPU.
+    """
+    return {source: compile_cubin(kernel_source(source), source, sm) for source in KERNELS}
+
+
+def load_kernels(gpu: Gpu, cubins: Mapping[str, bytes] | None = None) -> dict[str, Kernel]:
+    """All kernels, ready to be launched.
+
+    Args:
+        gpu: Where they run.
+        cubins: Of `compile_kernels` for this GPU; None compiles them now.
 
     Raises:
         MissingError: NVRTC is not installed, or does not know this GPU.
     """
     loaded: dict[str, Kernel] = {}
-    for source, names in KERNELS.items():
-        loaded |= gpu.load(compile_cubin(kernel_source(source), source, gpu.sm), names)
+    for source, cubin in (cubins or compile_kernels(gpu.sm)).items():
+        loaded |= gpu.load(cubin, KERNELS[source])
     return loaded

@@ -9,8 +9,9 @@ exact, so a GPU kernel can be held against it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -179,6 +180,31 @@ def _mix(
     other *= weight
     mixed += other
     return mixed
+
+
+class Crop(NamedTuple):
+    """A rectangle to be cut out of a frame.
+
+    Attributes:
+        frame: (height, width, 3) uint8 RGB.
+        transform: (2, 3): crop pixel (x, y, 1) -> frame pixel (x, y).
+    """
+
+    frame: NDArray[np.uint8]
+    transform: NDArray[np.float64]
+
+
+def write_clip(crops: Sequence[Crop | None], spec: Clip, out: NDArray[np.float32]) -> None:
+    """Write a normalised clip into `out`.
+
+    Args:
+        crops: One per frame, oldest first; None = missing, which is black.
+        spec: What the model declares.
+        out: (3, frame, height, width) float32.
+    """
+    for index, one in enumerate(crops):
+        pixels = None if one is None else crop(one.frame, one.transform, spec.shape_px)
+        normalise_into(pixels, spec, out[:, index])
 
 
 def normalise_into(pixels: NDArray[np.float32] | None, spec: Clip, out: NDArray[np.float32]) -> None:

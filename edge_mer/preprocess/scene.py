@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mer.errors import UsageError
 from edge_mer.preprocess.face import FaceDetector
-from edge_mer.preprocess.image import crop, normalise_into
+from edge_mer.preprocess.image import Crop
 from edge_mer.preprocess.visual import ClipReport, FaceClipMaker
 from edge_mer.types.model import Clip, FaceClip, SceneClip
 
@@ -25,17 +25,17 @@ class SceneClipMaker:
         self._spec = spec
 
     def make(
-        self, frames: Sequence[tuple[int, NDArray[np.uint8]] | None], out: NDArray[np.float32]
+        self,
+        frames: Sequence[tuple[int, NDArray[np.uint8]] | None],
+        write: Callable[[Sequence[Crop | None]], None],
     ) -> ClipReport:
-        """Write a clip into `out`.
+        """Fit the pictures of a clip and have them written.
 
         Args:
             frames: (capture time in ns, (height, width, 3) uint8 RGB) or None, oldest first.
-            out: (3, frame, height, width) float32.
+            write: Takes the clip's crops, oldest first; None = missing.
         """
-        for index, frame in enumerate(frames):
-            pixels = None if frame is None else self._fitted(frame[1])
-            normalise_into(pixels, self._spec, out[:, index])
+        write([None if frame is None else self._fitted(frame[1]) for frame in frames])
         times = [frame[0] for frame in frames if frame is not None]
         return ClipReport(
             coverage=len(times) / len(frames),
@@ -44,9 +44,8 @@ class SceneClipMaker:
             switched=False,
         )
 
-    def _fitted(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        height, width = self._spec.shape_px
-        return crop(frame, fit_transform(frame.shape[:2], (height, width)), (height, width))
+    def _fitted(self, frame: NDArray[np.uint8]) -> Crop:
+        return Crop(frame, fit_transform(frame.shape[:2], self._spec.shape_px))
 
 
 def clip_maker(spec: Clip, detector: FaceDetector | None) -> FaceClipMaker | SceneClipMaker:

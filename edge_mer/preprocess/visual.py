@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mer.preprocess.face import Face, FaceDetector, FaceTracker, crop_transform
-from edge_mer.preprocess.image import crop, normalise_into
+from edge_mer.preprocess.image import Crop
 from edge_mer.types.model import FaceClip
 
 
@@ -46,27 +46,30 @@ class FaceClipMaker:
         self._last: tuple[int, Face | None] | None = None
 
     def make(
-        self, frames: Sequence[tuple[int, NDArray[np.uint8]] | None], out: NDArray[np.float32]
+        self,
+        frames: Sequence[tuple[int, NDArray[np.uint8]] | None],
+        write: Callable[[Sequence[Crop | None]], None],
     ) -> ClipReport:
-        """Write a clip into `out`.
+        """Find the faces of a clip and have them written.
 
         The clip belongs to the person that most of its frames show; frames of another person
         count as missing.
 
         Args:
             frames: (capture time in ns, (height, width, 3) uint8 RGB) or None, oldest first.
-            out: (3, frame, size, size) float32.
+            write: Takes the clip's crops, oldest first; None = missing.
         """
         faces = [None if frame is None else self._face(*frame) for frame in frames]
         person = self._majority(faces)
         switched = person is not None and self._person is not None and person != self._person
         self._person = self._person if person is None else person
         used = [face if face is not None and face.person == person else None for face in faces]
-        for index, (frame, face) in enumerate(zip(frames, used, strict=True)):
-            pixels = None
-            if frame is not None and face is not None:
-                pixels = crop(frame[1], self._transform(face), self._spec.size_px)
-            normalise_into(pixels, self._spec, out[:, index])
+        write(
+            [
+                None if frame is None or face is None else Crop(frame[1], self._transform(face))
+                for frame, face in zip(frames, used, strict=True)
+            ]
+        )
         times = [frame[0] for frame, face in zip(frames, used, strict=True) if frame and face]
         return ClipReport(
             coverage=len(times) / len(frames),

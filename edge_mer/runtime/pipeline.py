@@ -20,15 +20,15 @@ from edge_mer.errors import UsageError
 from edge_mer.postprocess.certainty import confidence, intervals
 from edge_mer.postprocess.decode import decode
 from edge_mer.postprocess.gate import Evidence, judge
-from edge_mer.preprocess.audio import SoundConditioner, log_mel
+from edge_mer.preprocess.audio import SoundConditioner
 from edge_mer.preprocess.courses import CourseConditioner
 from edge_mer.preprocess.face import FaceDetector
 from edge_mer.preprocess.scene import SceneClipMaker, clip_maker
-from edge_mer.preprocess.signal import SignalConditioner, write_signal
-from edge_mer.preprocess.vggish_audio import vggish_log_mel
+from edge_mer.preprocess.signal import SignalConditioner
 from edge_mer.preprocess.visual import FaceClipMaker
 from edge_mer.preprocess.words import Utterance, WordTokenizer, write_words
-from edge_mer.runtime.blank import as_clip, blank_feature
+from edge_mer.runtime.blank import blank_feature
+from edge_mer.runtime.front import CpuFrontEnd, FrontEnd, WriteClip, WriteSamples
 from edge_mer.runtime.streams import check_fits, chosen_streams
 from edge_mer.sync.features import FeatureRing, Slot
 from edge_mer.sync.frames import Frame
@@ -40,12 +40,10 @@ from edge_mer.types.model import (
     Clip,
     Encoder,
     FaceClip,
-    LogMel,
     MissingPolicy,
     ModelSpec,
     SampledSpec,
     Signal,
-    VggishLogMel,
     Words,
 )
 from edge_mer.types.predictions import Latency, ModalityStatus, Prediction, SyncQuality
@@ -177,6 +175,7 @@ class PipelineSetup:
         hop: Steps between two predictions; None takes the declared hop.
         findings: How sure estimates are; None if that was never measured.
         resources: What the engines run on, closed after them.
+        front_end: Writes step tensors into the engines.
     """
 
     model: ModelSpec
@@ -190,6 +189,7 @@ class PipelineSetup:
     hop: int | None = None
     findings: Findings | None = None
     resources: tuple[Closeable, ...] = ()
+    front_end: FrontEnd = field(default_factory=CpuFrontEnd)
 
     def close(self) -> None:
         """Free what the engines hold; nothing can run afterwards. Twice does no harm."""
@@ -253,6 +253,8 @@ class Pipeline:
         }
         self._sampled: dict[str, _Sampled] = {}
         self._clips: dict[str, FaceClipMaker | SceneClipMaker] = {}
+        self._write_clip: dict[str, WriteClip] = {}
+        self._write_samples: dict[str, WriteSamples] = {}
         self._tokenizers: dict[str, WordTokenizer] = {}
         self._spoken: dict[str, list[Spoken]] = {}
         self._repeated: dict[str, _Found] = {}
@@ -268,7 +270,9 @@ class Pipeline:
     def _set_up(self, encoder: Encoder, stream: StreamSpec | None) -> None:
         spec = encoder.preprocess
         if isinstance(spec, Clip):
+            engine = self._setup.engines[encoder.stage]
             self._clips[encoder.stage] = clip_maker(spec, self._setup.detector)
+            self._write_clip[encoder.stage] = self._setup.front_end.clip_writer(encoder, spec, engine)
         if stream is None:
             return
         check_fits(encoder, stream)
@@ -276,6 +280,8 @@ class Pipeline:
         if isinstance(spec, Words):
             self._tokenizers[encoder.stage] = WordTokenizer(spec, self._setup.assets[spec.tokenizer])
         elif not isinstance(spec, Clip) and stream.rate_hz is not None:
+            engine = self._setup.engines[encoder.stage]
+            self._write_samples[encoder.stage] = self._setup.front_end.sample_writer(encoder, engine)
             self._sampled[encoder.stage] = _Sampled(
                 _conditioner(spec, round(stream.rate_hz)), Continuity(stream.rate_hz)
             )
@@ -406,27 +412,35 @@ class Pipeline:
     def _encode_sensed(self, encoder: Encoder, step: Step, timing: _Timing) -> _Found:
         engine = self._setup.engines[encoder.stage]
         began_ns = self._clock.now_ns()
-        found = self._preprocess(encoder, step, engine.inputs[encoder.input.name][0].view(np.float32))
+        found = self._preprocess(encoder, step)
         timing.preprocess_ns += self._clock.now_ns() - began_ns
         if found.slot == "present":
             found.feature = self._infer(engine, encoder, timing)
         return found
 
-    def _preprocess(self, encoder: Encoder, step: Step, out: Samples) -> _Found:
-        spec = encoder.preprocess
-        if isinstance(spec, Clip):
-            found = self._preprocess_clip(encoder, spec, step.frames[encoder.modality], out)
+    def _preprocess(self, encoder: Encoder, step: Step) -> _Found:
+        if isinstance(encoder.preprocess, Clip):
+            found = self._preprocess_clip(encoder, step.frames[encoder.modality])
         else:
-            found = _preprocess_samples(encoder, step.samples[encoder.modality], out)
+            found = self._preprocess_samples(encoder, step.samples[encoder.modality])
         found.skew_ns = step.skew_ns.get(encoder.modality, 0)
         found.slot = "present" if found.coverage >= encoder.min_coverage else "absent"
         return found
 
-    def _preprocess_clip(
-        self, encoder: Encoder, spec: Clip, frames: list[Frame | None], out: Samples
-    ) -> _Found:
+    def _preprocess_samples(self, encoder: Encoder, piece: Piece) -> _Found:
+        if piece.coverage > 0:
+            self._write_samples[encoder.stage](piece.samples)
+        return _Found(
+            slot="absent",
+            feature=None,
+            coverage=piece.coverage,
+            newest_ns=piece.newest_ns,
+            settling=piece.is_settling,
+        )
+
+    def _preprocess_clip(self, encoder: Encoder, frames: list[Frame | None]) -> _Found:
         timed = [None if frame is None else (frame.t_ns, frame.pixels) for frame in frames]
-        report = self._clips[encoder.stage].make(timed, as_clip(out, spec))
+        report = self._clips[encoder.stage].make(timed, self._write_clip[encoder.stage])
         return _Found(
             slot="absent",
             feature=None,
@@ -632,35 +646,13 @@ class Pipeline:
     def _step_tensor(self, encoder: Encoder, found: _Found) -> Samples:
         if isinstance(encoder.preprocess, Words):
             return np.array([found.feature], np.float32)
-        return np.array(self._setup.engines[encoder.stage].inputs[encoder.input.name], np.float32)
+        return self._setup.engines[encoder.stage].read_input(encoder.input.name).view(np.float32)
 
 
 def _conditioner(spec: SampledSpec, rate_hz: int) -> SoundConditioner | SignalConditioner | CourseConditioner:
     if not isinstance(spec, Signal):
         return SoundConditioner(rate_hz, spec.rate_hz)
     return SignalConditioner() if spec.courses is None else CourseConditioner(spec)
-
-
-def _preprocess_samples(encoder: Encoder, piece: Piece, out: Samples) -> _Found:
-    if piece.coverage > 0:
-        _write_samples(encoder, piece.samples, out)
-    return _Found(
-        slot="absent",
-        feature=None,
-        coverage=piece.coverage,
-        newest_ns=piece.newest_ns,
-        settling=piece.is_settling,
-    )
-
-
-def _write_samples(encoder: Encoder, samples: Samples, out: Samples) -> None:
-    spec = encoder.preprocess
-    if isinstance(spec, LogMel):
-        log_mel(samples, spec, out)
-    elif isinstance(spec, VggishLogMel):
-        vggish_log_mel(samples, spec, out)
-    elif isinstance(spec, Signal):
-        write_signal(samples, spec, out)
 
 
 def _fresh_ring(fusion: Engine, name: str) -> FeatureRing:

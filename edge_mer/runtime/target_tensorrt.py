@@ -19,7 +19,10 @@ from edge_mer.engine.tensorrt_audit import audit, read_layers
 from edge_mer.engine.tensorrt_build import BuildOptions, BuiltPlan, Profile, Sizes, build_plan
 from edge_mer.engine.tensorrt_dla import dla_report
 from edge_mer.engine.tensorrt_library import require_tensorrt
-from edge_mer.errors import BundleError
+from edge_mer.errors import BundleError, MissingError
+from edge_mer.preprocess.gpu import KERNELS, compile_kernels, load_kernels
+from edge_mer.runtime.front import CpuFrontEnd, FrontEnd
+from edge_mer.runtime.gpu_front import GpuFrontEnd
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.setup import assets_of
 from edge_mer.runtime.target import Choice, Prepared, Say, Target
@@ -96,7 +99,7 @@ class TensorRtTarget(Target):
         """
         with open_gpu() as gpu, gpu.current():
             workspace_bytes = self._workspace_bytes(gpu)
-            files: dict[str, bytes] = {}
+            files, preprocessing = _kernels(gpu.sm)
             stages: dict[str, Any] = {}
             for stage, (inputs, _) in stage_tensors(bundle.manifest.model).items():
                 model = bundle.read_stage(choice.precision, stage)
@@ -106,6 +109,7 @@ class TensorRtTarget(Target):
                 stages[stage] = self._facts(stage, model, inputs, options, plan)
         flags = sorted({flag for facts in stages.values() for flag in facts["flags"]})
         facts = {"workspace_bytes": workspace_bytes, "strongly_typed": True, "tf32": False, "flags": flags}
+        facts["preprocessing"] = preprocessing
         return Prepared(files, {**facts, "stages": stages})
 
     def _built(
@@ -193,6 +197,7 @@ class TensorRtTarget(Target):
             for stage, (inputs, outputs) in stage_tensors(model).items():
                 sizes = streaming_profile(model, stage).usual
                 engines[stage] = TensorRtEngine(stage, files[f"{stage}.plan"], inputs, outputs, sizes, gpu)
+            front_end = _front_end(gpu, files)
         except BaseException:
             for engine in engines.values():
                 engine.close()
@@ -208,11 +213,25 @@ class TensorRtTarget(Target):
             assets=assets_of(bundle),
             findings=bundle.manifest.candidates[choice.precision].findings,
             resources=(gpu,),
+            front_end=front_end,
         )
 
     def choice_of(self, record: Mapping[str, Any]) -> Choice:
         """As `describe` wrote it."""
         return Choice(record["precision"], target=self.name)
+
+
+def _kernels(sm: str) -> tuple[dict[str, bytes], str]:
+    """Cubins of the preprocessing kernels, and in words who preprocesses."""
+    try:
+        return {f"{source}bin": cubin for source, cubin in compile_kernels(sm).items()}, "GPU"
+    except MissingError as missing:
+        return {}, f"processor: {missing}"
+
+
+def _front_end(gpu: Gpu, files: Mapping[str, bytes]) -> FrontEnd:
+    cubins = {source: files[f"{source}bin"] for source in KERNELS if f"{source}bin" in files}
+    return GpuFrontEnd(gpu, load_kernels(gpu, cubins)) if cubins else CpuFrontEnd()
 
 
 def stage_tensors(model: ModelSpec) -> dict[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]:

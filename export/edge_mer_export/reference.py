@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from edge_mer.errors import DataError
 from edge_mer.preprocess.audio import log_mel
 from edge_mer.preprocess.face import FaceDetector
+from edge_mer.preprocess.image import write_clip
 from edge_mer.preprocess.scene import clip_maker
 from edge_mer.preprocess.vggish_audio import vggish_log_mel
 from edge_mer.preprocess.words import WordTokenizer, write_words
@@ -92,7 +94,8 @@ def _cut_clips(
     maker = clip_maker(spec, detector)
     for step, out in enumerate(steps):
         chosen = frame_indices(encoder, spec, session, step)
-        report = maker.make([_frame(session, index) for index in chosen], as_clip(out, spec))
+        write = partial(write_clip, spec=spec, out=as_clip(out, spec))
+        report = maker.make([_frame(session, index) for index in chosen], write)
         n_before = sum(index is None for index in chosen)
         if report.coverage < 1 - n_before / len(chosen):
             raise DataError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge_mer.bundle.read import open_bundle
@@ -16,8 +18,12 @@ from edge_mer.clock import MonotonicClock
 from edge_mer.cuda import open_gpu
 from edge_mer.engine.cache import cache_folder, records
 from edge_mer.engine.tensorrt import TensorRtEngine
+from edge_mer.errors import MissingError
+from edge_mer.runtime import target_tensorrt
 from edge_mer.runtime.build import build, by_worth, fitting_build, open_built
-from edge_mer.runtime.proof import golden_sessions, prove
+from edge_mer.runtime.front import CpuFrontEnd
+from edge_mer.runtime.gpu_front import GpuFrontEnd
+from edge_mer.runtime.proof import golden_sessions, play, prove
 from edge_mer.runtime.target_tensorrt import TensorRtSettings, TensorRtTarget
 from tests.tensorrt.conftest import VERSIONS, Load
 
@@ -92,6 +98,49 @@ def test_every_candidate_keeps_its_numbers_recorded_or_not(
     prove(setup, bundle.manifest, precision, sessions).demand(precision)
     # one graph and what runs of it, per stage whose shapes never change
     assert live()["graphs"] - before["graphs"] == (0 if no_graphs else 6)
+    setup.close()
+
+
+def test_kernels_write_what_the_processor_would(shared_bundle: Path, tensorrt: Load) -> None:
+    tensorrt()
+    bundle, target = open_bundle(shared_bundle), TensorRtTarget()
+    choice = target.choices(bundle)[0]
+    prepared = target.prepare(bundle, choice, lambda *_: None)
+    assert prepared.facts["preprocessing"] == "GPU"
+    assert {"crop.cubin", "log_mel.cubin"} <= prepared.files.keys()
+    setup = target.open(bundle, choice, prepared.files)
+    assert isinstance(setup.front_end, GpuFrontEnd)
+    session = golden_sessions(bundle.manifest, bundle.read_arrays)[0]
+    on_gpu = play(setup, session)
+    on_processor = play(replace(setup, front_end=CpuFrontEnd()), session)
+    n_compared = 0
+    for a, b in zip(on_gpu, on_processor, strict=True):
+        assert a.inputs.keys() == b.inputs.keys()
+        for stage, most in (("visual", 1e-5), ("audio", 1e-4)):
+            if stage in a.inputs:
+                assert np.abs(a.inputs[stage] - b.inputs[stage]).max() < most
+                n_compared += 1
+        assert all(np.abs(a.raw[name] - b.raw[name]).max() < 1e-4 for name in b.raw)
+    assert n_compared > 20
+    setup.close()
+
+
+def test_without_nvrtc_the_processor_preprocesses(
+    shared_bundle: Path, tensorrt: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere(sm: str) -> dict[str, bytes]:
+        raise MissingError("NVRTC is not installed")
+
+    tensorrt()
+    monkeypatch.setattr(target_tensorrt, "compile_kernels", nowhere)
+    bundle, target = open_bundle(shared_bundle), TensorRtTarget()
+    choice = target.choices(bundle)[0]
+    prepared = target.prepare(bundle, choice, lambda *_: None)
+    assert prepared.facts["preprocessing"] == "processor: NVRTC is not installed."
+    setup = target.open(bundle, choice, prepared.files)
+    assert isinstance(setup.front_end, CpuFrontEnd)
+    sessions = golden_sessions(bundle.manifest, bundle.read_arrays)
+    prove(setup, bundle.manifest, "fp32", sessions).demand("fp32")
     setup.close()
 
 

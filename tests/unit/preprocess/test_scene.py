@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edge_mer.preprocess.image import write_clip
 from edge_mer.preprocess.scene import SceneClipMaker, fit_transform
 from edge_mer.types.model import SceneClip
 
@@ -68,7 +70,7 @@ def fitted(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.floa
 def made(spec: SceneClip, *frames: NDArray[np.uint8] | None) -> tuple[NDArray[np.float32], Any]:
     out = np.full((3, spec.n_frames, *spec.shape_px), np.nan, np.float32)
     timed = [None if frame is None else (10 * i, frame) for i, frame in enumerate(frames)]
-    return out, SceneClipMaker(spec).make(timed, out)
+    return out, SceneClipMaker(spec).make(timed, partial(write_clip, spec=spec, out=out))
 
 
 SIZES = [
