@@ -34,7 +34,14 @@ _keep_to_own_cores()
 
 if importlib.util.find_spec("torch") is None:
     # The workbench's own tests cannot even be read here; `make device` is for the other half.
-    collect_ignore_glob = ["docs/*", "unit/export/*", "unit/calibration/*", "*_torch.py", "*_guard_onnx.py"]
+    collect_ignore_glob = [
+        "docs/*",
+        "tensorrt/*",
+        "unit/export/*",
+        "unit/calibration/*",
+        "*_torch.py",
+        "*_guard_onnx.py",
+    ]
 
 
 @pytest.fixture(scope="session")

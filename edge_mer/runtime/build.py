@@ -66,30 +66,28 @@ def _identity(bundle: Bundle, target: Target) -> dict[str, str]:
     }
 
 
-def built_before(bundle: Bundle, target: Target) -> dict[str, Any] | None:
-    """The newest record of this bundle and target, whatever it was built for; None if there is none."""
-    wanted = _identity(bundle, target).items()
-    found = [one for one in records() if wanted <= one.items() and one["precision"] in bundle.precisions]
-    return found[-1] if found else None
-
-
 def fitting_build(bundle: Bundle, target: Target) -> dict[str, Any] | None:
-    """The newest record of this bundle that was built for what is here; None if `build` never ran.
+    """The newest record of this bundle that was built for what is here; None if there is none.
 
     Raises:
-        MissingError: It was built for something else, or the target is not here any more.
+        MissingError: An engine that only runs where it was built was built for something else, or what it
+            runs on is not here any more.
     """
-    record = built_before(bundle, target)
-    if record is None:
+    wanted = _identity(bundle, target).items()
+    made = [one for one in records() if wanted <= one.items() and one["precision"] in bundle.precisions]
+    if not made:
         return None
     here = target.environment()
-    if record["environment"] != here:
+    fitting = [one for one in made if one["environment"] == here]
+    if fitting:
+        return fitting[-1]
+    if target.is_bound_to_device:
         raise MissingError(
             f"the engine of bundle {bundle.name} does not fit this device",
-            found=mismatch(record["environment"], here),
+            found=mismatch(made[-1]["environment"], here),
             hint=f"run edge-mer build-engine --target {target.name}",
         )
-    return record
+    return None
 
 
 def mismatch(built: dict[str, Any], here: dict[str, Any]) -> str:

@@ -11,9 +11,9 @@ from typing import get_args
 
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.engine.onnxruntime import OrtOptions, available_threads
-from edge_mer.errors import UsageError
+from edge_mer.errors import MissingError, UsageError
 from edge_mer.preprocess.face_detectors import open_face_detector
-from edge_mer.runtime.build import built_before, fitting_build, open_built
+from edge_mer.runtime.build import fitting_build, open_built
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.setup import check_policies, looks_at_faces, open_setup
 from edge_mer.runtime.target import Choice
@@ -114,8 +114,13 @@ def open_chosen(bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, C
         known = ", ".join(bundle.manifest.candidates)
         raise UsageError(f"bundle {bundle.path} has no precision {precision!r}", expected=f"one of {known}")
     for target in TARGETS.values():
-        asks_for_it = precision is None or precision == (built_before(bundle, target) or {}).get("precision")
-        if asks_for_it and (record := fitting_build(bundle, target)) is not None:
+        try:
+            record = fitting_build(bundle, target)
+        except MissingError:
+            if precision is None:
+                raise
+            continue
+        if record is not None and precision in (None, record["precision"]):
             return open_built(bundle, target, record), target.choice_of(record), True
     choice = Choice(precision or "fp32", OrtOptions(threads=available_threads()))
     return open_setup(bundle, choice.precision, None, choice.options), choice, precision is not None

@@ -54,9 +54,12 @@ class Target(ABC):
 
     Attributes:
         name: As users write it.
+        is_bound_to_device: What is built runs only where it was built; to go on without it would be another,
+            slower thing than was asked for.
     """
 
     name: str
+    is_bound_to_device: bool = False
 
     @abstractmethod
     def environment(self) -> dict[str, Any]:

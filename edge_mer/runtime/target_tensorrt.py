@@ -61,6 +61,7 @@ class TensorRtTarget(Target):
     """
 
     name = "tensorrt"
+    is_bound_to_device = True
 
     def __init__(self, settings: TensorRtSettings | None = None, clock: Clock | None = None) -> None:
         self._settings = settings or TensorRtSettings()

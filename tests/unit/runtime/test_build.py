@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from edge_mer.bundle.read import open_bundle
 from edge_mer.cli.build_engine import _verdict
+from edge_mer.clock import MonotonicClock
 from edge_mer.engine.onnxruntime import OrtOptions
-from edge_mer.runtime.build import Trial, by_worth
+from edge_mer.runtime import target_cpu
+from edge_mer.runtime.build import Trial, build, by_worth, fitting_build
+from edge_mer.runtime.opening import open_chosen
 from edge_mer.runtime.target import Choice
+from edge_mer.runtime.target_cpu import CpuTarget
 
 
 def timed(precision: str, hop_ms: float, threads: int = 1) -> Trial:
@@ -33,3 +40,17 @@ def test_the_table_says_why_something_faster_was_not_taken() -> None:
     assert _verdict(timed("int8-cpu", 9.5), chosen) == "saves less than 10 %"
     assert _verdict(timed("int8-cpu", 10.5), chosen) == "slower"
     assert _verdict(chosen, chosen) == "passed"
+
+
+def test_what_was_chosen_for_more_threads_is_passed_over(
+    shared_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, target = open_bundle(shared_bundle), CpuTarget()
+    list(build(bundle, MonotonicClock(), target))
+    assert fitting_build(bundle, target) is not None
+    _, choice, was_built = open_chosen(bundle, None)
+    assert was_built
+    monkeypatch.setattr(target_cpu, "available_threads", lambda: 64)
+    assert fitting_build(bundle, target) is None
+    _, choice, was_built = open_chosen(bundle, None)
+    assert (choice.precision, was_built) == ("fp32", False)
