@@ -65,15 +65,15 @@ device: $(VENV)/dev.stamp
 	$(BIN)/python tests/helpers/device_pythons.py
 
 # A CUDA driver of the host, and PyCUDA from its sources, into build/host-cuda; needs g++ and Python's headers.
-host-cuda: $(VENV)/dev.stamp
+host-cuda: $(BIN)/python
 	$(BIN)/python tests/host_cuda/build.py
 
 cuda: cuda-in-any-order cuda-within-bounds
 
-cuda-in-any-order: host-cuda
-	$(BIN)/python tests/host_cuda/run.py $(BIN)/python -m pytest -q tests/cuda tests/tensorrt
+cuda-in-any-order: host-cuda $(VENV)/dev.stamp
+	$(BIN)/python tests/host_cuda/run.py $(BIN)/python -m pytest -q -n $(JOBS) tests/cuda tests/tensorrt
 
-cuda-within-bounds: host-cuda
+cuda-within-bounds: host-cuda $(VENV)/dev.stamp
 	$(BIN)/python tests/host_cuda/run.py --asan $(BIN)/python -m pytest -q tests/cuda
 
 # The same tests on a GPU that is really there.

@@ -38,7 +38,9 @@ def built(bundle: Path) -> dict[str, Any]:
 
 
 def run(bundle: Path, out: Path) -> int:
-    return main(["run", str(bundle), "--source", "sim:seed=3", "--sink", f"jsonl:{out}", "--fast"])
+    return main(
+        ["run", str(bundle), "--source", "sim:seed=3&duration_s=15", "--sink", f"jsonl:{out}", "--fast"]
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
