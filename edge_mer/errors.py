@@ -7,6 +7,7 @@
     ├── BundleError           exit 3   a bundle that is broken, altered or not trusted
     ├── ParityError           exit 4   a proof failed: numbers differ from what they must be
     └── MissingError          exit 5   hardware, an engine or an optional package is absent
+        └── LostError                  a sensor that was there is gone, or gives nothing any more
 
 A message says what failed, what was expected and found, and what to do next.
 """
@@ -83,3 +84,7 @@ class MissingError(EdgeMerError):
     """Hardware, an engine or an optional package is absent."""
 
     exit_code = 5
+
+
+class LostError(MissingError):
+    """A sensor that was there is gone, or gives nothing any more; opening it again may help."""

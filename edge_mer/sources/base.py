@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-from edge_mer.types.signals import Chunk, StreamSpec
+from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
 
 
 class Source(Protocol):
@@ -15,6 +16,10 @@ class Source(Protocol):
 
     A source that reads a file names it as `path`, so that no sink takes the file's place. The others have no
     `path`, or None.
+
+    A live source that was stopped can be made ready and started again: that is how one that broke is mended.
+    It stamps data before it does anything with them, takes `latency_ms` off, the device's own fixed latency
+    where its URI gives one, and never holds back more than a bounded number of chunks.
     """
 
     @property
@@ -53,9 +58,36 @@ class Source(Protocol):
         """The next chunk of any stream, or None when none came within `timeout_ms` or at the end.
 
         The chunks of one stream come in the order of their capture.
+
+        Raises:
+            LostError: The device is gone or broken.
         """
         ...
 
     def ensure_stopped(self) -> None:
         """Release everything; harmless when nothing is held."""
         ...
+
+
+@runtime_checkable
+class RemotelyClocked(Protocol):
+    """A source with chunks that a remote clock stamps."""
+
+    def clock_offsets(self) -> list[ClockOffset]:
+        """Looks at the remote clock since this was last asked, oldest first; never waits."""
+        ...
+
+
+@dataclass(frozen=True)
+class Attached:
+    """Something that `edge-mer sources` lists.
+
+    Attributes:
+        uri: Opens it as a source.
+        name: What it calls itself.
+        note: What it offers, e.g. "640 x 480 at 30 Hz, MJPEG", or why it cannot be opened.
+    """
+
+    uri: str
+    name: str
+    note: str = ""

@@ -64,12 +64,13 @@ class Chunk:
         stream: The name in its `StreamSpec`.
         modality: What it carries.
         seq: Counts the stream's chunks from 0; never wraps.
-        t_ns: Capture time of the first sample (or of the frame), host monotonic nanoseconds;
-            starts at 0 for files and simulations. Of text, the time at which the last word was out:
-            nobody can deliver it sooner.
+        t_ns: Capture time of the first sample (or of the frame), host monotonic nanoseconds; by the remote
+            clock where `time_basis` is "remote"; starts at 0 for files and simulations. Of text, the time
+            at which the last word was out: nobody can deliver it sooner.
         data: One frame (H, W, 3) uint8 RGB, samples (n, channels) float32, or words (n, fields) str, whose
             own times are nanoseconds from the session's start.
         time_basis: Who stamped it.
+        arrived_ns: When it came, host monotonic nanoseconds; None for files and simulations.
     """
 
     stream: str
@@ -78,8 +79,26 @@ class Chunk:
     t_ns: int
     data: NDArray[np.generic]
     time_basis: TimeBasis = "driver"
+    arrived_ns: int | None = None
 
     @property
     def n_samples(self) -> int:
         """Samples in this chunk; 1 for a frame."""
         return 1 if self.modality == "visual" else int(self.data.shape[0])
+
+
+@dataclass(frozen=True)
+class ClockOffset:
+    """One look at a remote clock.
+
+    Attributes:
+        stream: The stream whose chunks that clock stamps.
+        remote_ns: What it showed.
+        host_ns: What the host's monotonic clock showed then, halfway between question and answer.
+        uncertainty_ns: How far off that may be: half the time between them.
+    """
+
+    stream: str
+    remote_ns: int
+    host_ns: int
+    uncertainty_ns: int
