@@ -46,11 +46,12 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-# Against the vendor's own bindings of the oldest TensorRT in the field, and its callers against the newest too.
-types: $(VENV)/dev.stamp
+# Against PyCUDA and the vendor's own bindings of the oldest TensorRT in the field; callers against the newest too.
+types: $(VENV)/dev.stamp host-cuda
 	@$(BIN)/python tests/helpers/tensorrt_bindings.py
-	MYPYPATH=build/tensorrt/10.3.0/typings $(BIN)/mypy
-	MYPYPATH=build/tensorrt/11.4.0/typings $(BIN)/mypy --cache-dir .mypy_cache/tensorrt-11 -p edge_mer
+	@$(BIN)/python tests/helpers/pycuda_bindings.py
+	MYPYPATH=build/pycuda/typings:build/tensorrt/10.3.0/typings $(BIN)/mypy
+	MYPYPATH=build/pycuda/typings:build/tensorrt/11.4.0/typings $(BIN)/mypy --cache-dir .mypy_cache/tensorrt-11 -p edge_mer
 
 contracts: $(VENV)/dev.stamp
 	$(BIN)/lint-imports --no-cache

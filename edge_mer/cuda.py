@@ -12,12 +12,24 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from edge_mer.errors import EdgeMerError, MissingError
+
+if TYPE_CHECKING:
+    import pycuda.driver as cuda
+else:
+
+    class _WhenAsked:
+        """`pycuda.driver`, imported when the first thing of it is needed."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(_driver(), name)
+
+    cuda = _WhenAsked()
 
 Size3 = tuple[int, int, int]
 
@@ -34,11 +46,11 @@ def open_gpu(ordinal: int = 0) -> Gpu:
     Raises:
         MissingError: PyCUDA, the driver or the GPU is absent, or the driver refuses it.
     """
-    driver = _driver()
+    _driver()  # says what is not installed
     try:
-        driver.init()
-        n_devices = int(driver.Device.count())
-    except driver.Error as error:
+        cuda.init()
+        n_devices = cuda.Device.count()
+    except cuda.Error as error:
         raise _no_gpu(error) from error
     if not 0 <= ordinal < n_devices:
         raise MissingError(
@@ -48,8 +60,8 @@ def open_gpu(ordinal: int = 0) -> Gpu:
             hint="look which ones nvidia-smi lists",
         )
     try:
-        return Gpu(driver, driver.Device(ordinal), _primary_context(ordinal))
-    except driver.Error as error:
+        return Gpu(cuda.Device(ordinal), _primary_context(ordinal))
+    except cuda.Error as error:
         raise _no_gpu(error) from error
 
 
@@ -83,9 +95,9 @@ def _no_gpu(error: Exception) -> MissingError:
 
 
 @lru_cache(maxsize=64)
-def _primary_context(ordinal: int) -> Any:
+def _primary_context(ordinal: int) -> cuda.Context:
     """Kept as long as the process lives: TensorRT works in the very same context, and keeps it too."""
-    context = _driver().Device(ordinal).retain_primary_context()
+    context = cuda.Device(ordinal).retain_primary_context()
     atexit.register(context.detach)  # PyCUDA's own destructor releases it by a call that is not for it
     return context
 
@@ -109,21 +121,20 @@ class Gpu:
         stream: The PyCUDA stream of all its work; `stream.handle` is the pointer that TensorRT takes.
     """
 
-    def __init__(self, driver: Any, device: Any, context: Any) -> None:
-        self._cuda = driver
+    def __init__(self, device: cuda.Device, context: cuda.Context) -> None:
         self._context = context
         self._live: dict[int, _Freeable] = {}
         self._is_open = True
-        self.name = str(device.name())
+        self.name = device.name()
         major, minor = device.compute_capability()
         self.capability = (int(major), int(minor))
         self.sm = f"sm_{major}{minor}"
-        self.is_integrated = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
-        version = int(driver.get_driver_version())
+        self.is_integrated = bool(device.get_attribute(cuda.device_attribute.INTEGRATED))
+        version = cuda.get_driver_version()
         self.driver_version = f"{version // 1000}.{version % 1000 // 10}"
-        self.total_bytes = int(device.total_memory())
+        self.total_bytes = device.total_memory()
         with self._doing("making a stream"):
-            self.stream: Any = driver.Stream()
+            self.stream = cuda.Stream()
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -142,13 +153,13 @@ class Gpu:
         with self.current():
             try:
                 yield
-            except self._cuda.MemoryError as error:
+            except cuda.MemoryError as error:
                 raise self._out_of_memory(what, n_bytes) from error
-            except self._cuda.Error as error:
+            except cuda.Error as error:
                 raise EdgeMerError(f"{what} failed on {self.name}", found=_words(error)) from error
 
     def _out_of_memory(self, what: str, n_bytes: int) -> MissingError:
-        free_bytes, _ = self._cuda.mem_get_info()
+        free_bytes, _ = cuda.mem_get_info()
         return MissingError(
             f"{what}: {self.name} has too little memory",
             expected=f"{_mb(n_bytes)} free" if n_bytes else None,
@@ -159,7 +170,7 @@ class Gpu:
     def free_bytes(self) -> int:
         """Memory that is free now."""
         with self._doing("asking for free memory"):
-            free_bytes, _ = self._cuda.mem_get_info()
+            free_bytes, _ = cuda.mem_get_info()
         return int(free_bytes)
 
     def tensor(self, shape: tuple[int, ...], dtype: DTypeLike) -> GpuTensor:
@@ -185,7 +196,7 @@ class Gpu:
             EdgeMerError: It was compiled for another GPU, or lacks a kernel.
         """
         with self._doing(f"loading the kernels {', '.join(names)}"):
-            module = self._cuda.module_from_buffer(cubin)
+            module = cuda.module_from_buffer(cubin)
             return {name: Kernel(self, name, module.get_function(name)) for name in names}
 
     def event(self) -> GpuEvent:
@@ -210,7 +221,7 @@ class Gpu:
         for one in reversed(list(self._live.values())):
             one.free()
         with self.current():
-            self.stream = None
+            del self.stream
         self._is_open = False
 
     def __enter__(self) -> Gpu:
@@ -233,7 +244,7 @@ class GpuMemory:
         self.n_bytes = n_bytes
         what = f"allocating {_mb(n_bytes)} on the GPU"
         with gpu._doing(what, n_bytes):
-            self._allocation = gpu._cuda.mem_alloc(max(1, n_bytes))
+            self._allocation = cuda.mem_alloc(max(1, n_bytes))
         self.pointer = int(self._allocation)
         gpu._live[id(self)] = self
 
@@ -265,10 +276,10 @@ class GpuTensor:
         self.n_bytes = math.prod(self.shape) * dtype.itemsize
         self._is_mapped = gpu.is_integrated
         with gpu._doing(f"making a tensor of {_mb(self.n_bytes)}, {dtype} {self.shape}", self.n_bytes):
-            self._allocate(gpu._cuda, max(1, self.n_bytes))
+            self._allocate(max(1, self.n_bytes))
         gpu._live[id(self)] = self
 
-    def _allocate(self, cuda: Any, n_bytes: int) -> None:
+    def _allocate(self, n_bytes: int) -> None:
         flags = cuda.host_alloc_flags.DEVICEMAP if self._is_mapped else 0
         pinned = cuda.pagelocked_empty(n_bytes, np.uint8, mem_flags=flags)
         pinned.fill(0)
@@ -290,13 +301,13 @@ class GpuTensor:
         """Copy from the host to the GPU, when the stream comes to it."""
         if not self._is_mapped and self.n_bytes:
             with self._gpu._doing(f"copying {_mb(self.n_bytes)} to the GPU"):
-                self._gpu._cuda.memcpy_htod_async(self.pointer, self.host, self._gpu.stream)
+                cuda.memcpy_htod_async(self.pointer, self.host, self._gpu.stream)
 
     def download(self) -> None:
         """Copy from the GPU to the host, when the stream comes to it."""
         if not self._is_mapped and self.n_bytes:
             with self._gpu._doing(f"copying {_mb(self.n_bytes)} from the GPU"):
-                self._gpu._cuda.memcpy_dtoh_async(self.host, self.pointer, self._gpu.stream)
+                cuda.memcpy_dtoh_async(self.host, self.pointer, self._gpu.stream)
 
     def free(self) -> None:
         """Give both back; twice does no harm."""
@@ -314,7 +325,7 @@ Argument = int | float | np.number[Any] | GpuTensor | GpuMemory
 class Kernel:
     """A kernel of a loaded module; made by `Gpu.load`."""
 
-    def __init__(self, gpu: Gpu, name: str, function: Any) -> None:
+    def __init__(self, gpu: Gpu, name: str, function: cuda.Function) -> None:
         self.name = name
         self._gpu = gpu
         self._function = function
@@ -348,7 +359,7 @@ class Kernel:
             self._function.prepare(kinds)
             self._kinds = kinds
         if shared_bytes > self._shared_bytes:
-            attribute = self._gpu._cuda.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
+            attribute = cuda.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
             self._function.set_attribute(attribute, shared_bytes)
             self._shared_bytes = shared_bytes
 
@@ -356,7 +367,7 @@ class Kernel:
         """Let go of the module, which is unloaded with its last kernel; twice does no harm."""
         if self._gpu._live.pop(id(self), None) is not None:
             with self._gpu.current():
-                self._function = None
+                del self._function
 
 
 def _as_number(argument: Argument) -> np.number[Any]:
@@ -373,7 +384,7 @@ class GpuEvent:
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
         with gpu._doing("making an event"):
-            self._event = gpu._cuda.Event()
+            self._event = cuda.Event()
         gpu._live[id(self)] = self
 
     def record(self) -> None:
@@ -396,7 +407,7 @@ class GpuEvent:
         """Let go of it; twice does no harm."""
         if self._gpu._live.pop(id(self), None) is not None:
             with self._gpu.current():
-                self._event = None
+                del self._event
 
 
 def _words(error: Exception) -> str:
