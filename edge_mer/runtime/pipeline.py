@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -220,6 +221,7 @@ class Pipeline:
         start_ns: The clock's time at the session's zero when chunks come as they are captured;
             None when a recording is played as fast as it goes.
         on_step: Called after every step with copies of its tensors.
+        stream_state: Says how a live source's stream is, e.g. "stalled"; None of a recording's.
 
     Raises:
         SpecMismatchError: A stream does not fit what the model declares.
@@ -233,6 +235,7 @@ class Pipeline:
         clock: Clock,
         start_ns: int | None = None,
         on_step: Callable[[StepTrace], None] | None = None,
+        stream_state: Callable[[str], str | None] | None = None,
     ) -> None:
         self.counters = Counters()
         self._setup = setup
@@ -245,6 +248,12 @@ class Pipeline:
         self._end_ns = 0
         self._capture_ns: int | None = None
         streams = chosen_streams(setup.model, specs)
+        self._states: dict[Modality, str | None] = {}
+        self._ask_state = {
+            modality: partial(stream_state, stream.name)
+            for modality, stream in streams.items()
+            if stream_state is not None
+        }
         self._windower = StepWindower(setup.model, frozenset(streams))
         self._fusion = setup.engines[setup.model.fusion.stage]
         self._rings = {
@@ -371,6 +380,7 @@ class Pipeline:
     def _fuse_step(
         self, step: Step, found: dict[str, _Found], timing: _Timing
     ) -> tuple[Prediction, int, Raw]:
+        self._states = {modality: ask() for modality, ask in self._ask_state.items()}
         withheld = self._why_withheld(found)
         n_used = 0 if withheld else self._n_usable()
         if not withheld and n_used == 0:
@@ -557,7 +567,12 @@ class Pipeline:
                 reasons.append(f"{encoder.modality}_gap")
         if any(self._unaligned):
             reasons.append("unaligned_face")
-        return tuple(reasons)
+        return (*reasons, *self._troubles())
+
+    def _troubles(self) -> tuple[str, ...]:
+        """What is wrong with live sources."""
+        troubled = ("stalled", "wrong_rate", "restarting")
+        return tuple(f"{modality}_{state}" for modality, state in self._states.items() if state in troubled)
 
     # -- what goes out -------------------------------------------------------------------------
 
@@ -575,6 +590,8 @@ class Pipeline:
         affect = None if estimates is None else estimates.affect
         if affect is not None and measured is not None:
             affect = replace(affect, interval=intervals(self._model.outputs, raw, measured))
+        if withheld:
+            withheld = (*withheld, *self._troubles())
         status, reasons = judge(
             Evidence(withheld, self._why_degraded(found), estimates is not None or bool(withheld))
         )
@@ -591,7 +608,10 @@ class Pipeline:
             affect=affect,
             pain=None if estimates is None else estimates.pain,
             emotion=None if estimates is None else estimates.emotion,
-            modalities={e.modality: _modality_status(found[e.stage], step) for e in self._model.encoders},
+            modalities={
+                e.modality: _modality_status(found[e.stage], step, self._states.get(e.modality))
+                for e in self._model.encoders
+            },
             sync=_sync_quality(found),
             latency_ms=self._latency(step, timing, self._clock.now_ns() - began_ns),
             engine=self._setup.engine_name,
@@ -661,9 +681,11 @@ def _fresh_ring(fusion: Engine, name: str) -> FeatureRing:
     return FeatureRing(buffer.view(np.float32))
 
 
-def _modality_status(found: _Found, step: Step) -> ModalityStatus:
+def _modality_status(found: _Found, step: Step, source: str | None) -> ModalityStatus:
     age_ms = None if found.newest_ns is None else (step.t_end_ns - found.newest_ns) / NS_PER_MS
-    return ModalityStatus(present=found.slot == "present", coverage=round(found.coverage, 4), age_ms=age_ms)
+    return ModalityStatus(
+        present=found.slot == "present", coverage=round(found.coverage, 4), age_ms=age_ms, source=source
+    )
 
 
 def _sync_quality(found: dict[str, _Found]) -> SyncQuality:

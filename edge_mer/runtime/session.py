@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from edge_mer.clock import Clock
 from edge_mer.errors import DataError, EdgeMerError, UsageError
 from edge_mer.runtime.arrivals import as_they_come, check_chunk, end_ns, never, since_start, wait_until
 from edge_mer.runtime.arrivals import merged as merged  # proofs and calibration play recordings too
 from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup
+from edge_mer.runtime.supervisor import SourceHealth, SupervisedSource, supervised
 from edge_mer.sinks.base import Sink
 from edge_mer.sources.base import Source
+from edge_mer.types.model import to_ns
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Chunk, StreamSpec
 
@@ -27,12 +30,14 @@ class SessionReport:
         counters: What the pipeline counted.
         start_ns: The clock's time at the session's zero; None before it starts, and when a
             recording is played as fast as it goes.
+        health: Says how each live source is; any thread may call it.
     """
 
     n_by_status: Counter[str] = field(default_factory=Counter)
     n_by_reason: Counter[str] = field(default_factory=Counter)
     counters: Counters = field(default_factory=Counters)
     start_ns: int | None = None
+    health: Callable[[], list[SourceHealth]] = list
 
     @property
     def n_predictions(self) -> int:
@@ -94,6 +99,8 @@ def run_session(
         UsageError: A sink cannot be written to, or the streams do not fit the model.
     """
     failure: BaseException | None = None
+    sources = supervised(sources, clock, _hop_ns(setup))
+    report.health = partial(_health, sources)
     try:
         _check_pace(sources, fast=fast)
         _ensure_all_ready(sources)
@@ -161,7 +168,8 @@ def _play(
 ) -> None:
     report.start_ns = None if fast else clock.now_ns()
     specs = {spec.name: spec for source in sources for spec in source.specs}
-    pipeline = Pipeline(setup, [spec for source in sources for spec in source.specs], clock, report.start_ns)
+    every = [spec for source in sources for spec in source.specs]
+    pipeline = Pipeline(setup, every, clock, report.start_ns, stream_state=partial(_state, sources))
     report.counters = pipeline.counters
     for source in sources:
         source.start()
@@ -173,6 +181,22 @@ def _play(
     _hand_on(pipeline.finish(), sinks, report, hooks)
     if report.n_predictions == 0:
         raise _too_short(setup, sources, pipeline.counters.n_steps)
+
+
+def _hop_ns(setup: PipelineSetup) -> int:
+    return to_ns(setup.model.step * setup.hop_steps)
+
+
+def _health(sources: Sequence[Source]) -> list[SourceHealth]:
+    return [source.health() for source in sources if isinstance(source, SupervisedSource)]
+
+
+def _state(sources: Sequence[Source], stream: str) -> str | None:
+    """How a live source's stream is."""
+    for source in sources:
+        if isinstance(source, SupervisedSource) and stream in source.streams:
+            return source.state(stream)
+    return None
 
 
 def _too_short(setup: PipelineSetup, sources: Sequence[Source], n_steps: int) -> DataError:

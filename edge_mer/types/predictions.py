@@ -42,11 +42,14 @@ class ModalityStatus:
         coverage: Share of its span that was there, 0 to 1.
         age_ms: From its newest datum to the end of the step; negative where the model looks ahead,
             None when there was none.
+        source: How its live source was when the prediction was made: "ok", "starting", "stalled",
+            "wrong_rate" or "restarting"; None of recordings, and where there is no source.
     """
 
     present: bool
     coverage: float
     age_ms: float | None
+    source: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,266 @@
+"""Keeps live sources going: sees that one broke, opens it again, and says how each stream is."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edge_mer.clock import NS_PER_S, Clock
+from edge_mer.errors import EdgeMerError, LostError, SpecMismatchError
+from edge_mer.runtime.watch import STALL_LEAST_NS, BackOff, StreamState, StreamWatch
+from edge_mer.sources.base import RemotelyClocked, Source
+from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
+
+_WRONG_RATE_FOR_NS = 5 * NS_PER_S
+"""A stream of samples at a wrong rate for so long is opened again. Pictures are not: a camera in the dark
+takes its time, and would after it was opened again."""
+
+
+@dataclass(frozen=True)
+class StreamHealth:
+    """How one stream of a live source is.
+
+    Attributes:
+        state: Whether it comes as it should.
+        nominal_hz: What its source says; None: irregular.
+        measured_hz: Of late; None before that can be said.
+        age_ms: Since its last chunk came; None before the first.
+    """
+
+    state: StreamState
+    nominal_hz: float | None
+    measured_hz: float | None
+    age_ms: float | None
+
+
+@dataclass(frozen=True)
+class SourceHealth:
+    """How one live source is.
+
+    Attributes:
+        uri: Names it.
+        streams: Stream -> how it is.
+        n_restarts: Times that it was opened again, with success.
+        n_failed: Times that opening it again failed.
+        trouble: What was wrong last; "" if nothing ever was.
+    """
+
+    uri: str
+    streams: dict[str, StreamHealth]
+    n_restarts: int
+    n_failed: int
+    trouble: str
+
+
+class SupervisedSource:
+    """A live source that is opened again whenever it is lost, falls silent or runs at a wrong rate.
+
+    To whoever reads it is one source whose chunks' numbers go on counting. Opening it again happens in a
+    thread of its own, so that reading never waits for it. Errors other than `LostError` are raised: they
+    are no matter of the device.
+
+    Args:
+        source: Not yet opened.
+        clock: Where the time comes from.
+        hop_ns: Time between two predictions: half of it in silence is a stall.
+    """
+
+    is_live = True
+
+    def __init__(self, source: Source, clock: Clock, hop_ns: int) -> None:
+        self._source, self._clock, self._hop_ns = source, clock, hop_ns
+        self._specs: tuple[StreamSpec, ...] = ()
+        self._watches: dict[str, StreamWatch] = {}
+        self._wrong_since_ns: int | None = None
+        self._started_ns = 0
+        self._seqs: dict[str, int] = {}
+        self._back_off = BackOff(zlib.crc32(source.uri.encode()))
+        self._n_restarts = self._n_failed = 0
+        self._trouble = ""
+        self._lock = threading.Lock()
+        self._stop_asked = threading.Event()
+        self._mended = threading.Event()
+        self._mender: threading.Thread | None = None
+
+    # -- a source --------------------------------------------------------------------------------
+
+    @property
+    def uri(self) -> str:
+        """The source's own."""
+        return self._source.uri
+
+    @property
+    def specs(self) -> tuple[StreamSpec, ...]:
+        """As the source described its streams when it was first opened."""
+        return self._specs
+
+    @property
+    def ended(self) -> bool:
+        """Whether the source says that it is over for good; one that was lost is not."""
+        return self._mender is None and self._source.ended
+
+    def ensure_ready(self) -> None:
+        """Open the source; the first time it must succeed, so that a wrong URI is told at once."""
+        if not self._specs:
+            self._source.ensure_ready()
+            self._specs = self._source.specs
+            self._watches = {spec.name: StreamWatch(spec, self._stall_ns(spec)) for spec in self._specs}
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._source.start()
+        self._begin_watching()
+
+    def read(self, timeout_ms: int) -> Chunk | None:
+        """The next chunk, or None when none came within `timeout_ms`, for whatever reason."""
+        if self._mender is not None and not self._is_mended(timeout_ms):
+            return None
+        try:
+            chunk = self._source.read(timeout_ms)
+        except LostError as lost:
+            self._mend(str(lost))
+            return None
+        counted = None if chunk is None else self._counted(chunk)
+        if not self._source.ended:
+            self._look_for_trouble()
+        return counted
+
+    def clock_offsets(self) -> list[ClockOffset]:
+        """What the source knows of a remote clock; nothing while it is being opened again."""
+        if self._mender is None and isinstance(self._source, RemotelyClocked):
+            return self._source.clock_offsets()
+        return []
+
+    def ensure_stopped(self) -> None:
+        """Release everything, also in the middle of opening it again."""
+        self._stop_asked.set()
+        if self._mender is not None:
+            self._mender.join()
+        self._source.ensure_stopped()
+
+    # -- how it is -------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> frozenset[str]:
+        """The names of its streams."""
+        return frozenset(self._watches)
+
+    def state(self, stream: str) -> StreamState:
+        """How a stream is now; any thread may ask."""
+        if self._mender is not None:
+            return "restarting"
+        with self._lock:
+            return self._watches[stream].state(self._clock.now_ns())
+
+    def health(self) -> SourceHealth:
+        """How it all is now; any thread may ask."""
+        now_ns = self._clock.now_ns()
+        streams = {}
+        for name, watch in self._watches.items():
+            state = self.state(name)
+            with self._lock:
+                age_ms = watch.age_ms(now_ns)
+                streams[name] = StreamHealth(state, watch.spec.rate_hz, watch.measured_hz(), age_ms)
+        return SourceHealth(self.uri, streams, self._n_restarts, self._n_failed, self._trouble)
+
+    # -- watching --------------------------------------------------------------------------------
+
+    def _stall_ns(self, spec: StreamSpec) -> int:
+        few_ns = 0 if spec.rate_hz is None else int(3 * NS_PER_S / spec.rate_hz)
+        return max(self._hop_ns // 2, STALL_LEAST_NS, few_ns)
+
+    def _begin_watching(self) -> None:
+        self._started_ns, self._wrong_since_ns = self._clock.now_ns(), None
+        with self._lock:
+            for watch in self._watches.values():
+                watch.start(self._started_ns)
+
+    def _counted(self, chunk: Chunk) -> Chunk:
+        now_ns = self._clock.now_ns()
+        with self._lock:
+            watch = self._watches.get(chunk.stream)
+            if watch is not None:
+                watch.arrived(chunk, now_ns)
+        self._back_off.was_well(now_ns - self._started_ns)
+        seq = self._seqs.get(chunk.stream, -1) + 1
+        self._seqs[chunk.stream] = seq
+        return replace(chunk, seq=seq, arrived_ns=now_ns if chunk.arrived_ns is None else chunk.arrived_ns)
+
+    def _look_for_trouble(self) -> None:
+        now_ns = self._clock.now_ns()
+        with self._lock:
+            states = {name: watch.state(now_ns) for name, watch in self._watches.items()}
+        stalled = [name for name, state in states.items() if state == "stalled"]
+        wrong = [
+            name
+            for name, state in states.items()
+            if state == "wrong_rate" and self._watches[name].spec.modality != "visual"
+        ]
+        if not wrong:
+            self._wrong_since_ns = None
+        elif self._wrong_since_ns is None:
+            self._wrong_since_ns = now_ns
+        if stalled:
+            self._mend(f"{', '.join(stalled)}: nothing came any more.")
+        elif self._wrong_since_ns is not None and now_ns - self._wrong_since_ns > _WRONG_RATE_FOR_NS:
+            self._mend(f"{', '.join(wrong)}: another rate than was said.")
+
+    # -- mending ---------------------------------------------------------------------------------
+
+    def _is_mended(self, timeout_ms: int) -> bool:
+        """Wait for the mending; True once the source delivers again."""
+        if not self._mended.wait(timeout_ms / 1000):
+            return False
+        if self._mender is not None:
+            self._mender.join()
+        self._mender = None
+        return True
+
+    def _mend(self, trouble: str) -> None:
+        self._trouble = trouble
+        self._mended.clear()
+        self._mender = threading.Thread(target=self._open_again, name=f"mending {self.uri}", daemon=True)
+        self._mender.start()
+
+    def _open_again(self) -> None:
+        while not self._stop_asked.is_set():
+            try:
+                self._source.ensure_stopped()
+                if self._stop_asked.wait(self._back_off.next_ns() / NS_PER_S):
+                    return
+                self._source.ensure_ready()
+                self._check_same()
+                self._source.start()
+            except Exception as error:
+                self._n_failed += 1
+                self._trouble = str(error) if isinstance(error, EdgeMerError) else repr(error)
+                continue
+            self._n_restarts += 1
+            self._begin_watching()
+            self._mended.set()
+            return
+
+    def _check_same(self) -> None:
+        if _kinds(self._source.specs) != _kinds(self._specs):
+            raise SpecMismatchError(
+                f"{self.uri} came back as something else",
+                expected=_written(self._specs),
+                found=_written(self._source.specs),
+                hint="connect the sensor that was there before, or start again",
+            )
+
+
+def supervised(sources: Sequence[Source], clock: Clock, hop_ns: int) -> list[Source]:
+    """The same sources, each live one under supervision."""
+    return [SupervisedSource(one, clock, hop_ns) if one.is_live else one for one in sources]
+
+
+def _kinds(specs: Sequence[StreamSpec]) -> list[StreamSpec]:
+    """What must not change while a session runs; a camera may take another rate in other light."""
+    return [replace(spec, rate_hz=None) if spec.modality == "visual" else spec for spec in specs]
+
+
+def _written(specs: Sequence[StreamSpec]) -> str:
+    return ", ".join(f"{s.name} ({s.rate_hz} Hz, {len(s.channels)} channels, {s.unit})" for s in specs)

@@ -1,0 +1,105 @@
+"""What a live source must do to count as well: pure with respect to time."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_mer.clock import NS_PER_S
+from edge_mer.types.signals import Chunk, StreamSpec
+
+StreamState = Literal["ok", "starting", "stalled", "wrong_rate", "restarting"]
+"""`starting`: nothing came yet. `stalled`: nothing came for a hop. `wrong_rate`: more or less than its source
+said. `restarting`: its source is being opened again."""
+
+STALL_LEAST_NS = NS_PER_S // 2
+"""Devices deliver in bursts; a shorter silence is none."""
+
+RATE_TOLERANCE = 0.2
+"""Share by which a stream's rate may differ from what its source said."""
+
+_RATE_OVER_NS = 2 * NS_PER_S
+_FIRST_DELAY_NS = NS_PER_S // 4
+_LONGEST_DELAY_NS = 30 * NS_PER_S
+_WELL_AFTER_NS = 10 * NS_PER_S
+
+
+@dataclass
+class StreamWatch:
+    """One stream: whether it comes, and at the rate that its source says.
+
+    Args:
+        spec: What the source says.
+        stall_ns: A longer silence is a stall.
+    """
+
+    spec: StreamSpec
+    stall_ns: int
+
+    def __post_init__(self) -> None:
+        self._since_ns = 0
+        self._arrivals: deque[tuple[int, int]] = deque()
+        self._last_ns: int | None = None
+
+    def start(self, now_ns: int) -> None:
+        """The source was started."""
+        self._since_ns, self._last_ns = now_ns, None
+        self._arrivals.clear()
+
+    def arrived(self, chunk: Chunk, now_ns: int) -> None:
+        """Take a chunk into account."""
+        self._last_ns = now_ns
+        self._arrivals.append((now_ns, chunk.n_samples))
+        while self._arrivals[0][0] < now_ns - _RATE_OVER_NS:
+            self._arrivals.popleft()
+
+    def state(self, now_ns: int) -> StreamState:
+        """How it is now; an irregular stream is always well once its source started."""
+        if self.spec.rate_hz is None:
+            return "ok"
+        last_ns = self._since_ns if self._last_ns is None else self._last_ns
+        if now_ns - last_ns > self.stall_ns:
+            return "stalled"
+        if self._last_ns is None:
+            return "starting"
+        measured_hz = self.measured_hz()
+        is_off = measured_hz is not None and abs(measured_hz / self.spec.rate_hz - 1) > RATE_TOLERANCE
+        return "wrong_rate" if is_off else "ok"
+
+    def age_ms(self, now_ns: int) -> float | None:
+        """Since its last chunk came; None before the first."""
+        return None if self._last_ns is None else (now_ns - self._last_ns) / 1_000_000
+
+    def measured_hz(self) -> float | None:
+        """Samples or frames per second of late; None before that can be said."""
+        if len(self._arrivals) < 3:
+            return None
+        # The first chunk only marks where the counting starts.
+        span_ns = self._arrivals[-1][0] - self._arrivals[0][0]
+        n_samples = sum(n for _, n in self._arrivals) - self._arrivals[0][1]
+        return n_samples * NS_PER_S / span_ns if span_ns >= _RATE_OVER_NS // 2 else None
+
+
+class BackOff:
+    """How long to wait before a broken source is opened again: longer each time, never quite as long.
+
+    Args:
+        seed: Of the jitter, so that several sensors of one hub do not all come back at one time.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._n = 0
+
+    def next_ns(self) -> int:
+        """The next delay."""
+        longest_ns = min(_LONGEST_DELAY_NS, _FIRST_DELAY_NS << min(self._n, 16))
+        self._n += 1
+        return round(longest_ns * self._random.uniform(0.5, 1.0))
+
+    def was_well(self, for_ns: int) -> None:
+        """It worked for so long since it was opened: after a while the next trouble is a new one."""
+        if for_ns >= _WELL_AFTER_NS:
+            self._n = 0

@@ -1,0 +1,74 @@
+"""Whether a stream comes as it should, under a clock that only the test moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_mer.clock import NS_PER_S
+from edge_mer.runtime.watch import BackOff, StreamWatch
+from edge_mer.types.signals import Chunk, StreamSpec
+
+MS = NS_PER_S // 1000
+
+
+def spec(rate_hz: float | None, modality: str = "eda") -> StreamSpec:
+    return StreamSpec("s", modality, ("sample", "channel"), (None, 1), "float32", rate_hz, "uS", ("a",))  # type: ignore[arg-type]
+
+
+def chunk(n: int) -> Chunk:
+    return Chunk("s", "eda", 0, 0, np.zeros((n, 1), np.float32))
+
+
+def test_silence_is_a_stall_after_a_while_and_over_with_the_next_chunk() -> None:
+    watch = StreamWatch(spec(100.0), stall_ns=500 * MS)
+    watch.start(0)
+    assert watch.state(499 * MS) == "starting"
+    assert watch.state(501 * MS) == "stalled"
+    watch.arrived(chunk(10), 600 * MS)
+    assert watch.state(1100 * MS) == "ok"
+    assert watch.state(1101 * MS) == "stalled"
+    watch.start(2000 * MS)
+    assert watch.state(2100 * MS) == "starting"
+
+
+@pytest.mark.parametrize(
+    ("given_hz", "state"), [(100, "ok"), (85, "ok"), (70, "wrong_rate"), (130, "wrong_rate")]
+)
+def test_the_rate_is_measured_over_what_came_of_late(given_hz: int, state: str) -> None:
+    watch = StreamWatch(spec(100.0), stall_ns=500 * MS)
+    watch.start(0)
+    for i in range(300):
+        watch.arrived(chunk(10), round(i * 10 * NS_PER_S / given_hz))
+    now_ns = round(299 * 10 * NS_PER_S / given_hz)
+    assert watch.state(now_ns) == state
+    assert watch.measured_hz() == pytest.approx(given_hz, rel=1e-6)
+
+
+def test_of_an_irregular_stream_nothing_is_expected() -> None:
+    watch = StreamWatch(spec(None), stall_ns=500 * MS)
+    watch.start(0)
+    assert watch.state(3600 * NS_PER_S) == "ok"
+
+
+def test_a_long_run_keeps_only_what_came_of_late() -> None:
+    watch = StreamWatch(spec(100.0), stall_ns=500 * MS)
+    watch.start(0)
+    for i in range(100_000):
+        watch.arrived(chunk(1), i * 10 * MS)
+    assert len(watch._arrivals) <= 202
+
+
+@given(st.integers(0, 2**32), st.integers(1, 60))
+def test_delays_grow_up_to_half_a_minute_and_differ(seed: int, n: int) -> None:
+    back_off = BackOff(seed)
+    delays = [back_off.next_ns() for _ in range(n)]
+    for i, delay_ns in enumerate(delays):
+        longest_ns = min(30 * NS_PER_S, 250 * MS * 2**i)
+        assert longest_ns / 2 <= delay_ns <= longest_ns
+    back_off.was_well(9 * NS_PER_S)
+    assert n < 3 or back_off.next_ns() >= 500 * MS
+    back_off.was_well(10 * NS_PER_S)
+    assert back_off.next_ns() <= 250 * MS
