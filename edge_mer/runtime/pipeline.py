@@ -24,6 +24,7 @@ from edge_mer.postprocess.gate import Evidence, judge
 from edge_mer.preprocess.audio import SoundConditioner
 from edge_mer.preprocess.courses import CourseConditioner
 from edge_mer.preprocess.face import FaceDetector
+from edge_mer.preprocess.quality import Quality, QualityTrack
 from edge_mer.preprocess.scene import SceneClipMaker, clip_maker
 from edge_mer.preprocess.signal import SignalConditioner
 from edge_mer.preprocess.visual import FaceClipMaker
@@ -33,7 +34,7 @@ from edge_mer.runtime.front import CpuFrontEnd, FrontEnd, WriteClip, WriteSample
 from edge_mer.runtime.streams import check_fits, chosen_streams
 from edge_mer.sync.features import FeatureRing, Slot
 from edge_mer.sync.frames import Frame
-from edge_mer.sync.samples import Continuity, Piece
+from edge_mer.sync.samples import Continuity
 from edge_mer.sync.windower import Step, StepWindower
 from edge_mer.sync.words import Said
 from edge_mer.types.evaluation import Findings, SubsetFindings
@@ -46,6 +47,7 @@ from edge_mer.types.model import (
     SampledSpec,
     Signal,
     Words,
+    to_ns,
 )
 from edge_mer.types.predictions import Latency, ModalityStatus, Prediction, SyncQuality
 from edge_mer.types.signals import Chunk, Modality, StreamSpec
@@ -120,6 +122,7 @@ class _Sampled:
 
     conditioner: SoundConditioner | SignalConditioner | CourseConditioner
     continuity: Continuity
+    quality: QualityTrack
 
 
 @dataclass
@@ -134,6 +137,7 @@ class _Found:
     switched: bool = False
     unaligned: bool = False
     settling: bool = False
+    quality: Quality | None = None
 
 
 @dataclass
@@ -177,6 +181,7 @@ class PipelineSetup:
         findings: How sure estimates are; None if that was never measured.
         resources: What the engines run on, closed after them.
         front_end: Writes step tensors into the engines.
+        gates: What is too bad to be read counts as missing; papers' protocols take everything.
     """
 
     model: ModelSpec
@@ -191,6 +196,7 @@ class PipelineSetup:
     findings: Findings | None = None
     resources: tuple[Closeable, ...] = ()
     front_end: FrontEnd = field(default_factory=CpuFrontEnd)
+    gates: bool = True
 
     def close(self) -> None:
         """Free what the engines hold; nothing can run afterwards. Twice does no harm."""
@@ -280,7 +286,7 @@ class Pipeline:
         spec = encoder.preprocess
         if isinstance(spec, Clip):
             engine = self._setup.engines[encoder.stage]
-            self._clips[encoder.stage] = clip_maker(spec, self._setup.detector)
+            self._clips[encoder.stage] = clip_maker(spec, self._setup.detector, gates=self._setup.gates)
             self._write_clip[encoder.stage] = self._setup.front_end.clip_writer(encoder, spec, engine)
         if stream is None:
             return
@@ -292,7 +298,9 @@ class Pipeline:
             engine = self._setup.engines[encoder.stage]
             self._write_samples[encoder.stage] = self._setup.front_end.sample_writer(encoder, engine)
             self._sampled[encoder.stage] = _Sampled(
-                _conditioner(spec, round(stream.rate_hz)), Continuity(stream.rate_hz)
+                _conditioner(spec, round(stream.rate_hz)),
+                Continuity(stream.rate_hz),
+                QualityTrack(encoder.modality, stream.rate_hz, to_ns(encoder.span)),
             )
 
     # -- what comes in -------------------------------------------------------------------------
@@ -319,6 +327,7 @@ class Pipeline:
             self.counters.n_gaps += int(chunk.seq > 0)
             ring.append(sampled.conditioner.flush())
             ring.anchor(sampled.conditioner.resume(chunk.t_ns))
+        sampled.quality.push(chunk.t_ns, chunk.data)
         ring.append(sampled.conditioner.push(chunk.data))
         self._end_ns = max(self._end_ns, ring.watermark_ns)
 
@@ -432,32 +441,40 @@ class Pipeline:
         if isinstance(encoder.preprocess, Clip):
             found = self._preprocess_clip(encoder, step.frames[encoder.modality])
         else:
-            found = self._preprocess_samples(encoder, step.samples[encoder.modality])
+            found = self._preprocess_samples(encoder, step)
         found.skew_ns = step.skew_ns.get(encoder.modality, 0)
-        found.slot = "present" if found.coverage >= encoder.min_coverage else "absent"
+        if found.coverage >= encoder.min_coverage and found.slot != "absent":
+            found.quality = None
+        else:
+            found.slot = "absent"
         return found
 
-    def _preprocess_samples(self, encoder: Encoder, piece: Piece) -> _Found:
+    def _preprocess_samples(self, encoder: Encoder, step: Step) -> _Found:
+        piece, sampled = step.samples[encoder.modality], self._sampled.get(encoder.stage)
+        end_ns = to_ns(encoder.period * (step.index // encoder.repeat + 1) + encoder.offset)
+        quality = sampled.quality.verdict(end_ns) if sampled is not None and self._setup.gates else None
         if piece.coverage > 0:
             self._write_samples[encoder.stage](piece.samples)
         return _Found(
-            slot="absent",
+            slot="present" if quality is None else "absent",
             feature=None,
             coverage=piece.coverage,
             newest_ns=piece.newest_ns,
-            settling=piece.is_settling,
+            settling=piece.is_settling and quality != "not_a_number",
+            quality=quality,
         )
 
     def _preprocess_clip(self, encoder: Encoder, frames: list[Frame | None]) -> _Found:
         timed = [None if frame is None else (frame.t_ns, frame.pixels) for frame in frames]
         report = self._clips[encoder.stage].make(timed, self._write_clip[encoder.stage])
         return _Found(
-            slot="absent",
+            slot="present",
             feature=None,
             coverage=report.coverage,
             newest_ns=report.newest_ns,
             switched=report.switched,
             unaligned=report.n_unaligned > 0,
+            quality=report.quality,
         )
 
     def _infer(self, engine: Engine, encoder: Encoder, timing: _Timing) -> NDArray[np.float32]:
@@ -684,7 +701,11 @@ def _fresh_ring(fusion: Engine, name: str) -> FeatureRing:
 def _modality_status(found: _Found, step: Step, source: str | None) -> ModalityStatus:
     age_ms = None if found.newest_ns is None else (step.t_end_ns - found.newest_ns) / NS_PER_MS
     return ModalityStatus(
-        present=found.slot == "present", coverage=round(found.coverage, 4), age_ms=age_ms, source=source
+        present=found.slot == "present",
+        coverage=round(found.coverage, 4),
+        age_ms=age_ms,
+        source=source,
+        quality=found.quality,
     )
 
 

@@ -44,12 +44,15 @@ class ModalityStatus:
             None when there was none.
         source: How its live source was when the prediction was made: "ok", "starting", "stalled",
             "wrong_rate" or "restarting"; None of recordings, and where there is no source.
+        quality: What was wrong with what came, if that is why it is not present: "no_face", "small_face",
+            "blurred_face", "black", "silent", "clipped", "flat", "saturated", "lead_off" or "not_a_number".
     """
 
     present: bool
     coverage: float
     age_ms: float | None
     source: str | None = None
+    quality: str | None = None
 
 
 @dataclass(frozen=True)

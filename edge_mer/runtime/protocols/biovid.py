@@ -50,7 +50,7 @@ class Biovid:
         """
         model = recording.setup.model
         span_ns = to_ns(_form(model).eda.span)
-        setup = replace(recording.setup, model=moved(model), hop=None)
+        setup = replace(recording.setup, model=moved(model), hop=None, gates=False)
         pipeline = Pipeline(setup, recording.specs, recording.clock)
         lengths = _Lengths(recording)
         found: list[Prediction] = []

@@ -152,6 +152,7 @@ def one_step(setup: PipelineSetup) -> PipelineSetup:
         engines=engines,
         missing=dict.fromkeys(model.modalities, "blank_input"),
         hop=None,
+        gates=False,
     )
 
 
