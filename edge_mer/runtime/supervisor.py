@@ -75,7 +75,8 @@ class SupervisedSource:
         self._watches: dict[str, StreamWatch] = {}
         self._wrong_since_ns: int | None = None
         self._started_ns = 0
-        self._seqs: dict[str, int] = {}
+        self._next_seqs: dict[str, int] = {}
+        self._first_seqs: dict[str, int] = {}
         self._back_off = BackOff(zlib.crc32(source.uri.encode()))
         self._n_restarts = self._n_failed = 0
         self._trouble = ""
@@ -184,8 +185,8 @@ class SupervisedSource:
             if watch is not None:
                 watch.arrived(chunk, now_ns)
         self._back_off.was_well(now_ns - self._started_ns)
-        seq = self._seqs.get(chunk.stream, -1) + 1
-        self._seqs[chunk.stream] = seq
+        seq = self._first_seqs.get(chunk.stream, 0) + chunk.seq
+        self._next_seqs[chunk.stream] = max(seq + 1, self._next_seqs.get(chunk.stream, 0))
         return replace(chunk, seq=seq, arrived_ns=now_ns if chunk.arrived_ns is None else chunk.arrived_ns)
 
     def _look_for_trouble(self) -> None:
@@ -238,6 +239,7 @@ class SupervisedSource:
                 self._trouble = str(error) if isinstance(error, EdgeMerError) else repr(error)
                 continue
             self._n_restarts += 1
+            self._first_seqs = dict(self._next_seqs)
             self._begin_watching()
             self._mended.set()
             return
