@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mer.clock import Clock
+from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.engine.base import Engine
 from edge_mer.errors import UsageError
 from edge_mer.postprocess.certainty import confidence, intervals
@@ -32,10 +32,13 @@ from edge_mer.runtime.front import CpuFrontEnd, FrontEnd, WriteClip, WriteSample
 from edge_mer.runtime.streams import check_fits, chosen_streams
 from edge_mer.sync.features import FeatureRing, Slot
 from edge_mer.sync.frames import Frame
-from edge_mer.sync.samples import Continuity, Piece
+from edge_mer.sync.rate_meter import RateMeter
+from edge_mer.sync.regular import RegularStream, Run
+from edge_mer.sync.samples import Piece
 from edge_mer.sync.windower import Step, StepWindower
 from edge_mer.sync.words import Said
 from edge_mer.types.evaluation import Findings, SubsetFindings
+from edge_mer.types.health import StreamHealth
 from edge_mer.types.model import (
     Clip,
     Encoder,
@@ -53,6 +56,9 @@ Array = NDArray[np.generic]
 Samples = NDArray[np.float32]
 Raw = dict[str, Samples]
 NS_PER_MS = 1_000_000
+
+MAX_AHEAD_NS = NS_PER_S
+"""A live chunk that says that it is of so much later than now was stamped by a clock that somebody set."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +111,18 @@ class Counters:
         n_dropped_tail: Steps that the end of the session cut short.
         n_late: Frames, samples and words that came after its step was taken.
         n_gaps: Breaks in sampled streams.
+        n_duplicate: Frames and samples that came again.
+        n_corrections: Samples that the drift of devices added or took away.
+        n_refused: Live chunks of a time that is yet to come.
     """
 
     n_steps: int = 0
     n_dropped_tail: int = 0
     n_late: int = 0
     n_gaps: int = 0
+    n_duplicate: int = 0
+    n_corrections: int = 0
+    n_refused: int = 0
 
 
 @dataclass
@@ -118,7 +130,20 @@ class _Sampled:
     """A sampled stream on its way into its ring."""
 
     conditioner: SoundConditioner | SignalConditioner | CourseConditioner
-    continuity: Continuity
+    regular: RegularStream
+
+
+@dataclass
+class _Seen:
+    """What was seen of a stream."""
+
+    spec: StreamSpec
+    encoder: Encoder
+    meter: RateMeter = field(default_factory=RateMeter)
+    last_arrival_ns: int | None = None
+    newest_ns: int | None = None
+    n_chunks: int = 0
+    n_refused: int = 0
 
 
 @dataclass
@@ -220,6 +245,7 @@ class Pipeline:
         start_ns: The clock's time at the session's zero when chunks come as they are captured;
             None when a recording is played as fast as it goes.
         on_step: Called after every step with copies of its tensors.
+        lateness_ns: Of a live session: how late its data may be, see `advance`; None: a recording.
 
     Raises:
         SpecMismatchError: A stream does not fit what the model declares.
@@ -233,6 +259,7 @@ class Pipeline:
         clock: Clock,
         start_ns: int | None = None,
         on_step: Callable[[StepTrace], None] | None = None,
+        lateness_ns: int | None = None,
     ) -> None:
         self.counters = Counters()
         self._setup = setup
@@ -245,7 +272,8 @@ class Pipeline:
         self._end_ns = 0
         self._capture_ns: int | None = None
         streams = chosen_streams(setup.model, specs)
-        self._windower = StepWindower(setup.model, frozenset(streams))
+        self._is_live = lateness_ns is not None
+        self._windower = StepWindower(setup.model, frozenset(streams), lateness_ns)
         self._fusion = setup.engines[setup.model.fusion.stage]
         self._rings = {
             encoder.stage: _fresh_ring(self._fusion, spec.name)
@@ -263,7 +291,7 @@ class Pipeline:
         self._timing = _Timing()
         self._switched = False
         self._unaligned: list[bool] = [False] * setup.model.fusion.n_steps
-        self._stream_names: dict[str, Encoder] = {}
+        self._seen: dict[str, _Seen] = {}
         for encoder in setup.model.encoders:
             self._set_up(encoder, streams.get(encoder.modality))
 
@@ -276,25 +304,24 @@ class Pipeline:
         if stream is None:
             return
         check_fits(encoder, stream)
-        self._stream_names[stream.name] = encoder
+        self._seen[stream.name] = _Seen(stream, encoder)
         if isinstance(spec, Words):
             self._tokenizers[encoder.stage] = WordTokenizer(spec, self._setup.assets[spec.tokenizer])
         elif not isinstance(spec, Clip) and stream.rate_hz is not None:
             engine = self._setup.engines[encoder.stage]
             self._write_samples[encoder.stage] = self._setup.front_end.sample_writer(encoder, engine)
             self._sampled[encoder.stage] = _Sampled(
-                _conditioner(spec, round(stream.rate_hz)), Continuity(stream.rate_hz)
+                _conditioner(spec, round(stream.rate_hz)), RegularStream(stream.rate_hz)
             )
 
     # -- what comes in -------------------------------------------------------------------------
 
     def push(self, chunk: Chunk) -> list[Prediction]:
         """Take a chunk; returns the predictions that it completes (none for unused streams)."""
-        encoder = self._stream_names.get(chunk.stream)
-        if encoder is None:
+        seen = self._seen.get(chunk.stream)
+        if seen is None or not self._is_of_now(seen, chunk):
             return []
-        if self._start_ns is not None:
-            self._capture_ns = self._clock.now_ns() - self._start_ns - chunk.t_ns
+        encoder = seen.encoder
         if isinstance(encoder.preprocess, Clip):
             self._windower.push_frame(encoder.modality, chunk.t_ns, chunk.data.astype(np.uint8, copy=False))
             self._end_ns = max(self._end_ns, chunk.t_ns)
@@ -304,14 +331,73 @@ class Pipeline:
             self._push_samples(encoder, chunk)
         return self._run_ready()
 
+    def _is_of_now(self, seen: _Seen, chunk: Chunk) -> bool:
+        """Note that a chunk came; False where it cannot be used."""
+        seen.n_chunks += 1
+        now_ns = self._clock.now_ns()
+        seen.last_arrival_ns = now_ns if chunk.arrived_ns is None else chunk.arrived_ns
+        if self._start_ns is not None:
+            self._capture_ns = now_ns - self._start_ns - chunk.t_ns
+            if self._is_live and -self._capture_ns > MAX_AHEAD_NS:
+                seen.n_refused += 1
+                self.counters.n_refused += 1
+                return False
+        seen.meter.push(chunk.t_ns, chunk.n_samples)
+        seen.newest_ns = max(chunk.t_ns, seen.newest_ns or 0)
+        return True
+
+    def advance(self, now_ns: int) -> list[Prediction]:
+        """Let a live session's time go on; returns the predictions that are due, whatever has come.
+
+        Args:
+            now_ns: The session's time, read before all sources were last asked for what they hold: what was
+                captured, and came in time, has been pushed.
+        """
+        return self._run_ready(now_ns)
+
+    def health(self) -> tuple[StreamHealth, ...]:
+        """How each stream is doing."""
+        return tuple(self._health(seen) for seen in self._seen.values())
+
+    def _health(self, seen: _Seen) -> StreamHealth:
+        modality, sampled = seen.encoder.modality, self._sampled.get(seen.encoder.stage)
+        found = StreamHealth(
+            stream=seen.spec.name,
+            modality=modality,
+            nominal_hz=seen.spec.rate_hz,
+            measured_hz=seen.meter.rate_hz,
+            last_arrival_ns=seen.last_arrival_ns,
+            newest_ns=seen.newest_ns,
+            n_chunks=seen.n_chunks,
+            n_late=self._windower.n_late_of(modality),
+            n_duplicate=self._windower.n_duplicate_of(modality),
+            n_refused=seen.n_refused,
+        )
+        if sampled is None:
+            return found
+        regular = sampled.regular
+        return replace(
+            found,
+            drift_ppm=regular.drift_ppm,
+            n_duplicate=found.n_duplicate + regular.order.n_duplicate,
+            n_reordered=regular.order.n_reordered,
+            n_gaps=regular.n_gaps,
+            n_corrections=regular.n_corrections,
+            uncertainty_ns=regular.uncertainty_ns,
+        )
+
     def _push_samples(self, encoder: Encoder, chunk: Chunk) -> None:
-        sampled, ring = self._sampled[encoder.stage], self._windower.ring(encoder.modality)
-        if sampled.continuity.is_gap(chunk.t_ns, chunk.n_samples):
-            self.counters.n_gaps += int(chunk.seq > 0)
-            ring.append(sampled.conditioner.flush())
-            ring.anchor(sampled.conditioner.resume(chunk.t_ns))
-        ring.append(sampled.conditioner.push(chunk.data))
-        self._end_ns = max(self._end_ns, ring.watermark_ns)
+        for run in self._sampled[encoder.stage].regular.push(chunk):
+            self._append(encoder, run)
+        self._end_ns = max(self._end_ns, self._windower.ring(encoder.modality).watermark_ns)
+
+    def _append(self, encoder: Encoder, run: Run) -> None:
+        conditioner = self._sampled[encoder.stage].conditioner
+        ring = self._windower.ring(encoder.modality)
+        if run.t_ns is not None:
+            ring.append(conditioner.flush())
+            ring.anchor(conditioner.resume(run.t_ns))
+        ring.append(conditioner.push(run.samples))
 
     def _push_words(self, encoder: Encoder, chunk: Chunk) -> None:
         """Encode an utterance as a whole, and note each word's vector at its time."""
@@ -332,25 +418,39 @@ class Pipeline:
 
     def finish(self) -> list[Prediction]:
         """The session is over: the predictions of the last whole steps. A partial tail is counted."""
-        for encoder in self._stream_names.values():
+        for encoder in (seen.encoder for seen in self._seen.values()):
             if encoder.stage in self._sampled:
-                self._windower.ring(encoder.modality).append(self._sampled[encoder.stage].conditioner.flush())
+                self._finish_samples(encoder)
             self._windower.close(encoder.modality)
         predictions = self._run_ready()
         self.counters.n_dropped_tail += self._windower.n_dropped_tail(self._end_ns)
         return predictions
 
+    def _finish_samples(self, encoder: Encoder) -> None:
+        sampled = self._sampled[encoder.stage]
+        for run in sampled.regular.finish():
+            self._append(encoder, run)
+        self._windower.ring(encoder.modality).append(sampled.conditioner.flush())
+
     # -- one step ------------------------------------------------------------------------------
 
-    def _run_ready(self) -> list[Prediction]:
+    def _run_ready(self, now_ns: int | None = None) -> list[Prediction]:
         predictions = []
-        while (step := self._windower.take()) is not None:
+        while (step := self._windower.take(now_ns)) is not None:
             prediction = self._run_step(step)
             self.counters.n_steps += 1
             if prediction is not None:
                 predictions.append(prediction)
-        self.counters.n_late = self._windower.n_late
+        self._count()
         return predictions
+
+    def _count(self) -> None:
+        counters, regulars = self.counters, [one.regular for one in self._sampled.values()]
+        counters.n_late = self._windower.n_late
+        counters.n_gaps = sum(regular.n_gaps for regular in regulars)
+        counters.n_corrections = sum(regular.n_corrections for regular in regulars)
+        counters.n_duplicate = self._windower.n_duplicate
+        counters.n_duplicate += sum(regular.order.n_duplicate for regular in regulars)
 
     def _run_step(self, step: Step) -> Prediction | None:
         """Encode a step; at the end of a hop, fuse and predict."""

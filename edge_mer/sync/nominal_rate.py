@@ -66,29 +66,46 @@ class RateTracker:
         self._spread_ns = 0
         self.n_samples = self.n_gaps = self.n_early = 0
 
-    def push(self, t_ns: int, n_samples: int, *, is_broken: bool = False) -> tuple[int, bool]:
+    def push(self, t_ns: int, n_samples: int, n_lost: int | None = 0) -> tuple[int, bool]:
         """Take a chunk that was stamped `t_ns`.
 
         Args:
             t_ns: Its stamp.
             n_samples: Its samples.
-            is_broken: Chunks before it are known to be lost.
+            n_lost: So many samples are known to be lost before it; None: some are. Where its stamp says
+                otherwise, the stamp counts.
 
         Returns:
             When its first sample was captured, and whether it continues the one before.
         """
+        is_first = self.n_samples == 0
+        n_skipped = 0 if is_first or n_lost == 0 else self._skipped(t_ns, n_lost)
+        is_gap = n_skipped > 0
+        self.n_samples += n_skipped
+        self.n_gaps += int(is_gap)
         x_ns = self.nominal_ns(self.n_samples)
-        late_ns = 0 if self.n_samples == 0 else t_ns - x_ns - self._line.at(x_ns)
-        continues = self.n_samples > 0 and not self._is_elsewhere(x_ns, late_ns, is_broken=is_broken)
-        if not continues:
+        late_ns = 0 if is_first else self._late_ns(t_ns, self.n_samples)
+        if is_first or self._is_elsewhere(x_ns, late_ns, is_broken=n_lost != 0):
             self._line.restart(_KNOWN_AFTER_GAP)
-            self._while, late_ns = _While(x_ns), 0
+            self._while, late_ns, is_gap = _While(x_ns), 0, True
         deviation_ns = max(_BEST_STAMP_NS, self.jitter_ns // 8)
         # One that came late says little of when its data were captured.
         deviation_ns += max(0, late_ns) if self._is_late_only else 0
         self._line.push(x_ns, t_ns - x_ns, deviation_ns)
         self.n_samples += n_samples
-        return x_ns + self._line.at(x_ns), continues
+        return x_ns + self._line.at(x_ns), not is_gap
+
+    def _late_ns(self, t_ns: int, n_before: int) -> int:
+        x_ns = self.nominal_ns(n_before)
+        return t_ns - x_ns - self._line.at(x_ns)
+
+    def _skipped(self, t_ns: int, n_lost: int | None) -> int:
+        """How many samples were lost, if the device went on at its pace meanwhile; 0: it did not."""
+        none_ns = self._late_ns(t_ns, self.n_samples)
+        n_lost = max(0, round(none_ns * self._rate / NS_PER_S)) if n_lost is None else n_lost
+        late_ns = self._late_ns(t_ns, self.n_samples + n_lost)
+        fits = -EARLY_NS <= late_ns <= self._lost_ns and abs(late_ns) < abs(none_ns)
+        return n_lost if fits else 0
 
     def nominal_ns(self, n_samples: int) -> int:
         """How long so many samples take at the nominal rate."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mer.clock import NS_PER_S
 from edge_mer.sync.nominal_rate import RateTracker
 from edge_mer.sync.resampler import GridResampler
 from edge_mer.sync.samples import Continuity
@@ -41,13 +43,14 @@ class ChunkOrder:
     Attributes:
         n_duplicate: Samples that came again.
         n_reordered: Chunks that came after later ones.
+        n_skipped: Chunks that were missing before the last one that was "next" or "broken".
     """
 
     def __init__(self) -> None:
         self._next: int | None = None
         self._newest_ns = 0
         self._missing: dict[int, None] = {}  # in the order of their numbers
-        self.n_duplicate = self.n_reordered = 0
+        self.n_duplicate = self.n_reordered = self.n_skipped = 0
 
     def place(self, chunk: Chunk) -> Place:
         """Where it belongs."""
@@ -59,7 +62,7 @@ class ChunkOrder:
                 return "earlier"
             self.n_duplicate += chunk.n_samples
             return "again"
-        is_broken = chunk.seq != expected
+        is_broken, self.n_skipped = chunk.seq != expected, max(0, chunk.seq - expected)
         if chunk.seq < expected:
             self._missing.clear()  # the source was started anew, and counts from 0 again
         for seq in range(max(expected, chunk.seq - MAX_MISSING), chunk.seq):
@@ -91,6 +94,8 @@ class RegularStream:
         self._tracker: RateTracker | None = None
         self._resampler = GridResampler(rate_hz)
         self._is_apart = False  # what was given out last was of another time
+        self._chunk_sizes: set[int] = set()  # up to two of them
+        self._holes: dict[int, int] = {}  # number of a missing chunk -> when it was captured
         self._n_gaps = 0
         self.order = ChunkOrder()
 
@@ -101,10 +106,11 @@ class RegularStream:
             return []
         if place == "earlier":
             self._is_apart = True
-            return [Run(chunk.t_ns, np.asarray(chunk.data, np.float32))]
+            t_ns = self._holes.pop(chunk.seq, chunk.t_ns)
+            return [Run(t_ns, np.asarray(chunk.data, np.float32))]
         if self._tracker is None and is_exact(chunk):
             return [self._passed_on(chunk)]
-        return list(self._steered(chunk, is_broken=place == "broken"))
+        return list(self._steered(chunk))
 
     def finish(self) -> list[Run]:
         """What is still held, once nothing more comes."""
@@ -139,19 +145,37 @@ class RegularStream:
         is_apart, self._is_apart = self._is_apart, False
         return Run(chunk.t_ns if is_gap or is_apart else None, np.asarray(chunk.data, np.float32))
 
-    def _steered(self, chunk: Chunk, *, is_broken: bool) -> Iterator[Run]:
+    def _steered(self, chunk: Chunk) -> Iterator[Run]:
         if chunk.n_samples == 0:
             return
         if self._tracker is None:
             self._tracker = RateTracker(self._rate_hz, chunk.time_basis, self._tolerance_ns)
-            is_broken = False
-        first_ns, continues = self._tracker.push(chunk.t_ns, chunk.n_samples, is_broken=is_broken)
+        n_before, n_lost = self._tracker.n_samples, self._lost()
+        first_ns, continues = self._tracker.push(chunk.t_ns, chunk.n_samples, n_lost)
+        if len(self._chunk_sizes) < 2:
+            self._chunk_sizes.add(chunk.n_samples)
         if not continues:
             yield from self.finish()
+            self._note_holes(chunk, self._tracker.n_samples - chunk.n_samples - n_before)
             self._resampler.start(first_ns)
             self._is_apart = True
         starts_ns, data = self._resampler.next_ns, np.asarray(chunk.data, np.float32)
         yield from self._run(starts_ns, self._resampler.push(data, first_ns, self._tracker.deviation))
+
+    def _lost(self) -> int | None:
+        """Samples of the chunks that are missing; None where chunks are of different sizes."""
+        if self.order.n_skipped == 0:
+            return 0
+        return self.order.n_skipped * next(iter(self._chunk_sizes)) if len(self._chunk_sizes) == 1 else None
+
+    def _note_holes(self, chunk: Chunk, n_lost: int) -> None:
+        """Where chunks belong that may still come: right behind what came before them."""
+        n_skipped = self.order.n_skipped if n_lost else 0
+        for i in range(max(0, n_skipped - MAX_MISSING), n_skipped):
+            after_ns = int(i * (n_lost // n_skipped) * NS_PER_S / Fraction(self._rate_hz))
+            self._holes[chunk.seq - n_skipped + i] = self._resampler.next_ns + after_ns
+        while len(self._holes) > MAX_MISSING:
+            del self._holes[next(iter(self._holes))]
 
     def _run(self, starts_ns: int, samples: NDArray[np.float32]) -> Iterator[Run]:
         if len(samples):

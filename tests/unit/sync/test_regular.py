@@ -35,16 +35,16 @@ def of(seq: int, t_ns: int, n: int = 10, value: float = 1.0, **changes: object) 
 @pytest.mark.parametrize("ppm", [400, -400, 60, 0])
 @pytest.mark.parametrize(("sensor", "most_ms"), [(DRIVER, 1.5), (ARRIVAL, 4.0)], ids=["driver", "arrival"])
 def test_drift_never_adds_up(sensor: Sensor, most_ms: float, ppm: float) -> None:
-    """Ten minutes: 240 ms at 400 ppm. Stamps on arrival are later than capture, never by more than usual."""
-    found = placed(with_drift(sensor, ppm).chunks(600), 250)
+    """Five minutes: 120 ms at 400 ppm. Stamps on arrival are later than capture, never by more than usual."""
+    found = placed(with_drift(sensor, ppm).chunks(300), 250)
     assert found.errors_ms(from_s=20).max() <= most_ms
     assert found.stream.n_gaps == 0
     assert np.all(np.diff(found.index) == 1)
     assert found.stream.drift_ppm == pytest.approx(ppm, abs=5)
-    assert found.stream.n_corrections == pytest.approx(abs(ppm) * 1e-6 * 600 * 250, abs=6)
+    assert found.stream.n_corrections == pytest.approx(abs(ppm) * 1e-6 * 300 * 250, abs=6)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     ppm=st.integers(-1_000, 1_000),
     n_per_chunk=st.sampled_from([5, 50, 250]),
@@ -54,9 +54,9 @@ def test_drift_never_adds_up(sensor: Sensor, most_ms: float, ppm: float) -> None
 @pytest.mark.parametrize("sensor", [DRIVER, ARRIVAL], ids=["driver", "arrival"])
 def test_any_drift_is_followed(sensor: Sensor, ppm: int, n_per_chunk: int, start_s: float, seed: int) -> None:
     changed = dataclasses.replace(sensor, ppm=ppm, n_per_chunk=n_per_chunk, start_s=start_s)
-    found = placed(changed.chunks(40, seed), 250)
+    found = placed(changed.chunks(32, seed), 250)
     assert np.all(np.diff(found.index) == 1)
-    assert found.errors_ms(from_s=start_s + 25).max() <= 20
+    assert found.errors_ms(from_s=start_s + 20).max() <= 20
 
 
 def test_sound_stays_within_a_millisecond() -> None:
@@ -114,6 +114,19 @@ def test_a_driver_tells_a_small_loss_at_once() -> None:
     found = placed(changed.chunks(60), 250)
     assert found.stream.n_gaps == 1
     assert found.errors_ms().max() <= 4
+
+
+@pytest.mark.parametrize("sensor", [DRIVER, ARRIVAL], ids=["driver", "arrival"])
+def test_a_chunk_that_was_overtaken_goes_where_it_belongs(sensor: Sensor) -> None:
+    chunks = list(dataclasses.replace(sensor, ppm=300).chunks(30))
+    for i in (100, 200, 203):
+        chunks[i], chunks[i + 1] = chunks[i + 1], chunks[i]
+    found = placed(chunks, 250)
+    assert found.stream.order.n_reordered == 3
+    assert found.errors_ms(from_s=8).max() <= 8
+    filled = np.unique(found.index)
+    assert np.diff(filled).max() <= 2
+    assert len(found.index) - len(filled) <= 6
 
 
 def test_a_long_silence_is_a_gap_whoever_stamps() -> None:
