@@ -55,7 +55,8 @@ def test_drift_never_adds_up(sensor: Sensor, most_ms: float, ppm: float) -> None
 def test_any_drift_is_followed(sensor: Sensor, ppm: int, n_per_chunk: int, start_s: float, seed: int) -> None:
     changed = dataclasses.replace(sensor, ppm=ppm, n_per_chunk=n_per_chunk, start_s=start_s)
     found = placed(changed.chunks(32, seed), 250)
-    assert np.all(np.diff(found.index) == 1)
+    assert found.stream.n_gaps == 0
+    assert np.all(np.diff(found.index) <= 1)  # back, where the first stamps were the late ones
     assert found.errors_ms(from_s=start_s + 20).max() <= 20
 
 
