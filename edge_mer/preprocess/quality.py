@@ -81,10 +81,15 @@ class QualityTrack:
         self._look_back_ns = span_ns if modality == "audio" else _to_ns(LOOK_BACK_S)
         self._flat_ns = _to_ns(FLAT_S.get(modality, 0.0))
         self._pieces: deque[tuple[int, Samples]] = deque()
+        self._anchor_ns = self._n = 0
 
-    def push(self, t_ns: int, data: NDArray[np.generic]) -> None:
-        """Take samples (n, channels), of which the first was captured at `t_ns`."""
-        self._pieces.append((t_ns, np.asarray(data, np.float32)))
+    def push(self, t_ns: int | None, data: NDArray[np.generic]) -> None:
+        """Take samples (n, channels), of which the first was captured at `t_ns`; None: they continue."""
+        if t_ns is not None:
+            self._anchor_ns, self._n = t_ns, 0
+        first_ns = self._anchor_ns + int(self._n * NS_PER_S / self._rate_hz)
+        self._pieces.append((first_ns, np.asarray(data, np.float32)))
+        self._n += len(data)
 
     def verdict(self, end_ns: int) -> Quality | None:
         """What is wrong with what was captured before `end_ns`; None: nothing, or nothing came.

@@ -40,15 +40,21 @@ def merged(sources: Sequence[Source], should_stop: Callable[[], bool] = never) -
         yield heads.pop(first)
 
 
-def as_they_come(sources: Sequence[Source], should_stop: Callable[[], bool] = never) -> Iterator[Chunk]:
-    """The chunks of live sources, each source in its turn; a silent one holds up nobody."""
-    timeout_ms = READ_TIMEOUT_MS if len(sources) == 1 else _TURN_TIMEOUT_MS
+def as_they_come(
+    sources: Sequence[Source], clock: Clock, should_stop: Callable[[], bool] = never
+) -> Iterator[Chunk | int]:
+    """The chunks of live sources, each source in its turn; a silent one holds up nobody.
+
+    After each round comes the time of its beginning: what had come by then has been given.
+    """
     while any(not source.ended for source in sources):
+        began_ns = clock.now_ns()
         for source in sources:
             if should_stop():
                 return
             if not source.ended:
-                yield from _turn(source, timeout_ms)
+                yield from _turn(source, _TURN_TIMEOUT_MS)
+        yield began_ns
 
 
 def _turn(source: Source, timeout_ms: int) -> Iterator[Chunk]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mer.clock import Clock
+from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.engine.base import Engine
 from edge_mer.errors import UsageError
 from edge_mer.postprocess.certainty import confidence, intervals
@@ -34,10 +33,12 @@ from edge_mer.runtime.front import CpuFrontEnd, FrontEnd, WriteClip, WriteSample
 from edge_mer.runtime.streams import check_fits, chosen_streams
 from edge_mer.sync.features import FeatureRing, Slot
 from edge_mer.sync.frames import Frame
-from edge_mer.sync.samples import Continuity
+from edge_mer.sync.rate_meter import RateMeter
+from edge_mer.sync.regular import RegularStream, Run
 from edge_mer.sync.windower import Step, StepWindower
 from edge_mer.sync.words import Said
 from edge_mer.types.evaluation import Findings, SubsetFindings
+from edge_mer.types.health import StreamHealth
 from edge_mer.types.model import (
     Clip,
     Encoder,
@@ -56,6 +57,9 @@ Array = NDArray[np.generic]
 Samples = NDArray[np.float32]
 Raw = dict[str, Samples]
 NS_PER_MS = 1_000_000
+
+MAX_AHEAD_NS = NS_PER_S
+"""A live chunk that says that it is of so much later than now was stamped by a clock that somebody set."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +112,18 @@ class Counters:
         n_dropped_tail: Steps that the end of the session cut short.
         n_late: Frames, samples and words that came after its step was taken.
         n_gaps: Breaks in sampled streams.
+        n_duplicate: Frames and samples that came again.
+        n_corrections: Samples that the drift of devices added or took away.
+        n_refused: Live chunks of a time that is yet to come.
     """
 
     n_steps: int = 0
     n_dropped_tail: int = 0
     n_late: int = 0
     n_gaps: int = 0
+    n_duplicate: int = 0
+    n_corrections: int = 0
+    n_refused: int = 0
 
 
 @dataclass
@@ -121,8 +131,21 @@ class _Sampled:
     """A sampled stream on its way into its ring."""
 
     conditioner: SoundConditioner | SignalConditioner | CourseConditioner
-    continuity: Continuity
+    regular: RegularStream
     quality: QualityTrack
+
+
+@dataclass
+class _Seen:
+    """What was seen of a stream."""
+
+    spec: StreamSpec
+    encoder: Encoder
+    meter: RateMeter = field(default_factory=RateMeter)
+    last_arrival_ns: int | None = None
+    newest_ns: int | None = None
+    n_chunks: int = 0
+    n_refused: int = 0
 
 
 @dataclass
@@ -155,6 +178,19 @@ class _Timing:
         self.infer_ns += early_ns
         self.before_ns = self.preprocess_ns + self.infer_ns
         self.start_ns, self.capture_ns = now_ns, capture_ns
+
+
+class LiveStreams(Protocol):
+    """What a live session knows of its streams, by their names."""
+
+    def state(self, stream: str) -> str | None:
+        """How its source is, e.g. "stalled"."""
+
+    def clock_uncertainty_ns(self, stream: str) -> int | None:
+        """How far off the clock may be that stamps it; None while nothing is known."""
+
+    def is_clock_known(self, stream: str) -> bool:
+        """Whether that clock is known well enough."""
 
 
 class Closeable(Protocol):
@@ -227,7 +263,8 @@ class Pipeline:
         start_ns: The clock's time at the session's zero when chunks come as they are captured;
             None when a recording is played as fast as it goes.
         on_step: Called after every step with copies of its tensors.
-        stream_state: Says how a live source's stream is, e.g. "stalled"; None of a recording's.
+        lateness_ns: Of a live session: how late its data may be, see `advance`; None: a recording.
+        live: Says how the streams of live sources are; None: a recording.
 
     Raises:
         SpecMismatchError: A stream does not fit what the model declares.
@@ -241,7 +278,8 @@ class Pipeline:
         clock: Clock,
         start_ns: int | None = None,
         on_step: Callable[[StepTrace], None] | None = None,
-        stream_state: Callable[[str], str | None] | None = None,
+        lateness_ns: int | None = None,
+        live: LiveStreams | None = None,
     ) -> None:
         self.counters = Counters()
         self._setup = setup
@@ -254,13 +292,11 @@ class Pipeline:
         self._end_ns = 0
         self._capture_ns: int | None = None
         streams = chosen_streams(setup.model, specs)
+        self._live = live
+        self._streams = streams
         self._states: dict[Modality, str | None] = {}
-        self._ask_state = {
-            modality: partial(stream_state, stream.name)
-            for modality, stream in streams.items()
-            if stream_state is not None
-        }
-        self._windower = StepWindower(setup.model, frozenset(streams))
+        self._is_live = lateness_ns is not None
+        self._windower = StepWindower(setup.model, frozenset(streams), lateness_ns)
         self._fusion = setup.engines[setup.model.fusion.stage]
         self._rings = {
             encoder.stage: _fresh_ring(self._fusion, spec.name)
@@ -278,7 +314,7 @@ class Pipeline:
         self._timing = _Timing()
         self._switched = False
         self._unaligned: list[bool] = [False] * setup.model.fusion.n_steps
-        self._stream_names: dict[str, Encoder] = {}
+        self._seen: dict[str, _Seen] = {}
         for encoder in setup.model.encoders:
             self._set_up(encoder, streams.get(encoder.modality))
 
@@ -291,7 +327,7 @@ class Pipeline:
         if stream is None:
             return
         check_fits(encoder, stream)
-        self._stream_names[stream.name] = encoder
+        self._seen[stream.name] = _Seen(stream, encoder)
         if isinstance(spec, Words):
             self._tokenizers[encoder.stage] = WordTokenizer(spec, self._setup.assets[spec.tokenizer])
         elif not isinstance(spec, Clip) and stream.rate_hz is not None:
@@ -299,7 +335,7 @@ class Pipeline:
             self._write_samples[encoder.stage] = self._setup.front_end.sample_writer(encoder, engine)
             self._sampled[encoder.stage] = _Sampled(
                 _conditioner(spec, round(stream.rate_hz)),
-                Continuity(stream.rate_hz),
+                RegularStream(stream.rate_hz),
                 QualityTrack(encoder.modality, stream.rate_hz, to_ns(encoder.span)),
             )
 
@@ -307,11 +343,10 @@ class Pipeline:
 
     def push(self, chunk: Chunk) -> list[Prediction]:
         """Take a chunk; returns the predictions that it completes (none for unused streams)."""
-        encoder = self._stream_names.get(chunk.stream)
-        if encoder is None:
+        seen = self._seen.get(chunk.stream)
+        if seen is None or not self._is_of_now(seen, chunk):
             return []
-        if self._start_ns is not None:
-            self._capture_ns = self._clock.now_ns() - self._start_ns - chunk.t_ns
+        encoder = seen.encoder
         if isinstance(encoder.preprocess, Clip):
             self._windower.push_frame(encoder.modality, chunk.t_ns, chunk.data.astype(np.uint8, copy=False))
             self._end_ns = max(self._end_ns, chunk.t_ns)
@@ -321,15 +356,73 @@ class Pipeline:
             self._push_samples(encoder, chunk)
         return self._run_ready()
 
+    def _is_of_now(self, seen: _Seen, chunk: Chunk) -> bool:
+        """Note that a chunk came; False where it cannot be used."""
+        seen.n_chunks += 1
+        now_ns = self._clock.now_ns()
+        seen.last_arrival_ns = now_ns if chunk.arrived_ns is None else chunk.arrived_ns
+        if self._start_ns is not None:
+            self._capture_ns = now_ns - self._start_ns - chunk.t_ns
+            if self._is_live and -self._capture_ns > MAX_AHEAD_NS:
+                seen.n_refused += 1
+                self.counters.n_refused += 1
+                return False
+        seen.meter.push(chunk.t_ns, chunk.n_samples)
+        seen.newest_ns = max(chunk.t_ns, seen.newest_ns or 0)
+        return True
+
+    def advance(self, now_ns: int) -> list[Prediction]:
+        """Let a live session's time go on; returns the predictions that are due, whatever has come.
+
+        Args:
+            now_ns: The session's time, read before all sources were last asked for what they hold: what was
+                captured, and came in time, has been pushed.
+        """
+        return self._run_ready(now_ns)
+
+    def health(self) -> tuple[StreamHealth, ...]:
+        """How each stream is doing."""
+        return tuple(self._health(seen) for seen in self._seen.values())
+
+    def _health(self, seen: _Seen) -> StreamHealth:
+        modality, sampled = seen.encoder.modality, self._sampled.get(seen.encoder.stage)
+        found = StreamHealth(
+            stream=seen.spec.name,
+            modality=modality,
+            nominal_hz=seen.spec.rate_hz,
+            measured_hz=seen.meter.rate_hz,
+            last_arrival_ns=seen.last_arrival_ns,
+            newest_ns=seen.newest_ns,
+            n_chunks=seen.n_chunks,
+            n_late=self._windower.n_late_of(modality),
+            n_duplicate=self._windower.n_duplicate_of(modality),
+            n_refused=seen.n_refused,
+        )
+        if sampled is None:
+            return found
+        regular = sampled.regular
+        return replace(
+            found,
+            drift_ppm=regular.drift_ppm,
+            n_duplicate=found.n_duplicate + regular.order.n_duplicate,
+            n_reordered=regular.order.n_reordered,
+            n_gaps=regular.n_gaps,
+            n_corrections=regular.n_corrections,
+            uncertainty_ns=regular.uncertainty_ns,
+        )
+
     def _push_samples(self, encoder: Encoder, chunk: Chunk) -> None:
+        for run in self._sampled[encoder.stage].regular.push(chunk):
+            self._append(encoder, run)
+        self._end_ns = max(self._end_ns, self._windower.ring(encoder.modality).watermark_ns)
+
+    def _append(self, encoder: Encoder, run: Run) -> None:
         sampled, ring = self._sampled[encoder.stage], self._windower.ring(encoder.modality)
-        if sampled.continuity.is_gap(chunk.t_ns, chunk.n_samples):
-            self.counters.n_gaps += int(chunk.seq > 0)
+        if run.t_ns is not None:
             ring.append(sampled.conditioner.flush())
-            ring.anchor(sampled.conditioner.resume(chunk.t_ns))
-        sampled.quality.push(chunk.t_ns, chunk.data)
-        ring.append(sampled.conditioner.push(chunk.data))
-        self._end_ns = max(self._end_ns, ring.watermark_ns)
+            ring.anchor(sampled.conditioner.resume(run.t_ns))
+        sampled.quality.push(run.t_ns, run.samples)
+        ring.append(sampled.conditioner.push(run.samples))
 
     def _push_words(self, encoder: Encoder, chunk: Chunk) -> None:
         """Encode an utterance as a whole, and note each word's vector at its time."""
@@ -350,25 +443,39 @@ class Pipeline:
 
     def finish(self) -> list[Prediction]:
         """The session is over: the predictions of the last whole steps. A partial tail is counted."""
-        for encoder in self._stream_names.values():
+        for encoder in (seen.encoder for seen in self._seen.values()):
             if encoder.stage in self._sampled:
-                self._windower.ring(encoder.modality).append(self._sampled[encoder.stage].conditioner.flush())
+                self._finish_samples(encoder)
             self._windower.close(encoder.modality)
         predictions = self._run_ready()
         self.counters.n_dropped_tail += self._windower.n_dropped_tail(self._end_ns)
         return predictions
 
+    def _finish_samples(self, encoder: Encoder) -> None:
+        sampled = self._sampled[encoder.stage]
+        for run in sampled.regular.finish():
+            self._append(encoder, run)
+        self._windower.ring(encoder.modality).append(sampled.conditioner.flush())
+
     # -- one step ------------------------------------------------------------------------------
 
-    def _run_ready(self) -> list[Prediction]:
+    def _run_ready(self, now_ns: int | None = None) -> list[Prediction]:
         predictions = []
-        while (step := self._windower.take()) is not None:
+        while (step := self._windower.take(now_ns)) is not None:
             prediction = self._run_step(step)
             self.counters.n_steps += 1
             if prediction is not None:
                 predictions.append(prediction)
-        self.counters.n_late = self._windower.n_late
+        self._count()
         return predictions
+
+    def _count(self) -> None:
+        counters, regulars = self.counters, [one.regular for one in self._sampled.values()]
+        counters.n_late = self._windower.n_late
+        counters.n_gaps = sum(regular.n_gaps for regular in regulars)
+        counters.n_corrections = sum(regular.n_corrections for regular in regulars)
+        counters.n_duplicate = self._windower.n_duplicate
+        counters.n_duplicate += sum(regular.order.n_duplicate for regular in regulars)
 
     def _run_step(self, step: Step) -> Prediction | None:
         """Encode a step; at the end of a hop, fuse and predict."""
@@ -389,7 +496,7 @@ class Pipeline:
     def _fuse_step(
         self, step: Step, found: dict[str, _Found], timing: _Timing
     ) -> tuple[Prediction, int, Raw]:
-        self._states = {modality: ask() for modality, ask in self._ask_state.items()}
+        self._states = self._ask_states()
         withheld = self._why_withheld(found)
         n_used = 0 if withheld else self._n_usable()
         if not withheld and n_used == 0:
@@ -521,7 +628,7 @@ class Pipeline:
         absent = [e for e in self._model.encoders if found[e.stage].slot == "absent"]
         reasons = [f"{encoder.modality}_missing" for encoder in absent if self._policy(encoder) != "mask"]
         most_ms = self._model.max_skew_ms
-        if most_ms is not None and _sync_quality(found).skew_ms > most_ms:
+        if most_ms is not None and _skew_ms(found) > most_ms:
             reasons.append("bad_sync")
         return tuple(reasons)
 
@@ -586,10 +693,20 @@ class Pipeline:
             reasons.append("unaligned_face")
         return (*reasons, *self._troubles())
 
+    def _ask_states(self) -> dict[Modality, str | None]:
+        if self._live is None:
+            return {}
+        return {modality: self._live.state(stream.name) for modality, stream in self._streams.items()}
+
     def _troubles(self) -> tuple[str, ...]:
         """What is wrong with live sources."""
         troubled = ("stalled", "wrong_rate", "restarting")
-        return tuple(f"{modality}_{state}" for modality, state in self._states.items() if state in troubled)
+        troubles = [f"{modality}_{state}" for modality, state in self._states.items() if state in troubled]
+        if self._live is not None and not all(
+            self._live.is_clock_known(stream.name) for stream in self._streams.values()
+        ):
+            troubles.append("clock_unknown")
+        return tuple(troubles)
 
     # -- what goes out -------------------------------------------------------------------------
 
@@ -629,13 +746,24 @@ class Pipeline:
                 e.modality: _modality_status(found[e.stage], step, self._states.get(e.modality))
                 for e in self._model.encoders
             },
-            sync=_sync_quality(found),
+            sync=self._sync_quality(found),
             latency_ms=self._latency(step, timing, self._clock.now_ns() - began_ns),
             engine=self._setup.engine_name,
             precision=self._setup.precision,
             bundle_id=self._setup.bundle_id,
             confidence=None if measured is None else confidence(self._model.outputs, raw, measured),
         )
+
+    def _sync_quality(self, found: dict[str, _Found]) -> SyncQuality:
+        if self._live is None:
+            return SyncQuality(_skew_ms(found), uncertainty_ms=0.0)
+        names = [stream.name for stream in self._streams.values()]
+        clocks = [self._live.clock_uncertainty_ns(name) for name in names]
+        stamps = [sampled.regular.uncertainty_ns for sampled in self._sampled.values()]
+        known = [clock for clock in clocks if clock is not None]
+        is_known = all(self._live.is_clock_known(name) for name in names)
+        most_ms = None if len(known) < len(clocks) else max([*known, *stamps], default=0) / NS_PER_MS
+        return SyncQuality(_skew_ms(found), most_ms, warming_up=not is_known)
 
     def _measured(self) -> SubsetFindings | None:
         """What was found for the modalities that are there in the whole window; None if nothing was.
@@ -709,6 +837,6 @@ def _modality_status(found: _Found, step: Step, source: str | None) -> ModalityS
     )
 
 
-def _sync_quality(found: dict[str, _Found]) -> SyncQuality:
+def _skew_ms(found: dict[str, _Found]) -> float:
     skews = [one.skew_ns for one in found.values() if one.coverage > 0]
-    return SyncQuality(skew_ms=(max(skews) - min(skews)) / NS_PER_MS if skews else 0.0, uncertainty_ms=0.0)
+    return (max(skews) - min(skews)) / NS_PER_MS if skews else 0.0

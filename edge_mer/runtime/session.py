@@ -11,10 +11,13 @@ from edge_mer.clock import Clock
 from edge_mer.errors import DataError, EdgeMerError, UsageError
 from edge_mer.runtime.arrivals import as_they_come, check_chunk, end_ns, never, since_start, wait_until
 from edge_mer.runtime.arrivals import merged as merged  # proofs and calibration play recordings too
+from edge_mer.runtime.clocks import RemoteClocks
 from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup
 from edge_mer.runtime.supervisor import SourceHealth, SupervisedSource, supervised
 from edge_mer.sinks.base import Sink
 from edge_mer.sources.base import Source
+from edge_mer.sync.windower import lateness_ns
+from edge_mer.types.health import StreamHealth
 from edge_mer.types.model import to_ns
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Chunk, StreamSpec
@@ -30,14 +33,16 @@ class SessionReport:
         counters: What the pipeline counted.
         start_ns: The clock's time at the session's zero; None before it starts, and when a
             recording is played as fast as it goes.
-        health: Says how each live source is; any thread may call it.
+        sources: Says how each live source is; any thread may call it.
+        streams: Says what came of each stream that the model looks at; any thread may call it.
     """
 
     n_by_status: Counter[str] = field(default_factory=Counter)
     n_by_reason: Counter[str] = field(default_factory=Counter)
     counters: Counters = field(default_factory=Counters)
     start_ns: int | None = None
-    health: Callable[[], list[SourceHealth]] = list
+    sources: Callable[[], list[SourceHealth]] = list
+    streams: Callable[[], tuple[StreamHealth, ...]] = tuple
 
     @property
     def n_predictions(self) -> int:
@@ -100,7 +105,7 @@ def run_session(
     """
     failure: BaseException | None = None
     sources = supervised(sources, clock, _hop_ns(setup))
-    report.health = partial(_health, sources)
+    report.sources = partial(_health, sources)
     try:
         _check_pace(sources, fast=fast)
         _ensure_all_ready(sources)
@@ -168,19 +173,84 @@ def _play(
 ) -> None:
     report.start_ns = None if fast else clock.now_ns()
     specs = {spec.name: spec for source in sources for spec in source.specs}
-    every = [spec for source in sources for spec in source.specs]
-    pipeline = Pipeline(setup, every, clock, report.start_ns, stream_state=partial(_state, sources))
-    report.counters = pipeline.counters
+    live = _Live(sources) if is_live(sources) else None
+    pipeline = Pipeline(
+        setup,
+        [spec for source in sources for spec in source.specs],
+        clock,
+        report.start_ns,
+        lateness_ns=None if live is None else lateness_ns(setup.model, setup.hop_steps),
+        live=live,
+    )
+    report.counters, report.streams = pipeline.counters, pipeline.health
     for source in sources:
         source.start()
     hooks.on_start()
-    for chunk in _timed_chunks(sources, specs, clock, report.start_ns, hooks.should_stop):
-        _hand_on(pipeline.push(chunk), sinks, report, hooks)
+    if live is None:
+        for chunk in _recorded(sources, specs, clock, report.start_ns, hooks.should_stop):
+            _hand_on(pipeline.push(chunk), sinks, report, hooks)
+    else:
+        _play_live(live, pipeline, specs, clock, report, hooks, sinks)
     if hooks.should_stop():
         return
     _hand_on(pipeline.finish(), sinks, report, hooks)
     if report.n_predictions == 0:
         raise _too_short(setup, sources, pipeline.counters.n_steps)
+
+
+def _play_live(
+    live: _Live,
+    pipeline: Pipeline,
+    specs: dict[str, StreamSpec],
+    clock: Clock,
+    report: SessionReport,
+    hooks: SessionHooks,
+    sinks: Sequence[Sink],
+) -> None:
+    """Chunks on the session's own time as they come, and the time itself, which waits for nobody."""
+    start_ns = report.start_ns or 0
+    for found in as_they_come(live.sources, clock, hooks.should_stop):
+        if hooks.should_stop():
+            return
+        if isinstance(found, int):
+            live.look_at_clocks()
+            _hand_on(pipeline.advance(found - start_ns), sinks, report, hooks)
+            continue
+        check_chunk(found, specs)
+        placed = live.clocks.placed(found)
+        timed = None if placed is None else since_start(placed, start_ns, clock)
+        if timed is not None:
+            _hand_on(pipeline.push(timed), sinks, report, hooks)
+
+
+class _Live:
+    """What a session with live sources knows of their streams.
+
+    Attributes:
+        sources: All, under supervision.
+        clocks: Those of other machines.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = [source for source in sources if isinstance(source, SupervisedSource)]
+        self.clocks = RemoteClocks()
+
+    def look_at_clocks(self) -> None:
+        """Take in what sources found out of other machines' clocks."""
+        for source in self.sources:
+            self.clocks.look(source.clock_offsets())
+
+    def state(self, stream: str) -> str | None:
+        """How its source is."""
+        return next((one.state(stream) for one in self.sources if stream in one.streams), None)
+
+    def clock_uncertainty_ns(self, stream: str) -> int | None:
+        """How far off its clock may be."""
+        return self.clocks.uncertainty_ns(stream)
+
+    def is_clock_known(self, stream: str) -> bool:
+        """Whether its clock is known well enough."""
+        return self.clocks.is_warm(stream)
 
 
 def _hop_ns(setup: PipelineSetup) -> int:
@@ -189,14 +259,6 @@ def _hop_ns(setup: PipelineSetup) -> int:
 
 def _health(sources: Sequence[Source]) -> list[SourceHealth]:
     return [source.health() for source in sources if isinstance(source, SupervisedSource)]
-
-
-def _state(sources: Sequence[Source], stream: str) -> str | None:
-    """How a live source's stream is."""
-    for source in sources:
-        if isinstance(source, SupervisedSource) and stream in source.streams:
-            return source.state(stream)
-    return None
 
 
 def _too_short(setup: PipelineSetup, sources: Sequence[Source], n_steps: int) -> DataError:
@@ -218,26 +280,21 @@ def _too_short(setup: PipelineSetup, sources: Sequence[Source], n_steps: int) ->
     )
 
 
-def _timed_chunks(
+def _recorded(
     sources: Sequence[Source],
     specs: dict[str, StreamSpec],
     clock: Clock,
     start_ns: int | None,
     should_stop: Callable[[], bool],
 ) -> Iterator[Chunk]:
-    """Chunks on the session's own time, each not before a device could have delivered it."""
-    live = is_live(sources)
-    for chunk in as_they_come(sources, should_stop) if live else merged(sources, should_stop):
+    """Chunks of recordings, each not before a device could have delivered it."""
+    for chunk in merged(sources, should_stop):
         check_chunk(chunk, specs)
-        timed: Chunk | None = chunk
-        if live and start_ns is not None:
-            timed = since_start(chunk, start_ns, clock)
-        elif start_ns is not None:
+        if start_ns is not None:
             wait_until(clock, start_ns + end_ns(chunk, specs[chunk.stream].rate_hz), should_stop)
         if should_stop():
             return
-        if timed is not None:
-            yield timed
+        yield chunk
 
 
 def _hand_on(

@@ -19,36 +19,19 @@ takes its time, and would after it was opened again."""
 
 
 @dataclass(frozen=True)
-class StreamHealth:
-    """How one stream of a live source is.
-
-    Attributes:
-        state: Whether it comes as it should.
-        nominal_hz: What its source says; None: irregular.
-        measured_hz: Of late; None before that can be said.
-        age_ms: Since its last chunk came; None before the first.
-    """
-
-    state: StreamState
-    nominal_hz: float | None
-    measured_hz: float | None
-    age_ms: float | None
-
-
-@dataclass(frozen=True)
 class SourceHealth:
     """How one live source is.
 
     Attributes:
         uri: Names it.
-        streams: Stream -> how it is.
+        states: Stream -> how it comes.
         n_restarts: Times that it was opened again, with success.
         n_failed: Times that opening it again failed.
         trouble: What was wrong last; "" if nothing ever was.
     """
 
     uri: str
-    streams: dict[str, StreamHealth]
+    states: dict[str, StreamState]
     n_restarts: int
     n_failed: int
     trouble: str
@@ -157,14 +140,8 @@ class SupervisedSource:
 
     def health(self) -> SourceHealth:
         """How it all is now; any thread may ask."""
-        now_ns = self._clock.now_ns()
-        streams = {}
-        for name, watch in self._watches.items():
-            state = self.state(name)
-            with self._lock:
-                age_ms = watch.age_ms(now_ns)
-                streams[name] = StreamHealth(state, watch.spec.rate_hz, watch.measured_hz(), age_ms)
-        return SourceHealth(self.uri, streams, self._n_restarts, self._n_failed, self._trouble)
+        states = {name: self.state(name) for name in self._watches}
+        return SourceHealth(self.uri, states, self._n_restarts, self._n_failed, self._trouble)
 
     # -- watching --------------------------------------------------------------------------------
 

@@ -68,10 +68,6 @@ class StreamWatch:
         is_off = measured_hz is not None and abs(measured_hz / self.spec.rate_hz - 1) > RATE_TOLERANCE
         return "wrong_rate" if is_off else "ok"
 
-    def age_ms(self, now_ns: int) -> float | None:
-        """Since its last chunk came; None before the first."""
-        return None if self._last_ns is None else (now_ns - self._last_ns) / 1_000_000
-
     def measured_hz(self) -> float | None:
         """Samples or frames per second of late; None before that can be said."""
         if len(self._arrivals) < 3:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mer.types.model import Clip, Encoder, to_ns
+
+_N_RECENT = 64
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Frame:
 class FrameSelector:
     """The frame nearest to each nominal time of a clip, whatever the camera's rate.
 
-    Holds at most the frames of the steps not yet taken.
+    Frames may come in any order. Holds at most the frames of the steps not yet taken. `n_late` counts frames
+    that came after their step was taken, `n_duplicate` those that came twice.
 
     Args:
         encoder: Declares span, offset and the clip's frame times.
@@ -36,8 +40,10 @@ class FrameSelector:
         self._next_step = 0
         self._taken_until_ns = -1
         self._chosen: dict[int, list[Frame | None]] = {}
+        self._recent_ns: deque[int] = deque(maxlen=_N_RECENT)
         self.watermark_ns: int | None = None
         self.n_late = 0
+        self.n_duplicate = 0
 
     def nominal_ns(self, step: int) -> list[int]:
         """Nominal times of the frames of `step`, oldest first."""
@@ -46,7 +52,11 @@ class FrameSelector:
         return [to_ns(last - spec.frame_interval * i) for i in range(spec.n_frames - 1, -1, -1)]
 
     def push(self, t_ns: int, pixels: NDArray[np.uint8]) -> None:
-        """Take a frame; frames come in the order of their capture."""
+        """Take a frame; one that was captured just when a recent one was is the same again."""
+        if t_ns in self._recent_ns:
+            self.n_duplicate += 1
+            return
+        self._recent_ns.append(t_ns)
         self.watermark_ns = t_ns if self.watermark_ns is None else max(self.watermark_ns, t_ns)
         frame = Frame(t_ns, pixels)
         wanted = False

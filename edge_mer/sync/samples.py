@@ -62,6 +62,9 @@ class Continuity:
 class SampleRing:
     """Recent samples by absolute index: sample i was captured at i / rate seconds.
 
+    `n_late` counts samples that came after a step had taken their time, `n_duplicate` those whose time was
+    filled before.
+
     Args:
         encoder: Declares span and offset of a step's piece.
         rate_hz: Samples per second.
@@ -74,28 +77,43 @@ class SampleRing:
         self._rate_hz = rate_hz
         self._grid = grid
         self._sample_shape = () if n_courses is None else (n_courses,)
-        self._segments: deque[tuple[int, Samples]] = deque()
+        self._segments: deque[tuple[int, Samples]] = deque()  # in the order of their time, none over another
         self._next = 0
-        self._keep_from = 0
+        self._filled_to = 0
+        self._needed_from = 0
         self._taken_to = 0
         self.n_late = 0
+        self.n_duplicate = 0
 
     def anchor(self, t_ns: int) -> None:
-        """What is appended next was captured at `t_ns`; time already filled is never filled twice."""
-        self._next = round(Fraction(t_ns * self._rate_hz, NS_PER_S))
+        """What is appended next was captured at `t_ns`; it may fill a hole, but no time is filled twice."""
+        self._next = self._index(t_ns)
 
     def append(self, samples: Samples) -> None:
         """Add (n,) or (n, courses) float32 samples behind the last ones; NaN = came, but says nothing yet."""
         start, self._next = self._next, self._next + len(samples)
-        late = min(len(samples), max(0, max(self._filled_to, self._taken_to) - start))
-        self.n_late += late
-        if len(samples) > late:
-            self._segments.append((start + late, samples[late:]))
+        if len(samples) == 0:
+            return
+        self._filled_to = max(self._filled_to, self._next)
+        self.n_late += min(len(samples), max(0, self._taken_to - start))
+        n_useless = min(len(samples), max(0, max(self._taken_to, self._needed_from) - start))
+        if n_useless < len(samples):
+            self._fill(start + n_useless, samples[n_useless:])
 
-    @property
-    def _filled_to(self) -> int:
+    def _fill(self, start: int, samples: Samples) -> None:
+        """Put samples where there are none yet."""
         last = self._segments[-1] if self._segments else None
-        return self._keep_from if last is None else max(self._keep_from, last[0] + len(last[1]))
+        if last is None or start >= last[0] + len(last[1]):
+            self._segments.append((start, samples))
+            return
+        fresh: list[tuple[int, Samples]] = []
+        at, stop = start, start + len(samples)
+        for first, held in (*self._segments, (stop, samples[:0])):
+            if min(first, stop) > at:
+                fresh.append((at, samples[at - start : min(first, stop) - start]))
+            at = max(at, first + len(held))
+        self.n_duplicate += len(samples) - sum(len(part) for _, part in fresh)
+        self._segments = deque(sorted([*self._segments, *fresh], key=lambda segment: segment[0]))
 
     @property
     def watermark_ns(self) -> int:
@@ -112,9 +130,28 @@ class SampleRing:
         start = round((end - encoder.span) * self._rate_hz / self._grid) * self._grid
         return start, start + n
 
-    def is_complete(self, step: int) -> bool:
-        """True once samples up to the end of the step's piece are there."""
-        return self._filled_to >= self._bounds(step)[1]
+    def is_complete(self, step: int, settled_ns: int | None = None) -> bool:
+        """True once samples up to the end of the step's piece are there.
+
+        Args:
+            step: The step.
+            settled_ns: Holes after this time may still be filled, and are waited for; None: none are.
+        """
+        start, stop = self._bounds(step)
+        if self._filled_to < stop:
+            return False
+        return settled_ns is None or not self._has_hole(max(start, self._index(settled_ns)), stop)
+
+    def _has_hole(self, start: int, stop: int) -> bool:
+        at = start
+        for first, held in self._segments:
+            if first > at or at >= stop:
+                break
+            at = max(at, first + len(held))
+        return at < stop
+
+    def _index(self, t_ns: int) -> int:
+        return round(Fraction(t_ns * self._rate_hz, NS_PER_S))
 
     def take(self, step: int) -> Piece:
         """The samples of `step`; what only earlier steps needed is forgotten."""
@@ -137,6 +174,6 @@ class SampleRing:
         return Piece(samples, n_present / (stop - start), newest_ns, is_settling=n_empty > 0)
 
     def _forget_before(self, index: int) -> None:
+        self._needed_from = max(self._needed_from, index)
         while self._segments and self._segments[0][0] + len(self._segments[0][1]) <= index:
-            self._keep_from = max(self._keep_from, self._segments[0][0] + len(self._segments[0][1]))
             self._segments.popleft()

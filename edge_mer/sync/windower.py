@@ -24,7 +24,22 @@ from edge_mer.types.model import (
 from edge_mer.types.signals import Modality
 
 MAX_WAIT_NS = 2 * NS_PER_S
-"""A stream this far behind the others no longer holds a step back."""
+"""In a recording, a stream this far behind the others no longer holds a step back."""
+
+LATENESS_LIMITS_NS = (NS_PER_S // 5, NS_PER_S)
+"""Devices deliver pieces of up to a tenth of a second, and on busy hosts not at once: no sensor would keep a
+shorter bound. A longer one would only delay what there is to say of a stall."""
+
+
+def lateness_ns(model: ModelSpec, hop: int | None = None) -> int:
+    """How late data of a live session may be: one hop, so that a stall is seen within one, but within limits.
+
+    Args:
+        model: Declares step and hop.
+        hop: Steps between two predictions, in the place of the declared ones.
+    """
+    shortest_ns, longest_ns = LATENESS_LIMITS_NS
+    return min(max(to_ns(model.step * (hop or model.fusion.hop)), shortest_ns), longest_ns)
 
 
 @dataclass(frozen=True)
@@ -46,13 +61,23 @@ class Step:
 class StepWindower:
     """Gathers what each step needs; pure with respect to time.
 
+    A recording's data come in order, however slowly: a step is complete when the streams have come past it,
+    and only the other streams' progress shows that one has stopped. In a live session the clock decides: a
+    step is given out when all its data have come, holes filled, or when `lateness_ns` have passed since they
+    should have.
+
     Args:
         model: Declares grid and encoders.
         present: Modalities that the session has a stream for; the others never hold a step back.
+        lateness_ns: How late a live session's data may be; None: a recording.
     """
 
-    def __init__(self, model: ModelSpec, present: frozenset[Modality]) -> None:
+    def __init__(
+        self, model: ModelSpec, present: frozenset[Modality], lateness_ns: int | None = None
+    ) -> None:
         self._model = model
+        self._lateness_ns = lateness_ns
+        self._now_ns = 0
         self._open = set(present)
         # Words alone end no step: a transcript may go on long after the camera stopped.
         sensed = {e.modality for e in model.encoders if not isinstance(e.preprocess, Words)} & present
@@ -86,8 +111,13 @@ class StepWindower:
         """Nothing more comes for `modality`."""
         self._open.discard(modality)
 
-    def take(self) -> Step | None:
-        """The next step once its data has come, else None."""
+    def take(self, now_ns: int | None = None) -> Step | None:
+        """The next step once its data has come, else None.
+
+        Args:
+            now_ns: Of a live session: its time, up to which all that arrived was pushed; None: no news of it.
+        """
+        self._now_ns = max(self._now_ns, now_ns or 0)
         if not self._is_ready(self._next):
             return None
         step = self._next
@@ -110,18 +140,36 @@ class StepWindower:
     @property
     def n_late(self) -> int:
         """Frames, samples and words that came after their step was taken."""
-        return sum(part.n_late for part in (*self._sensors.values(), *self._tracks.values()))
+        return sum(self.n_late_of(modality) for modality in (*self._sensors, *self._tracks))
+
+    def n_late_of(self, modality: Modality) -> int:
+        """Those of one modality."""
+        return (self._sensors.get(modality) or self._tracks[modality]).n_late
+
+    @property
+    def n_duplicate(self) -> int:
+        """Frames and samples whose time was filled before."""
+        return sum(sensor.n_duplicate for sensor in self._sensors.values())
+
+    def n_duplicate_of(self, modality: Modality) -> int:
+        """Frames and samples of one modality whose time was filled before."""
+        sensor = self._sensors.get(modality)
+        return 0 if sensor is None else sensor.n_duplicate
 
     @property
     def _sensors(self) -> dict[Modality, FrameSelector | SampleRing]:
         return {**self._selectors, **self._rings}
 
     def _is_ready(self, step: int) -> bool:
-        complete = {modality: sensor.is_complete(step) for modality, sensor in self._sensors.items()}
+        settled_ns = None if self._lateness_ns is None else self._now_ns - self._lateness_ns
+        complete = {modality: one.is_complete(step) for modality, one in self._selectors.items()}
+        complete |= {modality: ring.is_complete(step, settled_ns) for modality, ring in self._rings.items()}
         session_ns = max((sensor.watermark_ns or 0 for sensor in self._sensors.values()), default=0)
         complete |= {m: track.is_complete(step, session_ns) for m, track in self._tracks.items()}
+        if settled_ns is not None and self._open and settled_ns >= self._due_ns(step):
+            return True
         if any(not complete[modality] for modality in complete.keys() & self._open):
-            return session_ns >= self._due_ns(step) + MAX_WAIT_NS
+            return settled_ns is None and session_ns >= self._due_ns(step) + MAX_WAIT_NS
         return any(complete[modality] and self._has_ended(modality, step) for modality in self._leading)
 
     def _has_ended(self, modality: Modality, step: int) -> bool:

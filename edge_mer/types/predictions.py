@@ -61,11 +61,13 @@ class SyncQuality:
 
     Attributes:
         skew_ms: Largest difference between the streams' capture times against the grid.
-        uncertainty_ms: How well the clocks behind them are known.
+        uncertainty_ms: How well the clocks behind them are known; None while one is not known at all.
+        warming_up: A clock is not known well enough yet.
     """
 
     skew_ms: float
-    uncertainty_ms: float
+    uncertainty_ms: float | None
+    warming_up: bool = False
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,22 @@ def test_a_silent_sensor_holds_up_no_other() -> None:
     silent = FakeSource(TinySession(1), clock, is_live=True, gate=threading.Event())
     speaking = FakeSource(TinySession(2), clock, is_live=True)
     n_chunks = len(list(TinySession(2).chunks()))
-    assert len(list(islice(as_they_come([silent, speaking]), n_chunks))) == n_chunks
+    found = (one for one in as_they_come([silent, speaking], clock) if isinstance(one, Chunk))
+    assert len(list(islice(found, n_chunks))) == n_chunks
     assert silent.n_read == 0
+
+
+def test_after_each_round_comes_the_time_at_which_it_began() -> None:
+    clock = ManualClock(5)
+    speaking = FakeSource(TinySession(1, streams=("audio",)), clock, is_live=True)
+    speaking.start()
+    found = list(as_they_come([speaking], clock))
+    marks = [index for index, one in enumerate(found) if isinstance(one, int)]
+    assert found[marks[0]] == 5
+    assert marks[-1] == len(found) - 1
+    chunks = [one for one in found[: marks[0]] if isinstance(one, Chunk)]
+    assert all(one.t_ns >= 5 for one in chunks)
+    assert len(chunks) == marks[0] > 0
 
 
 def test_waiting_for_silence_can_be_stopped() -> None:
@@ -45,7 +59,7 @@ def test_waiting_for_silence_can_be_stopped() -> None:
     answers = iter([False, True, True, True])
     assert list(merged([silent], lambda: next(answers))) == []
     answers = iter([False, True])
-    assert list(as_they_come([silent], lambda: next(answers))) == []
+    assert list(as_they_come([silent], ManualClock(), lambda: next(answers))) == []
 
 
 def test_waiting_for_the_time_can_be_stopped() -> None:

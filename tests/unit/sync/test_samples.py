@@ -37,21 +37,17 @@ class Everything:
     held: dict[int, float] = field(default_factory=dict)
     next: int = 0
     n_given: int = 0
-    filled_to: int = 0
 
     def anchor(self, t_ns: int) -> None:
         self.next = round(Fraction(t_ns, 1_000_000_000) * self.rate_hz)
 
     def append(self, n: int) -> Samples:
-        """Make `n` samples, numbered in the order of their coming; keep those of time not yet filled."""
+        """Make `n` samples, numbered in the order of their coming; the first of a time is kept."""
         values = np.arange(self.n_given + 1, self.n_given + n + 1, dtype=np.float32)
         for index, value in enumerate(values.tolist(), start=self.next):
-            if index >= self.filled_to:
-                self.held[index] = value
+            self.held.setdefault(index, value)
         self.n_given += n
         self.next += n
-        if n:
-            self.filled_to = max(self.filled_to, self.next)
         return values
 
     def piece(self, encoder: Encoder, step: int) -> tuple[Samples, float]:
@@ -207,7 +203,34 @@ def test_time_already_filled_is_not_filled_twice() -> None:
     filled(ring, 600, 2.0)
     expected = np.repeat(np.float32([1.0, 2.0]), [600, 400])
     np.testing.assert_array_equal(ring.take(0).samples, expected)
-    assert ring.n_late == 200
+    assert (ring.n_late, ring.n_duplicate) == (0, 200)
+
+
+def test_a_hole_is_filled_by_what_comes_later_and_only_the_hole() -> None:
+    ring = SampleRing(audio_encoder(span=1, period=1), 1_000)
+    filled(ring, 300, 1.0)
+    ring.anchor(700_000_000)
+    filled(ring, 300, 2.0)
+    ring.anchor(200_000_000)
+    filled(ring, 600, 3.0)
+    expected = np.repeat(np.float32([1.0, 3.0, 2.0]), [300, 400, 300])
+    assert ring.is_complete(0)
+    np.testing.assert_array_equal(ring.take(0).samples, expected)
+    assert (ring.n_late, ring.n_duplicate) == (0, 200)
+
+
+def test_a_hole_may_be_waited_for() -> None:
+    ring = SampleRing(audio_encoder(span=1, period=1), 1_000)
+    filled(ring, 300)
+    ring.anchor(700_000_000)
+    filled(ring, 300)
+    assert ring.is_complete(0)
+    assert not ring.is_complete(0, settled_ns=0)
+    assert not ring.is_complete(0, settled_ns=699_000_000)
+    assert ring.is_complete(0, settled_ns=700_000_000)
+    ring.anchor(300_000_000)
+    filled(ring, 400)
+    assert ring.is_complete(0, settled_ns=0)
 
 
 def test_the_grid_is_as_exact_after_years() -> None:
