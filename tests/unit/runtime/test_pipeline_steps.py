@@ -26,7 +26,7 @@ from edge_mer.runtime.offline import (
     presence,
     window_sizes,
 )
-from edge_mer.runtime.pipeline import Pipeline
+from edge_mer.runtime.pipeline import Counters, Pipeline
 from edge_mer.types.model import Encoder, TensorSpec, VggishLogMel
 from tests.helpers.independent import log_mel_reference
 from tests.helpers.numpy_engines import tiny_engines
@@ -180,7 +180,7 @@ def test_steps_are_counted_and_not_hops() -> None:
     pipeline = Pipeline(emotion_setup(emotion_model(hop=4)), session.specs, ManualClock())
     predictions = [p for chunk in chunks for p in pipeline.push(chunk)] + pipeline.finish()
     assert [p.status for p in predictions] == ["ok", "ok"]
-    assert dataclasses.astuple(pipeline.counters) == (9, 1, 0, 0)
+    assert pipeline.counters == Counters(n_steps=9, n_dropped_tail=1)
 
 
 def test_the_first_window_of_a_long_hop_is_full() -> None:
