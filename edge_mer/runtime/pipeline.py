@@ -62,6 +62,10 @@ MAX_AHEAD_NS = NS_PER_S
 """A live chunk that says that it is of so much later than now was stamped by a clock that somebody set."""
 
 
+MAX_BEHIND_HOPS, MAX_BEHIND_NS = 2, NS_PER_S
+"""A live session that is farther behind than both drops whole windows until it is within a hop."""
+
+
 @dataclass(frozen=True)
 class Spoken:
     """An utterance that was encoded, with its words' times.
@@ -115,6 +119,7 @@ class Counters:
         n_duplicate: Frames and samples that came again.
         n_corrections: Samples that the drift of devices added or took away.
         n_refused: Live chunks of a time that is yet to come.
+        n_dropped_steps: Steps of a live session that there was no time to work on.
     """
 
     n_steps: int = 0
@@ -124,6 +129,7 @@ class Counters:
     n_duplicate: int = 0
     n_corrections: int = 0
     n_refused: int = 0
+    n_dropped_steps: int = 0
 
 
 @dataclass
@@ -295,7 +301,7 @@ class Pipeline:
         self._live = live
         self._streams = streams
         self._states: dict[Modality, str | None] = {}
-        self._is_live = lateness_ns is not None
+        self._lateness_ns = lateness_ns
         self._windower = StepWindower(setup.model, frozenset(streams), lateness_ns)
         self._fusion = setup.engines[setup.model.fusion.stage]
         self._rings = {
@@ -312,7 +318,7 @@ class Pipeline:
         self._blanks: dict[str, Samples] = {}
         self._early_infer_ns = 0
         self._timing = _Timing()
-        self._switched = False
+        self._switched = self._is_dropping = False
         self._unaligned: list[bool] = [False] * setup.model.fusion.n_steps
         self._seen: dict[str, _Seen] = {}
         for encoder in setup.model.encoders:
@@ -363,7 +369,7 @@ class Pipeline:
         seen.last_arrival_ns = now_ns if chunk.arrived_ns is None else chunk.arrived_ns
         if self._start_ns is not None:
             self._capture_ns = now_ns - self._start_ns - chunk.t_ns
-            if self._is_live and -self._capture_ns > MAX_AHEAD_NS:
+            if self._lateness_ns is not None and -self._capture_ns > MAX_AHEAD_NS:
                 seen.n_refused += 1
                 self.counters.n_refused += 1
                 return False
@@ -462,7 +468,7 @@ class Pipeline:
     def _run_ready(self, now_ns: int | None = None) -> list[Prediction]:
         predictions = []
         while (step := self._windower.take(now_ns)) is not None:
-            prediction = self._run_step(step)
+            prediction = self._drop_step(step) if self._is_overloaded(step) else self._run_step(step)
             self.counters.n_steps += 1
             if prediction is not None:
                 predictions.append(prediction)
@@ -476,6 +482,33 @@ class Pipeline:
         counters.n_corrections = sum(regular.n_corrections for regular in regulars)
         counters.n_duplicate = self._windower.n_duplicate
         counters.n_duplicate += sum(regular.order.n_duplicate for regular in regulars)
+
+    def _is_overloaded(self, step: Step) -> bool:
+        """Whether a live session is so far behind that it gives up whole windows until it has caught up."""
+        if self._lateness_ns is None or self._start_ns is None:
+            return False
+        if step.index % self._setup.hop_steps == 0:
+            hop_ns = to_ns(self._model.step * self._setup.hop_steps)
+            may_ns = hop_ns if self._is_dropping else max(MAX_BEHIND_HOPS * hop_ns, MAX_BEHIND_NS)
+            behind_ns = self._clock.now_ns() - self._start_ns - self._windower.due_ns(step.index)
+            self._is_dropping = behind_ns > may_ns + self._lateness_ns
+        return self._is_dropping
+
+    def _drop_step(self, step: Step) -> Prediction | None:
+        """Work on nothing; at the end of a hop, say so."""
+        self.counters.n_dropped_steps += 1
+        self._timing = _Timing()
+        self._timing.start_step(self._clock.now_ns(), 0, None)
+        found = {e.stage: _Found(slot="absent", feature=None, coverage=0.0) for e in self._model.encoders}
+        self._repeated |= found
+        for stage in found:
+            self._rings[stage].push(None, "absent")
+        self._unaligned = [*self._unaligned[1:], False]
+        if (step.index + 1) % self._setup.hop_steps:
+            return None
+        self._states = self._ask_states()
+        timing, self._timing = self._timing, _Timing()
+        return self._predict(step, found, Raw(), ("overloaded",), timing)
 
     def _run_step(self, step: Step) -> Prediction | None:
         """Encode a step; at the end of a hop, fuse and predict."""

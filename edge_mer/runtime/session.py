@@ -13,6 +13,7 @@ from edge_mer.runtime.arrivals import as_they_come, check_chunk, end_ns, never, 
 from edge_mer.runtime.arrivals import merged as merged  # proofs and calibration play recordings too
 from edge_mer.runtime.clocks import RemoteClocks
 from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup
+from edge_mer.runtime.sink_thread import SinkThread
 from edge_mer.runtime.supervisor import SourceHealth, SupervisedSource, supervised
 from edge_mer.sinks.base import Sink
 from edge_mer.sources.base import Source
@@ -105,6 +106,8 @@ def run_session(
     """
     failure: BaseException | None = None
     sources = supervised(sources, clock, _hop_ns(setup))
+    if is_live(sources):
+        sinks = [SinkThread(sink) for sink in sinks]
     report.sources = partial(_health, sources)
     try:
         _check_pace(sources, fast=fast)
@@ -305,3 +308,6 @@ def _hand_on(
         for sink in sinks:
             sink.write(prediction)
         hooks.on_prediction(prediction)
+    troubles = [sink.trouble for sink in sinks if isinstance(sink, SinkThread) and sink.trouble is not None]
+    if troubles and len(troubles) == len(sinks):
+        raise troubles[0]  # nobody listens any more

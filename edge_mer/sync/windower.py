@@ -166,10 +166,10 @@ class StepWindower:
         complete |= {modality: ring.is_complete(step, settled_ns) for modality, ring in self._rings.items()}
         session_ns = max((sensor.watermark_ns or 0 for sensor in self._sensors.values()), default=0)
         complete |= {m: track.is_complete(step, session_ns) for m, track in self._tracks.items()}
-        if settled_ns is not None and self._open and settled_ns >= self._due_ns(step):
+        if settled_ns is not None and self._open and settled_ns >= self.due_ns(step):
             return True
         if any(not complete[modality] for modality in complete.keys() & self._open):
-            return settled_ns is None and session_ns >= self._due_ns(step) + MAX_WAIT_NS
+            return settled_ns is None and session_ns >= self.due_ns(step) + MAX_WAIT_NS
         return any(complete[modality] and self._has_ended(modality, step) for modality in self._leading)
 
     def _has_ended(self, modality: Modality, step: int) -> bool:
@@ -182,7 +182,7 @@ class StepWindower:
         last = end - spec.last_frame_before_end if isinstance(spec, Clip) else end
         return (self._sensors[modality].watermark_ns or 0) >= to_ns(last)
 
-    def _due_ns(self, step: int) -> int:
+    def due_ns(self, step: int) -> int:
         """When all pieces of `step` should be there; one that serves several steps ends with the last."""
         ends = (e.period * (step // e.repeat + 1) + e.offset for e in self._model.encoders)
         return max(self._model.step_end_ns(step), to_ns(max(ends)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ class FakeSource:
             return None
         if self.n_read >= self._fails_at:
             self._fail("read")
+        if self.is_live and self._is_yet_to_come(timeout_ms):
+            return None
         chunk = next(self._chunks, None)
         if chunk is None:
             self.ended = not self._is_endless
@@ -94,6 +97,18 @@ class FakeSource:
             return chunk
         self._clock.sleep_until_ns(self._start_ns + chunk.t_ns)
         return replace(chunk, t_ns=self._start_ns + chunk.t_ns)
+
+    def _is_yet_to_come(self, timeout_ms: int) -> bool:
+        """Whether the next chunk is captured later than the reader will wait, who then has waited."""
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            return False
+        self._chunks = chain([chunk], self._chunks)
+        until_ns = self._clock.now_ns() + timeout_ms * 1_000_000
+        if self._start_ns + chunk.t_ns <= until_ns:
+            return False
+        self._clock.sleep_until_ns(until_ns)
+        return True
 
     def ensure_stopped(self) -> None:
         self.is_stopped = True

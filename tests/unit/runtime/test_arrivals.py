@@ -59,7 +59,7 @@ def test_waiting_for_silence_can_be_stopped() -> None:
     answers = iter([False, True, True, True])
     assert list(merged([silent], lambda: next(answers))) == []
     answers = iter([False, True])
-    assert list(as_they_come([silent], ManualClock(), lambda: next(answers))) == []
+    assert list(as_they_come([silent], ManualClock(), lambda: next(answers))) == [0]
 
 
 def test_waiting_for_the_time_can_be_stopped() -> None:
