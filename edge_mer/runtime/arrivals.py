@@ -15,7 +15,8 @@ READ_TIMEOUT_MS = 200
 
 _TURN_TIMEOUT_MS = 10
 _MAX_CHUNKS_PER_TURN = 64
-_MAX_STRAY_NS = 10 * NS_PER_S
+MAX_STRAY_NS = 10 * NS_PER_S
+"""Live data that would have been captured so long before it came, or after, was stamped wrongly."""
 
 
 def never() -> bool:
@@ -89,7 +90,7 @@ def since_start(chunk: Chunk, start_ns: int, clock: Clock) -> Chunk | None:
         DataError: It was not stamped by this clock.
     """
     now_ns = clock.now_ns()
-    if not start_ns - _MAX_STRAY_NS <= chunk.t_ns <= now_ns + _MAX_STRAY_NS:
+    if not start_ns - MAX_STRAY_NS <= chunk.t_ns <= now_ns + MAX_STRAY_NS:
         raise DataError(
             f"stream {chunk.stream}: chunk {chunk.seq} of a live source has an impossible time of capture",
             expected=f"the host's monotonic time in nanoseconds, near {now_ns}",

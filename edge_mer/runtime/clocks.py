@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from edge_mer.runtime.arrivals import MAX_STRAY_NS
 from edge_mer.sync.remote_clock import RemoteClock
 from edge_mer.types.signals import Chunk, ClockOffset
 
@@ -32,7 +33,8 @@ class RemoteClocks:
             return chunk
         clock = self._clocks.setdefault(chunk.stream, RemoteClock())
         t_ns = clock.to_host_ns(chunk.t_ns, chunk.arrived_ns)
-        if t_ns is None:
+        is_stray = t_ns is not None and abs((chunk.arrived_ns or t_ns) - t_ns) > MAX_STRAY_NS
+        if t_ns is None or is_stray:
             self.n_unplaced += 1
             return None
         self._newest_ns[chunk.stream] = chunk.t_ns

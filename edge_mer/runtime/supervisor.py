@@ -17,6 +17,8 @@ _WRONG_RATE_FOR_NS = 5 * NS_PER_S
 """A stream of samples at a wrong rate for so long is opened again. Pictures are not: a camera in the dark
 takes its time, and would after it was opened again."""
 
+_LOOK_EVERY_S = 0.005
+
 
 @dataclass(frozen=True)
 class SourceHealth:
@@ -153,7 +155,7 @@ class SupervisedSource:
         self._started_ns, self._wrong_since_ns = self._clock.now_ns(), None
         with self._lock:
             for watch in self._watches.values():
-                watch.start(self._started_ns)
+                watch.start(self._started_ns, again=self._n_restarts > 0)
 
     def _counted(self, chunk: Chunk) -> Chunk:
         now_ns = self._clock.now_ns()
@@ -189,7 +191,9 @@ class SupervisedSource:
 
     def _is_mended(self, timeout_ms: int) -> bool:
         """Wait for the mending; True once the source delivers again."""
-        if not self._mended.wait(timeout_ms / 1000):
+        if not self._mended.is_set():
+            self._clock.sleep_until_ns(self._clock.now_ns() + timeout_ms * NS_PER_S // 1000)
+        if not self._mended.is_set():
             return False
         if self._mender is not None:
             self._mender.join()
@@ -206,7 +210,7 @@ class SupervisedSource:
         while not self._stop_asked.is_set():
             try:
                 self._source.ensure_stopped()
-                if self._stop_asked.wait(self._back_off.next_ns() / NS_PER_S):
+                if self._is_stopped_before(self._clock.now_ns() + self._back_off.next_ns()):
                     return
                 self._source.ensure_ready()
                 self._check_same()
@@ -220,6 +224,13 @@ class SupervisedSource:
             self._begin_watching()
             self._mended.set()
             return
+
+    def _is_stopped_before(self, t_ns: int) -> bool:
+        """Wait until the clock says so; True as soon as nobody wants the source any more."""
+        while self._clock.now_ns() < t_ns:
+            if self._stop_asked.wait(_LOOK_EVERY_S):
+                return True
+        return False
 
     def _check_same(self) -> None:
         if _kinds(self._source.specs) != _kinds(self._specs):

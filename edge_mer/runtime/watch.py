@@ -12,7 +12,7 @@ from edge_mer.types.signals import Chunk, StreamSpec
 
 StreamState = Literal["ok", "starting", "stalled", "wrong_rate", "restarting"]
 """`starting`: nothing came yet. `stalled`: nothing came for a hop. `wrong_rate`: more or less than its source
-said. `restarting`: its source is being opened again."""
+said. `restarting`: its source is being opened again, or was, and nothing came since."""
 
 STALL_LEAST_NS = NS_PER_S // 2
 """Devices deliver in bursts; a shorter silence is none."""
@@ -39,20 +39,21 @@ class StreamWatch:
     stall_ns: int
 
     def __post_init__(self) -> None:
-        self._since_ns = 0
-        self._arrivals: deque[tuple[int, int]] = deque()
+        self._since_ns, self._is_again = 0, False
+        self._arrivals: deque[tuple[int, int, int]] = deque()
         self._last_ns: int | None = None
 
-    def start(self, now_ns: int) -> None:
-        """The source was started."""
-        self._since_ns, self._last_ns = now_ns, None
+    def start(self, now_ns: int, *, again: bool = False) -> None:
+        """The source was started, or started again."""
+        self._since_ns, self._last_ns, self._is_again = now_ns, None, again
         self._arrivals.clear()
 
     def arrived(self, chunk: Chunk, now_ns: int) -> None:
-        """Take a chunk into account."""
+        """Take a chunk into account; one that comes again shows that the stream is alive, and no more."""
         self._last_ns = now_ns
-        self._arrivals.append((now_ns, chunk.n_samples))
-        while self._arrivals[0][0] < now_ns - _RATE_OVER_NS:
+        if all(chunk.seq != seq for _, _, seq in self._arrivals):
+            self._arrivals.append((now_ns, chunk.n_samples, chunk.seq))
+        while self._arrivals and self._arrivals[0][0] < now_ns - _RATE_OVER_NS:
             self._arrivals.popleft()
 
     def state(self, now_ns: int) -> StreamState:
@@ -63,7 +64,7 @@ class StreamWatch:
         if now_ns - last_ns > self.stall_ns:
             return "stalled"
         if self._last_ns is None:
-            return "starting"
+            return "restarting" if self._is_again else "starting"
         measured_hz = self.measured_hz()
         is_off = measured_hz is not None and abs(measured_hz / self.spec.rate_hz - 1) > RATE_TOLERANCE
         return "wrong_rate" if is_off else "ok"
@@ -74,7 +75,7 @@ class StreamWatch:
             return None
         # The first chunk only marks where the counting starts.
         span_ns = self._arrivals[-1][0] - self._arrivals[0][0]
-        n_samples = sum(n for _, n in self._arrivals) - self._arrivals[0][1]
+        n_samples = sum(n for _, n, _ in self._arrivals) - self._arrivals[0][1]
         return n_samples * NS_PER_S / span_ns if span_ns >= _RATE_OVER_NS // 2 else None
 
 
