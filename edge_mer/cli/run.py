@@ -11,12 +11,14 @@ from typing import Annotated
 import typer
 
 from edge_mer.cli.common import err, parse_missing, progress
-from edge_mer.clock import MonotonicClock
+from edge_mer.cli.record import tell, tell_recorded, tell_recording
+from edge_mer.clock import Clock, MonotonicClock
 from edge_mer.errors import UsageError
-from edge_mer.runtime.opening import Opened, open_all
+from edge_mer.runtime.opening import Opened, open_all, refuse_to_overwrite
 from edge_mer.runtime.protocols.base import EvaluationProtocol
 from edge_mer.runtime.protocols.playing import run_protocol
 from edge_mer.runtime.protocols.registry import open_protocol
+from edge_mer.runtime.recording import SessionRecording
 from edge_mer.runtime.session import SessionReport, run_session
 from edge_mer.runtime.target import Choice
 from edge_mer.sources.base import Source
@@ -51,6 +53,12 @@ def run(
     face_detector: Annotated[
         Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep what the sources give, faces and voices too, beside the predictions: a new .mcap."
+        ),
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -61,35 +69,50 @@ def run(
     """Run a bundle on sources and write predictions."""
     policies = parse_missing(missing)
     if protocol is not None:
-        _refuse_beside_protocol(hop, missing)
+        _refuse_beside_protocol(hop, missing, record)
     way = None if protocol is None else open_protocol(protocol)
     opened = open_all(
         bundle, source, sink, precision=precision, missing=policies, face_detector=face_detector, hop=hop
     )
     if not opened.was_built:
         err.print("No engine was built for this bundle here: running fp32. Next: edge-mer build-engine.")
-    report = SessionReport()
+    report, clock = SessionReport(), MonotonicClock()
+    recording = None if record is None else _open_recording(record, opened, clock, report)
     try:
         if way is None:
-            run_session(opened.setup, opened.sources, opened.sinks, MonotonicClock(), report, fast=fast)
+            hooks = None if recording is None else recording.hooks
+            run_session(opened.setup, opened.sources, opened.sinks, clock, report, fast=fast, hooks=hooks)
         else:
             _evaluate(way, opened, report)
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python would complain again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
+        if recording is not None:
+            recording.close()
+            tell_recorded(recording)
         opened.setup.close()
         if report.n_predictions:
             _summarise(report, opened.choice)
             tell_lost_words(opened.sources)
 
 
-def _refuse_beside_protocol(hop: int | None, missing: list[str]) -> None:
-    given = [name for name, value in (("--hop", hop), ("--missing", missing)) if value]
+def _open_recording(to: Path, opened: Opened, clock: Clock, report: SessionReport) -> SessionRecording:
+    bundle = opened.bundle
+    recording = SessionRecording(to, opened.sources, clock, report, tell, bundle_id=bundle.manifest.bundle_id)
+    refuse_to_overwrite([*opened.sinks, recording], opened.sources, bundle.path)
+    recording.open()
+    tell_recording(recording)
+    return recording
+
+
+def _refuse_beside_protocol(hop: int | None, missing: list[str], record: Path | None) -> None:
+    options = (("--hop", hop), ("--missing", missing), ("--record", record))
+    given = [name for name, value in options if value]
     if given:
         raise UsageError(
             f"--protocol and {' and '.join(given)} exclude each other",
-            hint="leave one out: a protocol says itself when to predict, and what stands in for gaps",
+            hint="leave one out: a protocol says itself when to predict, and plays recordings only",
         )
 
 

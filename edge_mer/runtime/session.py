@@ -14,7 +14,7 @@ from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup
 from edge_mer.sinks.base import Sink
 from edge_mer.sources.base import Source
 from edge_mer.types.predictions import Prediction
-from edge_mer.types.signals import Chunk, StreamSpec
+from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
 
 
 @dataclass
@@ -55,12 +55,17 @@ class SessionHooks:
     Attributes:
         on_start: Called once sources and sinks are open, before the first chunk is read.
         on_prediction: Called with each prediction after the sinks took it.
+        on_chunk: Called with each chunk before it is worked on, as the session takes it, and as its source
+            gave it.
+        on_offset: Called with each look at a remote clock.
         should_stop: Asked between two chunks, and at least every `READ_TIMEOUT_MS`.
     """
 
     on_start: Callable[[], None] = _nothing
     on_prediction: Callable[[Prediction], None] = _nothing
     should_stop: Callable[[], bool] = never
+    on_chunk: Callable[[Chunk, Chunk], None] = _nothing
+    on_offset: Callable[[ClockOffset], None] = _nothing
 
 
 def is_live(sources: Iterable[Source]) -> bool:
@@ -95,8 +100,8 @@ def run_session(
     """
     failure: BaseException | None = None
     try:
-        _check_pace(sources, fast=fast)
-        _ensure_all_ready(sources)
+        check_pace(sources, fast=fast)
+        ensure_all_ready(sources)
         for sink in sinks:
             sink.open()
         _play(setup, sources, sinks, clock, report, hooks or SessionHooks(), fast=fast)
@@ -105,12 +110,12 @@ def run_session(
     is_whole = failure is None or isinstance(failure, (KeyboardInterrupt, BrokenPipeError))
     endings = [source.ensure_stopped for source in sources]
     endings += [sink.close if is_whole else sink.abandon for sink in sinks]
-    failure = _end_all(endings, failure)
+    failure = end_all(endings, failure)
     if failure is not None:
         raise failure
 
 
-def _end_all(endings: Iterable[Callable[[], None]], failure: BaseException | None) -> BaseException | None:
+def end_all(endings: Iterable[Callable[[], None]], failure: BaseException | None) -> BaseException | None:
     """Carry out every ending, whatever the others do; the first failure is the one that counts."""
     for end in endings:
         try:
@@ -120,7 +125,12 @@ def _end_all(endings: Iterable[Callable[[], None]], failure: BaseException | Non
     return failure
 
 
-def _check_pace(sources: Sequence[Source], *, fast: bool) -> None:
+def check_pace(sources: Sequence[Source], *, fast: bool) -> None:
+    """Refuse sources that cannot be played together, or not so fast.
+
+    Raises:
+        UsageError: Live ones beside recorded ones, or as fast as it goes.
+    """
     live = [source.uri for source in sources if source.is_live]
     if live and fast:
         raise UsageError(
@@ -135,8 +145,12 @@ def _check_pace(sources: Sequence[Source], *, fast: bool) -> None:
         )
 
 
-def _ensure_all_ready(sources: Sequence[Source]) -> None:
-    """Open every source and report every failure at once."""
+def ensure_all_ready(sources: Sequence[Source]) -> None:
+    """Open every source and report every failure at once.
+
+    Raises:
+        EdgeMerError: What they have to say.
+    """
     failures: list[EdgeMerError] = []
     for source in sources:
         try:
@@ -166,7 +180,7 @@ def _play(
     for source in sources:
         source.start()
     hooks.on_start()
-    for chunk in _timed_chunks(sources, specs, clock, report.start_ns, hooks.should_stop):
+    for chunk in timed_chunks(sources, specs, clock, report.start_ns, hooks):
         _hand_on(pipeline.push(chunk), sinks, report, hooks)
     if hooks.should_stop():
         return
@@ -194,15 +208,15 @@ def _too_short(setup: PipelineSetup, sources: Sequence[Source], n_steps: int) ->
     )
 
 
-def _timed_chunks(
+def timed_chunks(
     sources: Sequence[Source],
     specs: dict[str, StreamSpec],
     clock: Clock,
     start_ns: int | None,
-    should_stop: Callable[[], bool],
+    hooks: SessionHooks,
 ) -> Iterator[Chunk]:
     """Chunks on the session's own time, each not before a device could have delivered it."""
-    live = is_live(sources)
+    live, should_stop = is_live(sources), hooks.should_stop
     for chunk in as_they_come(sources, should_stop) if live else merged(sources, should_stop):
         check_chunk(chunk, specs)
         timed: Chunk | None = chunk
@@ -213,6 +227,7 @@ def _timed_chunks(
         if should_stop():
             return
         if timed is not None:
+            hooks.on_chunk(timed, chunk)
             yield timed
 
 

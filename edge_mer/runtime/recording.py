@@ -1,0 +1,184 @@
+"""Records sessions: beside a model, or sources alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import edge_mer
+from edge_mer.clock import NS_PER_S, Clock
+from edge_mer.runtime.session import (
+    SessionHooks,
+    SessionReport,
+    check_pace,
+    end_all,
+    ensure_all_ready,
+    is_live,
+    timed_chunks,
+)
+from edge_mer.sinks.recorder import Recorder
+from edge_mer.sources.base import RemotelyClocked, Source
+from edge_mer.types.predictions import Prediction
+from edge_mer.types.recording import SessionInfo
+from edge_mer.types.signals import Chunk, ClockOffset
+
+
+class SessionRecording:
+    """One session's recording: opened before the session, told what happens by hooks, closed after it.
+
+    Args:
+        path: A new file.
+        sources: The session's.
+        clock: The session's.
+        report: The session's, which knows its zero once it has started.
+        tell: Told in one sentence what the user must know, from any thread.
+        bundle_id: Of the bundle that runs beside it, if one does.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        sources: Sequence[Source],
+        clock: Clock,
+        report: SessionReport,
+        tell: Callable[[str], None],
+        *,
+        bundle_id: str | None = None,
+    ) -> None:
+        self._sources, self._clock, self._report, self._bundle_id = sources, clock, report, bundle_id
+        waits = not is_live(sources)
+        self.recorder = Recorder(path, clock, waits=waits, tell=tell)
+
+    @property
+    def target(self) -> Path:
+        """The file."""
+        return self.recorder.target
+
+    @property
+    def hooks(self) -> SessionHooks:
+        """What tells it of the session."""
+        return SessionHooks(
+            on_start=self._begin,
+            on_prediction=self._prediction,
+            on_chunk=self._chunk,
+            on_offset=self._offset,
+        )
+
+    def open(self) -> None:
+        """Create the file.
+
+        Raises:
+            UsageError: There is such a file, or it cannot be written.
+        """
+        self.recorder.open()
+
+    def close(self) -> None:
+        """Complete the file; without a session it is taken away. Harmless twice."""
+        self.recorder.close()
+
+    def _begin(self) -> None:
+        utc_ns = _since_1970_ns(self._clock)
+        info = SessionInfo(
+            edge_mer=edge_mer.__version__,
+            bundle_id=self._bundle_id,
+            utc_zero_ns=utc_ns - (self._now_ns() or 0),
+            utc_synchronised=self._clock.is_utc_synchronised(),
+        )
+        self.recorder.begin([spec for source in self._sources for spec in source.specs], info)
+
+    def _chunk(self, chunk: Chunk, given: Chunk) -> None:
+        start_ns = self._report.start_ns
+        arrived_ns = None
+        if given.arrived_ns is not None and start_ns is not None:
+            arrived_ns = given.arrived_ns - start_ns
+        self.recorder.chunk(chunk, arrived_ns, given.t_ns if given.time_basis == "remote" else None)
+
+    def _offset(self, look: ClockOffset) -> None:
+        self.recorder.offset(replace(look, host_ns=look.host_ns - (self._report.start_ns or 0)))
+
+    def _prediction(self, prediction: Prediction) -> None:
+        now_ns = self._now_ns()
+        self.recorder.prediction(prediction, prediction.t_end_ns if now_ns is None else now_ns)
+
+    def _now_ns(self) -> int | None:
+        """The session's time; None when it runs ahead of any clock."""
+        start_ns = self._report.start_ns
+        return None if start_ns is None else self._clock.now_ns() - start_ns
+
+
+def record_sources(
+    sources: Sequence[Source],
+    recording: SessionRecording,
+    clock: Clock,
+    report: SessionReport,
+    *,
+    fast: bool = False,
+    duration_ns: int | None = None,
+    on_look: Callable[[], None] = lambda: None,
+) -> None:
+    """Record sources to their end, or for a time, without a model.
+
+    Args:
+        sources: Not yet opened.
+        recording: Open; it is the caller's to close.
+        clock: Where the time comes from.
+        report: Filled with the session's zero.
+        fast: Do not wait for the time at which a recorded source's data would have come.
+        duration_ns: The session's time at which to stop; None: at its end.
+        on_look: Called again and again, at least every `READ_TIMEOUT_MS`.
+
+    Raises:
+        DataError: A source cannot be used.
+        UsageError: Sources that do not go together.
+        KeyboardInterrupt: As it came; everything is released.
+    """
+    failure: BaseException | None = None
+    try:
+        check_pace(sources, fast=fast)
+        ensure_all_ready(sources)
+        _record(sources, recording, clock, report, fast=fast, duration_ns=duration_ns, on_look=on_look)
+    except BaseException as error:  # raised again once everything is released
+        failure = error
+    failure = end_all([source.ensure_stopped for source in sources], failure)
+    if failure is not None:
+        raise failure
+
+
+def _record(
+    sources: Sequence[Source],
+    recording: SessionRecording,
+    clock: Clock,
+    report: SessionReport,
+    *,
+    fast: bool,
+    duration_ns: int | None,
+    on_look: Callable[[], None],
+) -> None:
+    report.start_ns = start_ns = None if fast else clock.now_ns()
+
+    def should_stop() -> bool:
+        on_look()
+        for source in sources:
+            if isinstance(source, RemotelyClocked):
+                for look in source.clock_offsets():
+                    hooks.on_offset(look)
+        is_over = (
+            duration_ns is not None and start_ns is not None and clock.now_ns() - start_ns >= duration_ns
+        )
+        return is_over or recording.recorder.failure is not None
+
+    hooks = replace(recording.hooks, should_stop=should_stop)
+    for source in sources:
+        source.start()
+    hooks.on_start()
+    specs = {spec.name: spec for source in sources for spec in source.specs}
+    for chunk in timed_chunks(sources, specs, clock, start_ns, hooks):
+        if duration_ns is not None and chunk.t_ns >= duration_ns:
+            return
+
+
+def _since_1970_ns(clock: Clock) -> int:
+    # In whole microseconds, as a datetime has them: a float has not enough digits.
+    now = clock.utc()
+    return int(now.replace(microsecond=0).timestamp()) * NS_PER_S + now.microsecond * 1000
