@@ -69,7 +69,7 @@ def _rows(data: NDArray[np.generic]) -> list[list[Any]]:
 
 def _sound(fields: dict[str, Any], samples: NDArray[np.float32], spec: StreamSpec) -> bytes:
     """In 16 bits where that gives every sample back, as of most microphones; else as it is."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         whole = np.clip(np.rint(samples * _S16), -32768, 32767).astype("<i2")
     is_exact = np.array_equal((whole / _S16).view(np.uint32), np.ascontiguousarray(samples).view(np.uint32))
     fields |= {

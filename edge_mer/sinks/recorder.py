@@ -35,7 +35,7 @@ FLUSH_EVERY_NS = NS_PER_S
 MAX_QUEUED_BYTES = 128 << 20
 """What waits for the disk: 4 s of 640 x 480 pixels at 30 Hz."""
 
-_FLUSH_AT_BYTES = 16 << 20
+_FLUSH_AT_BYTES = 4 << 20
 _MESSAGE_BYTES = 1024
 _N_MAKERS = 2
 _NICENESS = 10
