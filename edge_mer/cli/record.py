@@ -14,14 +14,22 @@ from rich.text import Text
 from edge_mer.cli.common import err
 from edge_mer.clock import NS_PER_S, Clock, MonotonicClock
 from edge_mer.errors import UsageError
-from edge_mer.runtime.opening import refuse_to_overwrite
+from edge_mer.runtime.opening import Opened, open_all, refuse_to_overwrite
 from edge_mer.runtime.recording import SessionRecording, record_sources
 from edge_mer.runtime.repair import Mended
 from edge_mer.runtime.repair import repair as mend
-from edge_mer.runtime.session import SessionReport
+from edge_mer.runtime.session import SessionReport, run_session
+from edge_mer.sources.base import Source
 from edge_mer.sources.registry import open_source
+from edge_mer.types.signals import Modality
 
 _TELL_EVERY_NS = 10 * NS_PER_S
+
+REDACTABLE: dict[str, Modality] = {"faces": "visual", "voice": "audio", "words": "text"}
+REDACT_HELP = (
+    f"Of these, separated by commas, keep what the bundle's encoders made of them and nothing else: "
+    f"{', '.join(REDACTABLE)}."
+)
 
 
 def record(
@@ -37,6 +45,11 @@ def record(
     fast: Annotated[
         bool, typer.Option("--fast", help="Take recordings as fast as they go, not at their own pace.")
     ] = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Run this bundle beside, and keep its predictions too; --redact needs one."),
+    ] = None,
+    redact: Annotated[str | None, typer.Option(help=REDACT_HELP)] = None,
     repair: Annotated[
         Path | None,
         typer.Option(help="Mend this recording, which was cut or spoilt: in its place, or to --out."),
@@ -44,40 +57,92 @@ def record(
 ) -> None:
     """Record sources to an MCAP file, which --source mcap:FILE plays again; faces and voices are in it."""
     if repair is not None:
-        _refuse_beside_repair(source, duration_s, fast=fast)
+        _refuse_beside_repair(source, duration_s, fast, bundle, redact)
         _tell_mended(mend(repair, to), repair if to is None else to)
         return
     if to is None or not source:
         raise UsageError("nothing to record", expected="--source, once or more, and --out session.mcap")
-    _record(source, to, duration_s, fast=fast)
-
-
-def _refuse_beside_repair(source: Sequence[str], duration_s: float | None, *, fast: bool) -> None:
-    given = [
-        name
-        for name, value in (("--source", source), ("--duration-s", duration_s), ("--fast", fast))
-        if value
-    ]
-    if given:
-        raise UsageError(f"--repair and {' and '.join(given)} exclude each other", hint="leave one out")
-
-
-def _record(uris: Sequence[str], to: Path, duration_s: float | None, *, fast: bool) -> None:
-    sources, clock, report = [open_source(uri) for uri in uris], MonotonicClock(), SessionReport()
-    recording = SessionRecording(to, sources, clock, report, tell)
-    refuse_to_overwrite([recording], sources)
-    recording.open()
-    duration_ns = None if duration_s is None else int(duration_s * NS_PER_S)
+    redacted = parse_redact(redact)
+    if redacted and bundle is None:
+        raise UsageError("--redact keeps features, and only a bundle makes them", hint="add --bundle")
+    clock, report = MonotonicClock(), SessionReport()
+    opened = None if bundle is None else open_all(bundle, source)
+    sources = [open_source(uri) for uri in source] if opened is None else opened.sources
     try:
-        with _shown(recording, clock) as look, contextlib.suppress(KeyboardInterrupt):
-            record_sources(
-                sources, recording, clock, report, fast=fast, duration_ns=duration_ns, on_look=look
-            )
+        recording = open_recording(to, sources, clock, report, beside=opened, redacted=redacted)
+        _record(recording, sources, opened, clock, report, duration_s, fast=fast)
     finally:
-        recording.close()
+        if opened is not None:
+            opened.setup.close()
     tell_recorded(recording)
     if recording.recorder.failure is not None:
         raise UsageError(f"the recording {to} is not whole", hint="free some space, or name another disk")
+
+
+def _refuse_beside_repair(*given: object) -> None:
+    if any(given):
+        raise UsageError("--repair goes with --out only", hint="leave the others out")
+
+
+def _record(
+    recording: SessionRecording,
+    sources: Sequence[Source],
+    opened: Opened | None,
+    clock: Clock,
+    report: SessionReport,
+    duration_s: float | None,
+    *,
+    fast: bool,
+) -> None:
+    duration_ns = None if duration_s is None else int(duration_s * NS_PER_S)
+    try:
+        with _shown(recording, clock) as look, contextlib.suppress(KeyboardInterrupt):
+            hooks = recording.hooks_until(duration_ns, look)
+            if opened is None:
+                record_sources(sources, clock, report, hooks, fast=fast)
+            else:
+                run_session(opened.setup, sources, [], clock, report, fast=fast, hooks=hooks)
+    finally:
+        recording.close()
+
+
+def open_recording(
+    to: Path,
+    sources: Sequence[Source],
+    clock: Clock,
+    report: SessionReport,
+    *,
+    beside: Opened | None,
+    redacted: Sequence[Modality],
+) -> SessionRecording:
+    """A recording whose file was made, and takes no other one's place.
+
+    Args:
+        to: The file.
+        sources: What is recorded.
+        clock: The session's.
+        report: The session's.
+        beside: What runs beside it.
+        redacted: Of these modalities it keeps features only.
+    """
+    bundle, sinks = (None, ()) if beside is None else (beside.bundle, beside.sinks)
+    manifest = None if bundle is None else bundle.manifest
+    recording = SessionRecording(to, sources, clock, report, tell, bundle=manifest, redacted=redacted)
+    refuse_to_overwrite([*sinks, recording], sources, None if bundle is None else bundle.path)
+    recording.open()
+    return recording
+
+
+def parse_redact(text: str | None) -> list[Modality]:
+    """Modalities that are not kept, from such as "faces,voice".
+
+    Raises:
+        UsageError: No such word.
+    """
+    words = [] if text is None else [word.strip() for word in text.split(",")]
+    if unknown := [word for word in words if word not in REDACTABLE]:
+        raise UsageError(f"--redact {unknown[0]!r} is unknown", expected=" or ".join(REDACTABLE))
+    return [REDACTABLE[word] for word in words]
 
 
 def tell(what: str) -> None:
@@ -117,7 +182,7 @@ def _line(recording: SessionRecording) -> Text:
 
 
 def _seconds(recording: SessionRecording) -> str:
-    minutes, seconds = divmod(recording.recorder.end_ns / NS_PER_S, 60)
+    minutes, seconds = divmod(recording.end_ns / NS_PER_S, 60)
     return f"{int(minutes)}:{seconds:04.1f}"
 
 

@@ -11,14 +11,13 @@ from typing import Annotated
 import typer
 
 from edge_mer.cli.common import err, parse_missing, progress
-from edge_mer.cli.record import tell, tell_recorded, tell_recording
-from edge_mer.clock import Clock, MonotonicClock
+from edge_mer.cli.record import REDACT_HELP, open_recording, parse_redact, tell_recorded, tell_recording
+from edge_mer.clock import MonotonicClock
 from edge_mer.errors import UsageError
-from edge_mer.runtime.opening import Opened, open_all, refuse_to_overwrite
+from edge_mer.runtime.opening import Opened, open_all
 from edge_mer.runtime.protocols.base import EvaluationProtocol
 from edge_mer.runtime.protocols.playing import run_protocol
 from edge_mer.runtime.protocols.registry import open_protocol
-from edge_mer.runtime.recording import SessionRecording
 from edge_mer.runtime.session import SessionReport, run_session
 from edge_mer.runtime.target import Choice
 from edge_mer.sources.base import Source
@@ -59,6 +58,7 @@ def run(
             help="Keep what the sources give, faces and voices too, beside the predictions: a new .mcap."
         ),
     ] = None,
+    redact: Annotated[str | None, typer.Option(help=REDACT_HELP)] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -67,7 +67,9 @@ def run(
     ] = None,
 ) -> None:
     """Run a bundle on sources and write predictions."""
-    policies = parse_missing(missing)
+    policies, redacted = parse_missing(missing), parse_redact(redact)
+    if redacted and record is None:
+        raise UsageError("--redact says what --record leaves out", hint="add --record session.mcap")
     if protocol is not None:
         _refuse_beside_protocol(hop, missing, record)
     way = None if protocol is None else open_protocol(protocol)
@@ -77,8 +79,13 @@ def run(
     if not opened.was_built:
         err.print("No engine was built for this bundle here: running fp32. Next: edge-mer build-engine.")
     report, clock = SessionReport(), MonotonicClock()
-    recording = None if record is None else _open_recording(record, opened, clock, report)
+    recording = None
     try:
+        if record is not None:
+            recording = open_recording(
+                record, opened.sources, clock, report, beside=opened, redacted=redacted
+            )
+            tell_recording(recording)
         if way is None:
             hooks = None if recording is None else recording.hooks
             run_session(opened.setup, opened.sources, opened.sinks, clock, report, fast=fast, hooks=hooks)
@@ -95,15 +102,6 @@ def run(
         if report.n_predictions:
             _summarise(report, opened.choice)
             tell_lost_words(opened.sources)
-
-
-def _open_recording(to: Path, opened: Opened, clock: Clock, report: SessionReport) -> SessionRecording:
-    bundle = opened.bundle
-    recording = SessionRecording(to, opened.sources, clock, report, tell, bundle_id=bundle.manifest.bundle_id)
-    refuse_to_overwrite([*opened.sinks, recording], opened.sources, bundle.path)
-    recording.open()
-    tell_recording(recording)
-    return recording
 
 
 def _refuse_beside_protocol(hop: int | None, missing: list[str], record: Path | None) -> None:

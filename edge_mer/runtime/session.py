@@ -10,7 +10,7 @@ from edge_mer.clock import Clock
 from edge_mer.errors import DataError, EdgeMerError, UsageError
 from edge_mer.runtime.arrivals import as_they_come, check_chunk, end_ns, never, since_start, wait_until
 from edge_mer.runtime.arrivals import merged as merged  # proofs and calibration play recordings too
-from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup
+from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup, StepTrace
 from edge_mer.sinks.base import Sink
 from edge_mer.sources.base import Source
 from edge_mer.types.predictions import Prediction
@@ -58,6 +58,7 @@ class SessionHooks:
         on_chunk: Called with each chunk before it is worked on, as the session takes it, and as its source
             gave it.
         on_offset: Called with each look at a remote clock.
+        on_step: Called after each step with copies of its tensors; None spares the copying.
         should_stop: Asked between two chunks, and at least every `READ_TIMEOUT_MS`.
     """
 
@@ -66,6 +67,7 @@ class SessionHooks:
     should_stop: Callable[[], bool] = never
     on_chunk: Callable[[Chunk, Chunk], None] = _nothing
     on_offset: Callable[[ClockOffset], None] = _nothing
+    on_step: Callable[[StepTrace], None] | None = None
 
 
 def is_live(sources: Iterable[Source]) -> bool:
@@ -175,7 +177,8 @@ def _play(
 ) -> None:
     report.start_ns = None if fast else clock.now_ns()
     specs = {spec.name: spec for source in sources for spec in source.specs}
-    pipeline = Pipeline(setup, [spec for source in sources for spec in source.specs], clock, report.start_ns)
+    streams = [spec for source in sources for spec in source.specs]
+    pipeline = Pipeline(setup, streams, clock, report.start_ns, hooks.on_step)
     report.counters = pipeline.counters
     for source in sources:
         source.start()

@@ -11,6 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.errors import DataError, UsageError
@@ -20,6 +24,8 @@ from edge_mer.types.predictions import Prediction
 from edge_mer.types.recording import (
     CLOCK_OFFSET,
     CLOCKS_TOPIC,
+    FEATURE,
+    FEATURES_TOPIC,
     MAX_MESSAGE_BYTES,
     PREDICTION,
     PREDICTIONS_TOPIC,
@@ -28,6 +34,8 @@ from edge_mer.types.recording import (
     why_unrecordable,
 )
 from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
+
+Samples = NDArray[np.float32]
 
 FLUSH_EVERY_NS = NS_PER_S
 """So much of a session may be lost with the process."""
@@ -112,11 +120,6 @@ class Recorder:
         """Bytes that were written so far."""
         return 0 if self._file is None else self._file.n_bytes
 
-    @property
-    def end_ns(self) -> int:
-        """The session's time up to which chunks came."""
-        return self._end_ns
-
     def open(self) -> None:
         """Create the file, so that nothing begins that could not be kept.
 
@@ -136,8 +139,13 @@ class Recorder:
                 hint="name a file in a folder that you may write to",
             ) from error
 
-    def begin(self, specs: Sequence[StreamSpec], info: SessionInfo) -> None:
+    def begin(self, specs: Sequence[StreamSpec], info: SessionInfo, stages: Sequence[str] = ()) -> None:
         """Begin to write.
+
+        Args:
+            specs: The streams that are kept.
+            info: What session it is.
+            stages: Encoders whose features are kept.
 
         Raises:
             DataError: A stream that no recording can keep.
@@ -151,6 +159,7 @@ class Recorder:
         found += [
             RecordedChannel(CLOCKS_TOPIC, CLOCK_OFFSET),
             RecordedChannel(PREDICTIONS_TOPIC, PREDICTION),
+            *(RecordedChannel(f"{FEATURES_TOPIC}{stage}", FEATURE) for stage in stages),
         ]
         self._channels = {channel.topic: (number, channel) for number, channel in enumerate(found, 1)}
         self._utc_zero_ns = info.utc_zero_ns
@@ -183,12 +192,20 @@ class Recorder:
             "host_ns": look.host_ns,
             "uncertainty_ns": look.uncertainty_ns,
         }
-        self._beside(CLOCKS_TOPIC, look.host_ns, look.host_ns, json.dumps(fields).encode())
+        self._beside(CLOCKS_TOPIC, look.host_ns, look.host_ns, lambda: fields)
 
     def prediction(self, prediction: Prediction, made_ns: int) -> None:
         """Take a prediction that was made at `made_ns` of the session's time."""
-        data = json.dumps(prediction.to_dict(), allow_nan=False).encode()
-        self._beside(PREDICTIONS_TOPIC, made_ns, prediction.t_end_ns, data)
+        self._beside(PREDICTIONS_TOPIC, made_ns, prediction.t_end_ns, prediction.to_dict)
+
+    def feature(self, stage: str, step: int, t_end_ns: int, values: Samples, *, present: bool) -> None:
+        """Take what an encoder made of a step that ends at `t_end_ns`; values are (feature,)."""
+        self._beside(
+            f"{FEATURES_TOPIC}{stage}",
+            t_end_ns,
+            t_end_ns,
+            lambda: {"step": step, "present": present, "values": values.tolist()},
+        )
 
     def close(self) -> None:
         """Write what still waits, and the summary; harmless when nothing was opened, and twice."""
@@ -204,10 +221,14 @@ class Recorder:
 
     # -- the queue ------------------------------------------------------------------------------
 
-    def _beside(self, topic: str, log_ns: int, publish_ns: int, data: bytes) -> None:
+    def _beside(self, topic: str, log_ns: int, publish_ns: int, fields: Callable[[], Any]) -> None:
         number, _ = self._channels[topic]
         zero_ns = self._utc_zero_ns
-        self._put(_Job(number, zero_ns + log_ns, zero_ns + publish_ns, 0, len(data), lambda: data))
+
+        def make() -> bytes:
+            return json.dumps(fields(), allow_nan=False).encode()
+
+        self._put(_Job(number, zero_ns + log_ns, zero_ns + publish_ns, 0, _MESSAGE_BYTES, make))
 
     def _put(self, job: _Job) -> None:
         is_possible = all(0 <= t_ns < _MAX_T_NS for t_ns in (job.log_ns, job.publish_ns))

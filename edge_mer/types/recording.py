@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from edge_mer.types.predictions import Prediction
-from edge_mer.types.signals import StreamSpec
+from edge_mer.types.signals import Modality, StreamSpec
 
 PROFILE = "edge-mer"
 """The profile in an MCAP's header."""
@@ -31,6 +31,8 @@ MAX_PART_BYTES = 160 << 20
 SESSION_TOPIC = "/edge-mer/session"
 CLOCKS_TOPIC = "/edge-mer/clock-offsets"
 PREDICTIONS_TOPIC = "/edge-mer/predictions"
+FEATURES_TOPIC = "/edge-mer/features/"
+"""With the name of the encoder's stage behind it."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,14 @@ class SessionInfo:
         utc_zero_ns: Wall time of the session's zero, nanoseconds since 1970. Times of MCAP are this plus the
             session's own.
         utc_synchronised: The host said that its wall clock follows a reference.
+        redacted: Of these only the features of the bundle's encoders were kept.
     """
 
     edge_mer: str
     bundle_id: str | None
     utc_zero_ns: int
     utc_synchronised: bool
+    redacted: tuple[Modality, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,8 @@ _OWN = {
 
 COMPRESSED_IMAGE, RAW_AUDIO = "foxglove.CompressedImage", "foxglove.RawAudio"
 SAMPLES, WORDS = "edge_mer.Samples", "edge_mer.Words"
-SESSION, CLOCK_OFFSET, PREDICTION = "edge_mer.Session", "edge_mer.ClockOffset", "edge_mer.Prediction"
+SESSION, CLOCK_OFFSET = "edge_mer.Session", "edge_mer.ClockOffset"
+PREDICTION, FEATURE = "edge_mer.Prediction", "edge_mer.Feature"
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     COMPRESSED_IMAGE: _object(
@@ -225,6 +230,13 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         remote_ns={"type": "integer", "description": "What it showed"},
         host_ns={"type": "integer", "description": "The session's time then"},
         uncertainty_ns=_count("How far off that may be"),
+    ),
+    FEATURE: _object(
+        FEATURE,
+        "What an encoder made of one step",
+        step=_count("Counts the steps of the model's grid from 0"),
+        present={"type": "boolean", "description": "Enough was there to make it of"},
+        values={"type": "array", "items": {"type": "number"}},
     ),
     SESSION: {**_HEAD.json_schema(), "title": SESSION},
     PREDICTION: {**TypeAdapter(Prediction).json_schema(), "title": PREDICTION},

@@ -1,4 +1,4 @@
-"""Recordings for tests: chunks of every kind of stream, and files of them whose parts are as a test wants them."""
+"""Recordings for tests: chunks of every kind of stream, and files of them in parts as a test wants them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ INFO = SessionInfo("0.1.0", None, 1_790_000_000_123_456_000, utc_synchronised=Tr
 
 _SAMPLES = ("sample", "channel")
 PICTURES = StreamSpec(
-    "cam/visual", "visual", ("height", "width", "channel"), (9, 14, 3), "uint8", 30.0, "rgb24", ("R", "G", "B")
+    "cam/visual",
+    "visual",
+    ("height", "width", "channel"),
+    (9, 14, 3),
+    "uint8",
+    30.0,
+    "rgb24",
+    ("R", "G", "B"),
 )
 SOUND = StreamSpec("mic/audio", "audio", _SAMPLES, (None, 2), "float32", 48_000.0, "1", ("left", "right"))
 SKIN = StreamSpec("e4/eda", "eda", _SAMPLES, (None, 1), "float32", 4.0, "uS", ("eda",))
@@ -40,7 +47,7 @@ def _chunk(spec: StreamSpec, seq: int, rng: np.random.Generator) -> Chunk:
     if spec.modality == "visual":
         data: np.ndarray = rng.integers(0, 256, [size or 5 for size in spec.shape]).astype(np.uint8)
     elif spec.modality == "text":
-        data = np.array([["ä „x\"\n", str(seq), str(seq + 1)], ["mo", "3", "4"]][: 1 + seq % 2])
+        data = np.array([['ä „x"\n', str(seq), str(seq + 1)], ["mo", "3", "4"]][: 1 + seq % 2])
     else:
         data = rng.normal(size=(1 + seq % 3, len(spec.channels))).astype(spec.dtype)
     basis = ("driver", "arrival", "remote")[seq % 3]
@@ -48,7 +55,10 @@ def _chunk(spec: StreamSpec, seq: int, rng: np.random.Generator) -> Chunk:
 
 
 def write_recording(
-    path: Path, parts: Iterable[Sequence[Chunk]], specs: Sequence[StreamSpec] = SPECS, info: SessionInfo = INFO
+    path: Path,
+    parts: Iterable[Sequence[Chunk]],
+    specs: Sequence[StreamSpec] = SPECS,
+    info: SessionInfo = INFO,
 ) -> Path:
     """A recording with just these chunks in each of its parts."""
     channels = {i: RecordedChannel(f"/{spec.name}", schema_of(spec), spec) for i, spec in enumerate(specs, 1)}

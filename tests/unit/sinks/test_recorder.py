@@ -1,3 +1,5 @@
+"""What is recorded comes back, and what goes wrong stays with the recorder."""
+
 from __future__ import annotations
 
 import json
@@ -115,7 +117,9 @@ def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
 
 
 def test_a_queue_that_is_full_drops_whole_chunks_and_counts_them(tmp_path: Path) -> None:
-    big = StreamSpec("cam/visual", "visual", PICTURES.axes, (700, 900, 3), "uint8", 30.0, "rgb24", ("R", "G", "B"))
+    big = StreamSpec(
+        "cam/visual", "visual", PICTURES.axes, (700, 900, 3), "uint8", 30.0, "rgb24", ("R", "G", "B")
+    )
     told: Told = []
     chunks = chunks_of((big,), 12)
     room = 2 * chunks[0].data.nbytes
@@ -153,7 +157,9 @@ def test_times_that_no_file_can_hold_are_left_out(tmp_path: Path) -> None:
 
 def test_a_full_disk_ends_the_recording_and_nothing_else(tmp_path: Path) -> None:
     told: Told = []
-    big = StreamSpec("cam/visual", "visual", PICTURES.axes, (480, 640, 3), "uint8", 30.0, "rgb24", ("R", "G", "B"))
+    big = StreamSpec(
+        "cam/visual", "visual", PICTURES.axes, (480, 640, 3), "uint8", 30.0, "rgb24", ("R", "G", "B")
+    )
     chunks = chunks_of((big,), 12)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (9_000_000, before[1]))  # they are 11 MB of noise

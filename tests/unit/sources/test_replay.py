@@ -1,3 +1,5 @@
+"""Recordings are played chunk by chunk; cut, spoilt and hostile ones give nothing wrong."""
+
 from __future__ import annotations
 
 import json
@@ -278,16 +280,18 @@ PNG_OF = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
         (COMPRESSED_IMAGE, message_of(data=text(b""), format="png")),
         (COMPRESSED_IMAGE, message_of(data=text(PNG_OF), format="png")),
         (COMPRESSED_IMAGE, message_of(data=text(PNG_OF + struct.pack(">II", 14, 9)), format="png")),
-        (COMPRESSED_IMAGE, message_of(data=text(PNG_OF + struct.pack(">II", 1 << 20, 1 << 20)), format="png")),
+        (
+            COMPRESSED_IMAGE,
+            message_of(data=text(PNG_OF + struct.pack(">II", 1 << 20, 1 << 20)), format="png"),
+        ),
         (COMPRESSED_IMAGE, message_of(data=text(b"\xff\xd8\xff"), format="jpeg")),
         ("edge_mer.Else", message_of()),
     ],
 )
 def test_messages_that_are_not_what_they_should_be_are_refused(schema: str, data: bytes) -> None:
     specs = {SAMPLES: SKIN, WORDS: SPEECH, RAW_AUDIO: SOUND}
-    with pytest.raises(ValueError, match=".") as refusal:
+    with pytest.raises(ValueError, match=r"\w"):
         to_chunk(data, specs.get(schema, PICTURES), schema, 0)
-    assert str(refusal.value)
 
 
 def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
