@@ -20,7 +20,7 @@ from edge_mer.runtime.session import (
     timed_chunks,
 )
 from edge_mer.sinks.recorder import Recorder
-from edge_mer.sources.base import RemotelyClocked, Source
+from edge_mer.sources.base import Source
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.recording import SessionInfo
 from edge_mer.types.signals import Chunk, ClockOffset, Modality
@@ -181,10 +181,7 @@ def record_sources(
         hooks.on_start()
         specs = {spec.name: spec for source in sources for spec in source.specs}
         for _ in timed_chunks(sources, specs, clock, report.start_ns, hooks):
-            for source in sources:
-                if isinstance(source, RemotelyClocked):
-                    for look in source.clock_offsets():
-                        hooks.on_offset(look)
+            pass  # the hooks were told
     except BaseException as error:  # raised again once everything is released
         failure = error
     failure = end_all([source.ensure_stopped for source in sources], failure)

@@ -12,7 +12,7 @@ from edge_mer.runtime.arrivals import as_they_come, check_chunk, end_ns, never, 
 from edge_mer.runtime.arrivals import merged as merged  # proofs and calibration play recordings too
 from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup, StepTrace
 from edge_mer.sinks.base import Sink
-from edge_mer.sources.base import Source
+from edge_mer.sources.base import RemotelyClocked, Source
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
 
@@ -222,6 +222,8 @@ def timed_chunks(
     live, should_stop = is_live(sources), hooks.should_stop
     for chunk in as_they_come(sources, should_stop) if live else merged(sources, should_stop):
         check_chunk(chunk, specs)
+        for look in _looks(sources):
+            hooks.on_offset(look)
         timed: Chunk | None = chunk
         if live and start_ns is not None:
             timed = since_start(chunk, start_ns, clock)
@@ -232,6 +234,13 @@ def timed_chunks(
         if timed is not None:
             hooks.on_chunk(timed, chunk)
             yield timed
+
+
+def _looks(sources: Iterable[Source]) -> Iterator[ClockOffset]:
+    """What sources have seen of remote clocks since they were last asked."""
+    for source in sources:
+        if isinstance(source, RemotelyClocked):
+            yield from source.clock_offsets()
 
 
 def _hand_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -148,13 +149,18 @@ class Recorder:
             stages: Encoders whose features are kept.
 
         Raises:
-            DataError: A stream that no recording can keep.
+            DataError: A stream that no recording can keep, or two of one name.
         """
         if self._file is None:
             raise RuntimeError("the recorder is not open")
         for spec in specs:
             if why := why_unrecordable(spec):
                 raise DataError(f"stream {spec.name} cannot be recorded", found=why)
+        names = [spec.name for spec in specs]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(
+                f"two streams are called {twice[0]}", hint="record them one by one, or rename a file"
+            )
         found = [RecordedChannel(f"/{spec.name}", schema_of(spec), spec) for spec in specs]
         found += [
             RecordedChannel(CLOCKS_TOPIC, CLOCK_OFFSET),
@@ -311,4 +317,5 @@ class Recorder:
 
 def _give_way() -> None:
     """Let this thread run when no other wants to; the session's own come first."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+    with contextlib.suppress(OSError):  # of use, not of need
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

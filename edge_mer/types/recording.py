@@ -22,10 +22,10 @@ PROFILE = "edge-mer"
 FORMAT = 1
 """Counts changes that older readers cannot follow."""
 
-MAX_MESSAGE_BYTES = 128 << 20
+MAX_MESSAGE_BYTES = 64 << 20
 """A larger chunk is not recorded: a picture of 4096 x 2160 pixels is 27 MB before it is compressed."""
 
-MAX_PART_BYTES = 160 << 20
+MAX_PART_BYTES = 80 << 20
 """A larger part is neither written nor read."""
 
 SESSION_TOPIC = "/edge-mer/session"

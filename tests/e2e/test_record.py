@@ -119,7 +119,7 @@ def test_without_faces_and_voices_there_are_features_and_predictions(
     shared_bundle: Path, tmp_path: Path
 ) -> None:
     path, sink = tmp_path / "a.mcap", f"jsonl:{tmp_path / 'out.jsonl'}"
-    source = "sim:duration_s=4&streams=visual+audio+eda"
+    source = "sim:duration_s=2&streams=visual+audio+eda"
     beside = ["--source", source, "--redact", "faces,voice", "--fast"]
     assert main(["run", str(shared_bundle), "--record", str(path), "--sink", sink, *beside]) == 0
     twin = tmp_path / "b.mcap"
@@ -140,9 +140,9 @@ def test_a_full_disk_stops_the_recording_and_no_prediction(shared_bundle: Path, 
     as_root = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     if shutil.which("unshare") is None or subprocess.run([*as_root, "true"], check=False).returncode:
         pytest.skip("a disk of its own needs `unshare` (util-linux), and user namespaces")
-    uri, sink, kept = "sim:duration_s=6", f"jsonl:{tmp_path / 'full.jsonl'}", tmp_path / "kept.mcap"
+    uri, sink, kept = "sim:duration_s=4", f"jsonl:{tmp_path / 'full.jsonl'}", tmp_path / "kept.mcap"
     script = (
-        'mount -t tmpfs -o size=6m tmpfs "$1" && shift && "$@"; result=$?; cp "$D/a.mcap" "$K"; exit $result'
+        'mount -t tmpfs -o size=5m tmpfs "$1" && shift && "$@"; result=$?; cp "$D/a.mcap" "$K"; exit $result'
     )
     run = [*EDGE_MER, "run", str(shared_bundle), "--source", uri, "--sink", sink, "--fast"]
     done = subprocess.run(

@@ -201,6 +201,14 @@ def test_what_never_began_leaves_no_file(tmp_path: Path) -> None:
     assert not (tmp_path / "a.mcap").exists()
 
 
+def test_two_streams_of_one_name_are_refused(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "a.mcap", ManualClock(), waits=True, tell=[].append)
+    recorder.open()
+    with pytest.raises(DataError, match="two streams are called e4/eda"):
+        recorder.begin([SKIN, SOUND, SKIN], INFO)
+    recorder.close()
+
+
 def test_a_stream_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
     grey = StreamSpec("cam/ir", "visual", PICTURES.axes, (9, 14, 1), "uint16", 30.0, "1", ("ir",))
     recorder = Recorder(tmp_path / "a.mcap", ManualClock(), waits=True, tell=[].append)
