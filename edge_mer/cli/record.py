@@ -210,6 +210,6 @@ def _tell_mended(mended: Mended, path: Path) -> None:
     if not mended.is_changed:
         err.print(f"{path} is whole ({length}); it was left alone.", markup=False)
         return
-    lost = [f"{mended.n_lost} parts of about a second were spoilt"] if mended.n_lost else []
+    lost = [f"{mended.n_lost} parts of half a second or less were spoilt"] if mended.n_lost else []
     lost += ["its end was lost"] if mended.was_cut else []
     err.print(f"{path} has {length}. {' and '.join(lost).capitalize() or 'Nothing was lost'}.", markup=False)

@@ -22,7 +22,7 @@ class Mended:
     Attributes:
         is_changed: False: the file was whole, and was left alone.
         n_messages: Messages that were kept.
-        n_lost: Parts in the middle, of about a second each, that are not.
+        n_lost: Parts in the middle, of half a second or less each, that are not.
         was_cut: The end is lost.
         duration_s: From the session's zero to the last message.
     """

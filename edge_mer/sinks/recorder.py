@@ -38,8 +38,8 @@ from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
 
 Samples = NDArray[np.float32]
 
-FLUSH_EVERY_NS = NS_PER_S
-"""So much of a session may be lost with the process."""
+FLUSH_EVERY_NS = NS_PER_S // 2
+"""So often a part is completed. At most a second is to be lost with the process, and what is on its way counts."""
 
 MAX_QUEUED_BYTES = 128 << 20
 """What waits for the disk: 4 s of 640 x 480 pixels at 30 Hz."""
@@ -77,7 +77,7 @@ class Recorder:
     """Keeps a session in a file. Nothing that goes wrong with it reaches the session.
 
     A disk that is too slow makes it drop whole chunks, which it counts, and one that is full ends the
-    recording; `tell` is told of both, once. What the file has by then stays. At most about a second is lost
+    recording; `tell` is told of both, once. What the file has by then stays. At most a second is lost
     with the process. Its threads give way to all others.
 
     Args:
