@@ -147,6 +147,7 @@ class McapFile:
         """Close after a failure; what a flush left half-written is taken away where that is possible."""
         try:
             os.ftruncate(self._output.descriptor, self._whole_bytes)
+            self._output.n_bytes = self._whole_bytes
         except OSError:
             pass  # whoever reads it stops there anyway
         finally:

@@ -39,7 +39,7 @@ from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
 Samples = NDArray[np.float32]
 
 FLUSH_EVERY_NS = NS_PER_S // 2
-"""So often a part is completed. At most a second is to be lost with the process, and what is on its way counts."""
+"""So often a part is completed: at most a second is to be lost, and what is on its way counts towards it."""
 
 MAX_QUEUED_BYTES = 128 << 20
 """What waits for the disk: 4 s of 640 x 480 pixels at 30 Hz."""
@@ -86,6 +86,11 @@ class Recorder:
         waits: The session can wait, as a recording that is played: then nothing is dropped.
         tell: Told in one sentence what the user must know, from the recorder's thread.
         max_queued_bytes: What may wait for the disk.
+
+    Attributes:
+        n_messages: Messages that the file has.
+        n_dropped: Messages that it has not.
+        failure: What ended the recording early; None: nothing did.
     """
 
     def __init__(
@@ -108,7 +113,7 @@ class Recorder:
         self._is_closing = False
         self._channels: dict[str, tuple[int, RecordedChannel]] = {}
         self._utc_zero_ns = self._end_ns = 0
-        self.n_messages = self.n_dropped = 0
+        self.n_messages = self.n_dropped = self._n_added = 0
         self.failure: Exception | None = None
 
     @property
@@ -258,8 +263,10 @@ class Recorder:
         return self._queued_bytes + job.n_bytes <= self._max_queued_bytes
 
     def _drop(self, why: str) -> None:
-        self.n_dropped += 1
-        if self.n_dropped == 1:
+        with self._changed:
+            self.n_dropped += 1
+            is_first = self.n_dropped == 1
+        if is_first:
             self._tell(f"Recording {self._path}: {why}.")
 
     # -- the thread -----------------------------------------------------------------------------
@@ -269,10 +276,12 @@ class Recorder:
         try:
             self._write(file)
             file.finish(self._utc_zero_ns + self._end_ns, self.n_dropped)
+            self.n_messages = self._n_added
         except Exception as failure:
             file.abandon()
             with self._changed:
                 self.failure = failure
+                self.n_dropped += len(self._queue) + self._n_added - self.n_messages
                 self._queue.clear()
                 self._queued_bytes = 0
                 self._changed.notify_all()
@@ -293,6 +302,7 @@ class Recorder:
                 self._add(file, queued)
             if file.held_bytes >= _FLUSH_AT_BYTES or self._clock.now_ns() >= due_ns:
                 file.flush(self.n_dropped)
+                self.n_messages = self._n_added
                 due_ns = self._clock.now_ns() + FLUSH_EVERY_NS
 
     def _add(self, file: McapFile, queued: _Queued) -> None:
@@ -301,7 +311,7 @@ class Recorder:
             self._drop(_UNFIT)
             return
         file.add(job.channel, job.log_ns, job.publish_ns, data, job.seq)
-        self.n_messages += 1
+        self._n_added += 1
 
     def _take(self) -> tuple[_Queued | None, bool]:
         """The next message, if one came soon, and whether none ever will."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -171,6 +172,19 @@ def test_a_full_disk_stops_the_recording_and_no_prediction(shared_bundle: Path, 
     found, refusal = played_until_refused(kept)
     assert refusal is None
     assert found
+
+
+def test_a_recording_that_is_not_whole_ends_with_2(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        code = main(["record", "--source", "sim:duration_s=2", "--out", str(tmp_path / "a.mcap"), "--fast"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2
+    said = capfd.readouterr().err
+    assert "Recording stopped" in said
+    assert "is not whole" in said
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,8 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(tmp_path: Path) -> None
     assert "File too large" in told[0]
     assert isinstance(recorder.failure, OSError)
     back = played(ReplaySource(str(tmp_path / "a.mcap")))
-    assert 0 < len(back) < len(chunks)
+    assert 0 < len(back) == recorder.n_messages == len(chunks) - recorder.n_dropped
+    assert recorder.n_bytes == (tmp_path / "a.mcap").stat().st_size
     assert all(equal(one, other) for one, other in zip(chunks, back, strict=False))
 
 
