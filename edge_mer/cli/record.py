@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -63,6 +64,8 @@ def record(
     if to is None or not source:
         raise UsageError("nothing to record", expected="--source, once or more, and --out session.mcap")
     redacted = parse_redact(redact)
+    if duration_s is not None and not math.isfinite(duration_s):
+        raise UsageError(f"--duration-s {duration_s} is no time", expected="seconds")
     if redacted and bundle is None:
         raise UsageError("--redact keeps features, and only a bundle makes them", hint="add --bundle")
     clock, report = MonotonicClock(), SessionReport()

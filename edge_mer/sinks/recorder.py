@@ -45,7 +45,7 @@ MAX_QUEUED_BYTES = 128 << 20
 """What waits for the disk: 4 s of 640 x 480 pixels at 30 Hz."""
 
 _FLUSH_AT_BYTES = 4 << 20
-_MESSAGE_BYTES = 1024
+_MESSAGE_BYTES = 4096
 _N_MAKERS = 2
 _NICENESS = 10
 _LOOK_EVERY_S = 0.1
@@ -54,22 +54,21 @@ _UNFIT = "a chunk is too large or has an impossible time, and is left out"
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A message that is still to be made."""
+class _Message:
+    """Where and when a message belongs; `n_bytes` is what it takes up while it waits."""
 
     channel: int
     log_ns: int
     publish_ns: int
     seq: int
     n_bytes: int
-    make: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
 class _Queued:
-    """A message that is being made."""
+    """A message whose contents are being made."""
 
-    job: _Job
+    message: _Message
     data: Future[bytes]
 
 
@@ -191,8 +190,8 @@ class Recorder:
             return
         utc_ns = self._utc_zero_ns + chunk.t_ns
         log_ns = utc_ns if arrived_ns is None else self._utc_zero_ns + arrived_ns
-        make = partial(to_message, chunk, channel.stream, channel.schema, utc_ns, given_ns)
-        self._put(_Job(number, log_ns, utc_ns, chunk.seq, chunk.data.nbytes + _MESSAGE_BYTES, make))
+        message = _Message(number, log_ns, utc_ns, chunk.seq, chunk.data.nbytes + _MESSAGE_BYTES)
+        self._put(message, partial(to_message, chunk, channel.stream, channel.schema, utc_ns, given_ns))
         self._end_ns = max(self._end_ns, chunk.t_ns)
 
     def offset(self, look: ClockOffset) -> None:
@@ -239,28 +238,28 @@ class Recorder:
         def make() -> bytes:
             return json.dumps(fields(), allow_nan=False).encode()
 
-        self._put(_Job(number, zero_ns + log_ns, zero_ns + publish_ns, 0, _MESSAGE_BYTES, make))
+        self._put(_Message(number, zero_ns + log_ns, zero_ns + publish_ns, 0, _MESSAGE_BYTES), make)
 
-    def _put(self, job: _Job) -> None:
-        is_possible = all(0 <= t_ns < _MAX_T_NS for t_ns in (job.log_ns, job.publish_ns))
-        if not is_possible or job.n_bytes > self._max_queued_bytes:
+    def _put(self, message: _Message, make: Callable[[], bytes]) -> None:
+        is_possible = all(0 <= t_ns < _MAX_T_NS for t_ns in (message.log_ns, message.publish_ns))
+        if not is_possible or message.n_bytes > self._max_queued_bytes:
             self._drop(_UNFIT)
             return
         with self._changed:
             if self._waits:
-                self._changed.wait_for(lambda: self._has_room(job) or self.failure is not None)
+                self._changed.wait_for(lambda: self._has_room(message) or self.failure is not None)
             if self.failure is not None:
                 self.n_dropped += 1
                 return
-            if has_room := self._has_room(job):
-                self._queue.append(_Queued(job, self._makers.submit(job.make)))
-                self._queued_bytes += job.n_bytes
+            if has_room := self._has_room(message):
+                self._queue.append(_Queued(message, self._makers.submit(make)))
+                self._queued_bytes += message.n_bytes
                 self._changed.notify_all()
         if not has_room:
             self._drop("the disk is too slow; what it cannot keep up with is left out")
 
-    def _has_room(self, job: _Job) -> bool:
-        return self._queued_bytes + job.n_bytes <= self._max_queued_bytes
+    def _has_room(self, message: _Message) -> bool:
+        return self._queued_bytes + message.n_bytes <= self._max_queued_bytes
 
     def _drop(self, why: str) -> None:
         with self._changed:
@@ -306,11 +305,11 @@ class Recorder:
                 due_ns = self._clock.now_ns() + FLUSH_EVERY_NS
 
     def _add(self, file: McapFile, queued: _Queued) -> None:
-        job, data = queued.job, queued.data.result()
+        message, data = queued.message, queued.data.result()
         if len(data) > MAX_MESSAGE_BYTES:
             self._drop(_UNFIT)
             return
-        file.add(job.channel, job.log_ns, job.publish_ns, data, job.seq)
+        file.add(message.channel, message.log_ns, message.publish_ns, data, message.seq)
         self._n_added += 1
 
     def _take(self) -> tuple[_Queued | None, bool]:
@@ -320,7 +319,7 @@ class Recorder:
             if not self._queue:
                 return None, self._is_closing
             queued = self._queue.popleft()
-            self._queued_bytes -= queued.job.n_bytes
+            self._queued_bytes -= queued.message.n_bytes
             self._changed.notify_all()
             return queued, False
 

@@ -196,6 +196,7 @@ def test_a_recording_that_is_not_whole_ends_with_2(tmp_path: Path, capfd: pytest
         (["record", "--source", "sim:", "--out", "b.mcap", "--redact", "faces"], "only a bundle makes them"),
         (["record", "--source", "sim:", "--out", "b.mcap", "--redact", "hands"], "'hands' is unknown"),
         (["run", "bundle", "--source", "sim:", "--redact", "faces"], "add --record"),
+        (["record", "--source", "sim:", "--out", "b.mcap", "--duration-s", "inf"], "inf is no time"),
         (["record", "--repair", "no.mcap"], "not found"),
         (["record", "--source", "sim:duration_s=1", "--out", "there.mcap"], "exists"),
         (["record", "--source", "file:there.mcap", "--out", "there.mcap"], "it is a source"),

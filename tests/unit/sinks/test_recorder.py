@@ -137,7 +137,7 @@ def test_a_queue_that_is_full_drops_whole_chunks_and_counts_them(tmp_path: Path)
 
 def test_a_session_that_can_wait_loses_nothing(tmp_path: Path) -> None:
     chunks = chunks_of((PICTURES,), 40)
-    with recording(tmp_path / "a.mcap", (PICTURES,), max_queued_bytes=2000) as recorder:
+    with recording(tmp_path / "a.mcap", (PICTURES,), max_queued_bytes=6000) as recorder:
         for chunk in chunks:
             recorder.chunk(chunk)
     assert recorder.n_dropped == 0
