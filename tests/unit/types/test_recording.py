@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorSet
@@ -22,8 +23,6 @@ from edge_mer.types.recording import (
 from edge_mer.types.signals import StreamSpec
 from tests.helpers.recordings import INFO, PICTURES, SPECS
 
-messages = pytest.importorskip("foxglove.messages", reason="needs foxglove-sdk: pip install 'edge-mer[dev]'")
-
 TYPES = {
     FieldDescriptorProto.TYPE_STRING: "string",
     FieldDescriptorProto.TYPE_BYTES: "string",
@@ -34,8 +33,14 @@ TYPES = {
 """Of Foxglove's fields as JSON has them."""
 
 
+@pytest.fixture
+def messages() -> Any:
+    """Foxglove's own schemas."""
+    return pytest.importorskip("foxglove.messages", reason="needs foxglove-sdk: pip install 'edge-mer[dev]'")
+
+
 @pytest.mark.parametrize("name", [COMPRESSED_IMAGE, RAW_AUDIO])
-def test_foxgloves_schemas_have_foxgloves_fields(name: str) -> None:
+def test_foxgloves_schemas_have_foxgloves_fields(name: str, messages: Any) -> None:
     published = getattr(messages, name.partition(".")[2]).get_schema()
     assert published.name == name
     files = FileDescriptorSet.FromString(published.data).file
