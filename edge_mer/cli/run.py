@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from edge_mer.cli.common import err, parse_missing, progress
+from edge_mer.cli.record import REDACT_HELP, open_recording, parse_redact, tell_recorded, tell_recording
 from edge_mer.clock import MonotonicClock
 from edge_mer.errors import UsageError
 from edge_mer.runtime.opening import Opened, open_all
@@ -51,6 +52,13 @@ def run(
     face_detector: Annotated[
         Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep what the sources give, faces and voices too, beside the predictions: a new .mcap."
+        ),
+    ] = None,
+    redact: Annotated[str | None, typer.Option(help=REDACT_HELP)] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -59,37 +67,50 @@ def run(
     ] = None,
 ) -> None:
     """Run a bundle on sources and write predictions."""
-    policies = parse_missing(missing)
+    policies, redacted = parse_missing(missing), parse_redact(redact)
+    if redacted and record is None:
+        raise UsageError("--redact says what --record leaves out", hint="add --record session.mcap")
     if protocol is not None:
-        _refuse_beside_protocol(hop, missing)
+        _refuse_beside_protocol(hop, missing, record)
     way = None if protocol is None else open_protocol(protocol)
     opened = open_all(
         bundle, source, sink, precision=precision, missing=policies, face_detector=face_detector, hop=hop
     )
     if not opened.was_built:
         err.print("No engine was built for this bundle here: running fp32. Next: edge-mer build-engine.")
-    report = SessionReport()
+    report, clock = SessionReport(), MonotonicClock()
+    recording = None
     try:
+        if record is not None:
+            recording = open_recording(
+                record, opened.sources, clock, report, beside=opened, redacted=redacted
+            )
+            tell_recording(recording)
         if way is None:
-            run_session(opened.setup, opened.sources, opened.sinks, MonotonicClock(), report, fast=fast)
+            hooks = None if recording is None else recording.hooks
+            run_session(opened.setup, opened.sources, opened.sinks, clock, report, fast=fast, hooks=hooks)
         else:
             _evaluate(way, opened, report)
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python would complain again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
+        if recording is not None:
+            recording.close()
+            tell_recorded(recording)
         opened.setup.close()
         if report.n_predictions:
             _summarise(report, opened.choice)
             tell_lost_words(opened.sources)
 
 
-def _refuse_beside_protocol(hop: int | None, missing: list[str]) -> None:
-    given = [name for name, value in (("--hop", hop), ("--missing", missing)) if value]
+def _refuse_beside_protocol(hop: int | None, missing: list[str], record: Path | None) -> None:
+    options = (("--hop", hop), ("--missing", missing), ("--record", record))
+    given = [name for name, value in options if value]
     if given:
         raise UsageError(
             f"--protocol and {' and '.join(given)} exclude each other",
-            hint="leave one out: a protocol says itself when to predict, and what stands in for gaps",
+            hint="leave one out: a protocol says itself when to predict, and plays recordings only",
         )
 
 

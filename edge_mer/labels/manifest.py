@@ -203,7 +203,7 @@ class _Reading:
     def _uri(self, line: int, written: str) -> str:
         """The source's URI, its path as seen from where the program runs."""
         match = _SCHEME.match(written)
-        scheme = match[0] if match else "file:"
+        scheme = match[0] if match else "mcap:" if written.lower().endswith(".mcap") else "file:"
         rest = written[len(scheme) :] if match else written
         if not match and rest.lower().endswith(_TABLES):
             self.fatal(
@@ -211,8 +211,8 @@ class _Reading:
                 f"{rest} is a table, and nothing says what is in it",
                 f"write signal:{rest}?modality=eda&column=...&rate_hz=...",
             )
-        if scheme == "file:":
-            return f"file:{self._resolved(rest)}"
+        if scheme in ("file:", "mcap:"):
+            return f"{scheme}{self._resolved(rest)}"
         if scheme == "signal:":
             path, mark, query = rest.partition("?")
             return f"signal:{self._resolved(path)}{mark}{query}"
@@ -290,7 +290,7 @@ class _Reading:
 def _name_of(source: str) -> str:
     """A recording's name where none is given: its first source, without what is the same for all."""
     match = _SCHEME.match(source)
-    if match and match[0] in ("file:", "signal:"):
+    if match and match[0] in ("file:", "mcap:", "signal:"):
         path = source[match.end() :]
         return path.partition("?")[0] if match[0] == "signal:" else path
     return source

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from edge_mer.runtime.arrivals import MAX_STRAY_NS
@@ -22,10 +21,9 @@ class RemoteClocks:
         self._newest_ns: dict[str, int] = {}
         self.n_unplaced = 0
 
-    def look(self, offsets: Iterable[ClockOffset]) -> None:
-        """Take looks at remote clocks, in the order in which they were taken."""
-        for offset in offsets:
-            self._clocks.setdefault(offset.stream, RemoteClock()).push(offset)
+    def look(self, offset: ClockOffset) -> None:
+        """Take a look at a remote clock; they come in the order in which they were taken."""
+        self._clocks.setdefault(offset.stream, RemoteClock()).push(offset)
 
     def placed(self, chunk: Chunk) -> Chunk | None:
         """The same chunk with the host's time of its capture; None: that is not known."""

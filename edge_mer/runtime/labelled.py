@@ -267,7 +267,8 @@ class _SimTruth:
 
 def _as_problem(uri: str, error: EdgeMerError) -> Problem:
     """A source that cannot be used; told with its path, as far as it has one."""
-    path = uri.partition(":")[2].partition("?")[0] if uri.startswith("signal:") else uri.removeprefix("file:")
+    scheme, _, rest = uri.partition(":")
+    path = rest.partition("?")[0] if scheme == "signal" else rest if scheme in ("file", "mcap") else uri
     parts = [error.what]
     parts += [f"expected {error.expected}"] if error.expected else []
     parts += [f"found {error.found}"] if error.found else []

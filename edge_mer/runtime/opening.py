@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import get_args
+from typing import Protocol, get_args
 
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.engine.onnxruntime import OrtOptions, available_threads
@@ -145,7 +145,17 @@ def checked_policies(missing: Policies) -> dict[Modality, MissingPolicy]:
     return checked
 
 
-def refuse_to_overwrite(sinks: Sequence[Sink], sources: Sequence[Source], bundle: Path) -> None:
+class Written(Protocol):
+    """What may write a file."""
+
+    @property
+    def target(self) -> Path | None:
+        """The file; None: it writes none."""
+
+
+def refuse_to_overwrite(
+    sinks: Sequence[Written], sources: Sequence[Source], bundle: Path | None = None
+) -> None:
     """No sink may take the place of another one, of a recording that is played, or of the bundle.
 
     Raises:
@@ -156,7 +166,7 @@ def refuse_to_overwrite(sinks: Sequence[Sink], sources: Sequence[Source], bundle
         target = None if sink.target is None else sink.target.resolve()
         if target is None:
             continue
-        if target in taken or target.is_relative_to(bundle.resolve()):
+        if target in taken or (bundle is not None and target.is_relative_to(bundle.resolve())):
             raise UsageError(
                 f"cannot write {target}",
                 found="it is a source, another sink or in the bundle",

@@ -369,7 +369,7 @@ class Pipeline:
         seen.last_arrival_ns = now_ns if chunk.arrived_ns is None else chunk.arrived_ns
         if self._start_ns is not None:
             self._capture_ns = now_ns - self._start_ns - chunk.t_ns
-            if self._lateness_ns is not None and -self._capture_ns > MAX_AHEAD_NS:
+            if self._live is not None and -self._capture_ns > MAX_AHEAD_NS:
                 seen.n_refused += 1
                 self.counters.n_refused += 1
                 return False
@@ -485,7 +485,7 @@ class Pipeline:
 
     def _is_overloaded(self, step: Step) -> bool:
         """Whether a live session is so far behind that it gives up whole windows until it has caught up."""
-        if self._lateness_ns is None or self._start_ns is None:
+        if self._live is None or self._lateness_ns is None or self._start_ns is None:
             return False
         if step.index % self._setup.hop_steps == 0:
             hop_ns = to_ns(self._model.step * self._setup.hop_steps)
@@ -735,9 +735,7 @@ class Pipeline:
         """What is wrong with live sources."""
         troubled = ("stalled", "wrong_rate", "restarting")
         troubles = [f"{modality}_{state}" for modality, state in self._states.items() if state in troubled]
-        if self._live is not None and not all(
-            self._live.is_clock_known(stream.name) for stream in self._streams.values()
-        ):
+        if not self._are_clocks_known():
             troubles.append("clock_unknown")
         return tuple(troubles)
 
@@ -788,15 +786,16 @@ class Pipeline:
         )
 
     def _sync_quality(self, found: dict[str, _Found]) -> SyncQuality:
-        if self._live is None:
-            return SyncQuality(_skew_ms(found), uncertainty_ms=0.0)
         names = [stream.name for stream in self._streams.values()]
-        clocks = [self._live.clock_uncertainty_ns(name) for name in names]
+        clocks = [] if self._live is None else [self._live.clock_uncertainty_ns(name) for name in names]
         stamps = [sampled.regular.uncertainty_ns for sampled in self._sampled.values()]
         known = [clock for clock in clocks if clock is not None]
-        is_known = all(self._live.is_clock_known(name) for name in names)
         most_ms = None if len(known) < len(clocks) else max([*known, *stamps], default=0) / NS_PER_MS
-        return SyncQuality(_skew_ms(found), most_ms, warming_up=not is_known)
+        return SyncQuality(_skew_ms(found), most_ms, warming_up=not self._are_clocks_known())
+
+    def _are_clocks_known(self) -> bool:
+        names = [stream.name for stream in self._streams.values()]
+        return self._live is None or all(self._live.is_clock_known(name) for name in names)
 
     def _measured(self) -> SubsetFindings | None:
         """What was found for the modalities that are there in the whole window; None if nothing was.

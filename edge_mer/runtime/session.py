@@ -12,16 +12,16 @@ from edge_mer.errors import DataError, EdgeMerError, UsageError
 from edge_mer.runtime.arrivals import as_they_come, check_chunk, end_ns, never, since_start, wait_until
 from edge_mer.runtime.arrivals import merged as merged  # proofs and calibration play recordings too
 from edge_mer.runtime.clocks import RemoteClocks
-from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup
+from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup, StepTrace
 from edge_mer.runtime.sink_thread import SinkThread
-from edge_mer.runtime.supervisor import SourceHealth, SupervisedSource, supervised
+from edge_mer.runtime.supervisor import SourceHealth, SupervisedSource, health_of, supervised
 from edge_mer.sinks.base import Sink
-from edge_mer.sources.base import Source
+from edge_mer.sources.base import RemotelyClocked, Replayed, Source
 from edge_mer.sync.windower import lateness_ns
 from edge_mer.types.health import StreamHealth
 from edge_mer.types.model import to_ns
 from edge_mer.types.predictions import Prediction
-from edge_mer.types.signals import Chunk, StreamSpec
+from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
 
 
 @dataclass
@@ -66,12 +66,21 @@ class SessionHooks:
     Attributes:
         on_start: Called once sources and sinks are open, before the first chunk is read.
         on_prediction: Called with each prediction after the sinks took it.
+        on_chunk: Called with each chunk before it is worked on, as the session takes it, and as its source
+            gave it.
+        on_offset: Called with each look at a remote clock.
+        on_time: Called with the times of a live session up to which all that came has been given.
+        on_step: Called after each step with copies of its tensors; None spares the copying.
         should_stop: Asked between two chunks, and at least every `READ_TIMEOUT_MS`.
     """
 
     on_start: Callable[[], None] = _nothing
     on_prediction: Callable[[Prediction], None] = _nothing
     should_stop: Callable[[], bool] = never
+    on_chunk: Callable[[Chunk, Chunk], None] = _nothing
+    on_offset: Callable[[ClockOffset], None] = _nothing
+    on_time: Callable[[int], None] = _nothing
+    on_step: Callable[[StepTrace], None] | None = None
 
 
 def is_live(sources: Iterable[Source]) -> bool:
@@ -108,10 +117,10 @@ def run_session(
     sources = supervised(sources, clock, _hop_ns(setup))
     if is_live(sources):
         sinks = [SinkThread(sink) for sink in sinks]
-    report.sources = partial(_health, sources)
+    report.sources = partial(health_of, sources)
     try:
-        _check_pace(sources, fast=fast)
-        _ensure_all_ready(sources)
+        check_pace(sources, fast=fast)
+        ensure_all_ready(sources)
         for sink in sinks:
             sink.open()
         _play(setup, sources, sinks, clock, report, hooks or SessionHooks(), fast=fast)
@@ -120,12 +129,12 @@ def run_session(
     is_whole = failure is None or isinstance(failure, (KeyboardInterrupt, BrokenPipeError))
     endings = [source.ensure_stopped for source in sources]
     endings += [sink.close if is_whole else sink.abandon for sink in sinks]
-    failure = _end_all(endings, failure)
+    failure = end_all(endings, failure)
     if failure is not None:
         raise failure
 
 
-def _end_all(endings: Iterable[Callable[[], None]], failure: BaseException | None) -> BaseException | None:
+def end_all(endings: Iterable[Callable[[], None]], failure: BaseException | None) -> BaseException | None:
     """Carry out every ending, whatever the others do; the first failure is the one that counts."""
     for end in endings:
         try:
@@ -135,7 +144,12 @@ def _end_all(endings: Iterable[Callable[[], None]], failure: BaseException | Non
     return failure
 
 
-def _check_pace(sources: Sequence[Source], *, fast: bool) -> None:
+def check_pace(sources: Sequence[Source], *, fast: bool) -> None:
+    """Refuse sources that cannot be played together, or not so fast.
+
+    Raises:
+        UsageError: Live ones beside recorded ones, or as fast as it goes.
+    """
     live = [source.uri for source in sources if source.is_live]
     if live and fast:
         raise UsageError(
@@ -150,8 +164,12 @@ def _check_pace(sources: Sequence[Source], *, fast: bool) -> None:
         )
 
 
-def _ensure_all_ready(sources: Sequence[Source]) -> None:
-    """Open every source and report every failure at once."""
+def ensure_all_ready(sources: Sequence[Source]) -> None:
+    """Open every source and report every failure at once.
+
+    Raises:
+        EdgeMerError: What they have to say.
+    """
     failures: list[EdgeMerError] = []
     for source in sources:
         try:
@@ -182,48 +200,23 @@ def _play(
         [spec for source in sources for spec in source.specs],
         clock,
         report.start_ns,
-        lateness_ns=None if live is None else lateness_ns(setup.model, setup.hop_steps),
+        hooks.on_step,
+        lateness_ns=lateness_ns(setup.model, setup.hop_steps) if _goes_by_the_clock(sources) else None,
         live=live,
     )
     report.counters, report.streams = pipeline.counters, pipeline.health
     for source in sources:
         source.start()
     hooks.on_start()
-    if live is None:
-        for chunk in _recorded(sources, specs, clock, report.start_ns, hooks.should_stop):
-            _hand_on(pipeline.push(chunk), sinks, report, hooks)
-    else:
-        _play_live(live, pipeline, specs, clock, report, hooks, sinks)
+    clocks = None if live is None else live.clocks
+    for found in timed_chunks(sources, specs, clock, report.start_ns, hooks, clocks):
+        predictions = pipeline.advance(found) if isinstance(found, int) else pipeline.push(found)
+        _hand_on(predictions, sinks, report, hooks)
     if hooks.should_stop():
         return
     _hand_on(pipeline.finish(), sinks, report, hooks)
     if report.n_predictions == 0:
         raise _too_short(setup, sources, pipeline.counters.n_steps)
-
-
-def _play_live(
-    live: _Live,
-    pipeline: Pipeline,
-    specs: dict[str, StreamSpec],
-    clock: Clock,
-    report: SessionReport,
-    hooks: SessionHooks,
-    sinks: Sequence[Sink],
-) -> None:
-    """Chunks on the session's own time as they come, and the time itself, which waits for nobody."""
-    start_ns = report.start_ns or 0
-    for found in as_they_come(live.sources, clock, hooks.should_stop):
-        if hooks.should_stop():
-            return
-        if isinstance(found, int):
-            live.look_at_clocks()
-            _hand_on(pipeline.advance(found - start_ns), sinks, report, hooks)
-            continue
-        check_chunk(found, specs)
-        placed = live.clocks.placed(found)
-        timed = None if placed is None else since_start(placed, start_ns, clock)
-        if timed is not None:
-            _hand_on(pipeline.push(timed), sinks, report, hooks)
 
 
 class _Live:
@@ -238,11 +231,6 @@ class _Live:
         self.sources = [source for source in sources if isinstance(source, SupervisedSource)]
         self.clocks = RemoteClocks()
 
-    def look_at_clocks(self) -> None:
-        """Take in what sources found out of other machines' clocks."""
-        for source in self.sources:
-            self.clocks.look(source.clock_offsets())
-
     def state(self, stream: str) -> str | None:
         """How its source is."""
         return next((one.state(stream) for one in self.sources if stream in one.streams), None)
@@ -256,12 +244,13 @@ class _Live:
         return self.clocks.is_warm(stream)
 
 
+def _goes_by_the_clock(sources: Sequence[Source]) -> bool:
+    """Whether sensors, which wait for nobody, give what there is, or gave it once."""
+    return is_live(sources) or any(isinstance(one, Replayed) and one.was_live for one in sources)
+
+
 def _hop_ns(setup: PipelineSetup) -> int:
     return to_ns(setup.model.step * setup.hop_steps)
-
-
-def _health(sources: Sequence[Source]) -> list[SourceHealth]:
-    return [source.health() for source in sources if isinstance(source, SupervisedSource)]
 
 
 def _too_short(setup: PipelineSetup, sources: Sequence[Source], n_steps: int) -> DataError:
@@ -283,21 +272,73 @@ def _too_short(setup: PipelineSetup, sources: Sequence[Source], n_steps: int) ->
     )
 
 
-def _recorded(
+def timed_chunks(
     sources: Sequence[Source],
     specs: dict[str, StreamSpec],
     clock: Clock,
     start_ns: int | None,
-    should_stop: Callable[[], bool],
-) -> Iterator[Chunk]:
-    """Chunks of recordings, each not before a device could have delivered it."""
+    hooks: SessionHooks,
+    clocks: RemoteClocks | None = None,
+) -> Iterator[Chunk | int]:
+    """Chunks on the session's own time, each not before a device could have delivered it.
+
+    Of live sources comes, after each round of asking them, the session's time at which it began.
+
+    Args:
+        sources: Started; all live, or none.
+        specs: Of all streams.
+        clock: Where the time comes from.
+        start_ns: The clock's time at the session's zero; None: play recordings as fast as they go.
+        hooks: Told of chunks and of looks at remote clocks; may stop it all.
+        clocks: Learn from those looks; None: of recordings, whose times were converted when they were made.
+    """
+    should_stop = hooks.should_stop
+    if clocks is not None and start_ns is not None:
+        yield from _live_chunks(sources, specs, clock, start_ns, hooks, clocks)
+        return
     for chunk in merged(sources, should_stop):
         check_chunk(chunk, specs)
         if start_ns is not None:
             wait_until(clock, start_ns + end_ns(chunk, specs[chunk.stream].rate_hz), should_stop)
         if should_stop():
             return
+        if chunk.arrived_ns is not None:
+            yield chunk.arrived_ns  # as its session went by the clock, so does its replay
+        hooks.on_chunk(chunk, chunk)
         yield chunk
+
+
+def _live_chunks(
+    sources: Sequence[Source],
+    specs: dict[str, StreamSpec],
+    clock: Clock,
+    start_ns: int,
+    hooks: SessionHooks,
+    clocks: RemoteClocks,
+) -> Iterator[Chunk | int]:
+    for found in as_they_come(sources, clock, hooks.should_stop):
+        if hooks.should_stop():
+            return
+        for look in _looks(sources):
+            clocks.look(look)
+            hooks.on_offset(look)
+        if isinstance(found, int):
+            hooks.on_time(found - start_ns)
+            yield found - start_ns
+            continue
+        check_chunk(found, specs)
+        placed = clocks.placed(found)
+        timed = None if placed is None else since_start(placed, start_ns, clock)
+        if timed is not None:
+            hooks.on_chunk(timed, found)
+            yield timed
+
+
+def _looks(sources: Iterable[Source]) -> Iterator[ClockOffset]:
+    """What sources have seen of remote clocks since they were last asked."""
+    for source in sources:
+        if isinstance(source, RemotelyClocked):
+            yield from source.clock_offsets()
 
 
 def _hand_on(

@@ -247,6 +247,11 @@ def supervised(sources: Sequence[Source], clock: Clock, hop_ns: int) -> list[Sou
     return [SupervisedSource(one, clock, hop_ns) if one.is_live else one for one in sources]
 
 
+def health_of(sources: Sequence[Source]) -> list[SourceHealth]:
+    """How each live source is."""
+    return [source.health() for source in sources if isinstance(source, SupervisedSource)]
+
+
 def _kinds(specs: Sequence[StreamSpec]) -> list[StreamSpec]:
     """What must not change while a session runs; a camera may take another rate in other light."""
     return [replace(spec, rate_hz=None) if spec.modality == "visual" else spec for spec in specs]

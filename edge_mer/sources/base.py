@@ -78,6 +78,16 @@ class RemotelyClocked(Protocol):
         ...
 
 
+@runtime_checkable
+class Replayed(Protocol):
+    """A source that plays a session again."""
+
+    @property
+    def was_live(self) -> bool:
+        """Whether the session's steps were given out by the clock; valid after `ensure_ready`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Attached:
     """Something that `edge-mer sources` lists.

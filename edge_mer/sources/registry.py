@@ -7,6 +7,7 @@ from edge_mer.types.registry import open_uri
 
 SOURCES = {
     "file": "edge_mer.sources.file:FileSource",
+    "mcap": "edge_mer.sources.replay:ReplaySource",
     "signal": "edge_mer.sources.signal:SignalSource",
     "sim": "edge_mer.sources.sim:SimSource",
     "transcript": "edge_mer.sources.transcript:TranscriptSource",

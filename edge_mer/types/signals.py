@@ -70,7 +70,8 @@ class Chunk:
         data: One frame (H, W, 3) uint8 RGB, samples (n, channels) float32, or words (n, fields) str, whose
             own times are nanoseconds from the session's start.
         time_basis: Who stamped it.
-        arrived_ns: When it came, host monotonic nanoseconds; None for files and simulations.
+        arrived_ns: When it came, host monotonic nanoseconds; None for files and simulations. Of a replayed
+            live session, the session's time up to which all that had come was given before it.
     """
 
     stream: str

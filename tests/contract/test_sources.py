@@ -13,6 +13,7 @@ from edge_mer.sources.base import Source
 from edge_mer.sources.registry import SOURCES, open_source
 from edge_mer.types.signals import Chunk
 from tests.helpers.media import video_from_image
+from tests.helpers.recordings import SPECS, chunks_of, write_recording
 
 
 @pytest.fixture(params=sorted(SOURCES))
@@ -27,6 +28,8 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         cv2.imwrite(str(picture), np.full((64, 96, 3), 128, np.uint8))
         video_from_image(picture, video, 1.0, 25)
         return f"file:{video}"
+    if request.param == "mcap":
+        return f"mcap:{write_recording(tmp_path / 'a.mcap', [chunks_of(SPECS, 3), chunks_of(SPECS, 5)[15:]])}"
     if request.param == "signal":
         table = tmp_path / "bio.csv"
         table.write_text("gsr\n" + "".join(f"{row % 7}\n" if row % 90 else "\n" for row in range(1, 300)))

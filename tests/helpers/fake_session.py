@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,8 @@ class FakeSource:
         self._error = error or RuntimeError("the camera caught fire")
         self._chunks: Iterator[Chunk] = played.chunks()
         self._specs = tuple(played.specs)
-        self._start_ns = 0
+        self._start_ns = self.late_ns = 0
+        self._peeked: Chunk | None = None
 
     @property
     def specs(self) -> tuple[StreamSpec, ...]:
@@ -77,7 +77,8 @@ class FakeSource:
 
     def start(self) -> None:
         self._fail("start")
-        self._start_ns = self._clock.now_ns() if self.is_live else 0
+        if self.is_live and self.n_read == 0:  # opened again, it goes on
+            self._start_ns = self._clock.now_ns()
 
     def read(self, timeout_ms: int) -> Chunk | None:
         if self._gate is not None and not self._gate.wait(timeout_ms / 1000):
@@ -86,7 +87,7 @@ class FakeSource:
             self._fail("read")
         if self.is_live and self._is_yet_to_come(timeout_ms):
             return None
-        chunk = next(self._chunks, None)
+        chunk, self._peeked = self._peeked or next(self._chunks, None), None
         if chunk is None:
             self.ended = not self._is_endless
             if self._is_endless:
@@ -95,17 +96,16 @@ class FakeSource:
         self.n_read += 1
         if not self.is_live:
             return chunk
-        self._clock.sleep_until_ns(self._start_ns + chunk.t_ns)
+        self._clock.sleep_until_ns(self._start_ns + chunk.t_ns + self.late_ns)
         return replace(chunk, t_ns=self._start_ns + chunk.t_ns)
 
     def _is_yet_to_come(self, timeout_ms: int) -> bool:
         """Whether the next chunk is captured later than the reader will wait, who then has waited."""
-        chunk = next(self._chunks, None)
-        if chunk is None:
+        self._peeked = self._peeked or next(self._chunks, None)
+        if self._peeked is None:
             return False
-        self._chunks = chain([chunk], self._chunks)
         until_ns = self._clock.now_ns() + timeout_ms * 1_000_000
-        if self._start_ns + chunk.t_ns <= until_ns:
+        if self._start_ns + self._peeked.t_ns + self.late_ns <= until_ns:
             return False
         self._clock.sleep_until_ns(until_ns)
         return True

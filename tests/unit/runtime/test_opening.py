@@ -16,6 +16,7 @@ from tests.helpers.numbered_session import ListSource
 
 READS_A_FILE = {
     "file": "file:{}",
+    "mcap": "mcap:{}",
     "signal": "signal:{}?modality=eda&column=gsr&rate_hz=512",
     "transcript": "transcript:{}?offset_s=0.5",
 }
