@@ -17,7 +17,7 @@ from edge_mer.sync.samples import Continuity
 from edge_mer.types.signals import Chunk
 
 MAX_STRAY_NS = 50_000_000
-"""Where resampling falls back by this, a device is too far off its rate: a gap, or an overlap, puts it right."""
+"""Where resampling falls back by this, a device is too far off its rate: a gap or an overlap mends it."""
 
 MAX_MISSING = 1024
 """So many chunks that were jumped over are waited for."""
