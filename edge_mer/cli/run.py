@@ -133,6 +133,9 @@ def _summarise(report: SessionReport, choice: Choice) -> None:
     if counted.n_dropped_tail or counted.n_late or counted.n_gaps:
         tail, late, gaps = counted.n_dropped_tail, counted.n_late, counted.n_gaps
         err.print(f"Dropped: {tail} unfinished step, {late} late frames, samples or words. Gaps: {gaps}.")
+    if counted.n_duplicate or counted.n_corrections or counted.n_refused:
+        twice, drift, refused = counted.n_duplicate, counted.n_corrections, counted.n_refused
+        err.print(f"Came twice: {twice} frames or samples. Put right for drift: {drift}. Refused: {refused}.")
     if report.n_by_status["withheld"] == report.n_predictions:
         err.print("Warning: every prediction was withheld; the reasons say why.")
 

@@ -30,10 +30,10 @@ from edge_mer.preprocess.visual import FaceClipMaker
 from edge_mer.preprocess.words import Utterance, WordTokenizer, write_words
 from edge_mer.runtime.blank import blank_feature
 from edge_mer.runtime.front import CpuFrontEnd, FrontEnd, WriteClip, WriteSamples
+from edge_mer.runtime.stream_watch import StreamWatch
 from edge_mer.runtime.streams import check_fits, chosen_streams
 from edge_mer.sync.features import FeatureRing, Slot
 from edge_mer.sync.frames import Frame
-from edge_mer.sync.rate_meter import RateMeter
 from edge_mer.sync.regular import RegularStream, Run
 from edge_mer.sync.windower import Step, StepWindower
 from edge_mer.sync.words import Said
@@ -139,19 +139,6 @@ class _Sampled:
     conditioner: SoundConditioner | SignalConditioner | CourseConditioner
     regular: RegularStream
     quality: QualityTrack
-
-
-@dataclass
-class _Seen:
-    """What was seen of a stream."""
-
-    spec: StreamSpec
-    encoder: Encoder
-    meter: RateMeter = field(default_factory=RateMeter)
-    last_arrival_ns: int | None = None
-    newest_ns: int | None = None
-    n_chunks: int = 0
-    n_refused: int = 0
 
 
 @dataclass
@@ -320,7 +307,7 @@ class Pipeline:
         self._timing = _Timing()
         self._switched = self._is_dropping = False
         self._unaligned: list[bool] = [False] * setup.model.fusion.n_steps
-        self._seen: dict[str, _Seen] = {}
+        self._watched: dict[str, StreamWatch] = {}
         for encoder in setup.model.encoders:
             self._set_up(encoder, streams.get(encoder.modality))
 
@@ -333,15 +320,16 @@ class Pipeline:
         if stream is None:
             return
         check_fits(encoder, stream)
-        self._seen[stream.name] = _Seen(stream, encoder)
+        watch = self._watched[stream.name] = StreamWatch(stream, encoder)
         if isinstance(spec, Words):
             self._tokenizers[encoder.stage] = WordTokenizer(spec, self._setup.assets[spec.tokenizer])
         elif not isinstance(spec, Clip) and stream.rate_hz is not None:
             engine = self._setup.engines[encoder.stage]
             self._write_samples[encoder.stage] = self._setup.front_end.sample_writer(encoder, engine)
+            watch.regular = RegularStream(stream.rate_hz)
             self._sampled[encoder.stage] = _Sampled(
                 _conditioner(spec, round(stream.rate_hz)),
-                RegularStream(stream.rate_hz),
+                watch.regular,
                 QualityTrack(encoder.modality, stream.rate_hz, to_ns(encoder.span)),
             )
 
@@ -349,10 +337,10 @@ class Pipeline:
 
     def push(self, chunk: Chunk) -> list[Prediction]:
         """Take a chunk; returns the predictions that it completes (none for unused streams)."""
-        seen = self._seen.get(chunk.stream)
-        if seen is None or not self._is_of_now(seen, chunk):
+        watch = self._watched.get(chunk.stream)
+        if watch is None or not self._is_of_now(watch, chunk):
             return []
-        encoder = seen.encoder
+        encoder = watch.encoder
         if isinstance(encoder.preprocess, Clip):
             self._windower.push_frame(encoder.modality, chunk.t_ns, chunk.data.astype(np.uint8, copy=False))
             self._end_ns = max(self._end_ns, chunk.t_ns)
@@ -362,19 +350,17 @@ class Pipeline:
             self._push_samples(encoder, chunk)
         return self._run_ready()
 
-    def _is_of_now(self, seen: _Seen, chunk: Chunk) -> bool:
+    def _is_of_now(self, watch: StreamWatch, chunk: Chunk) -> bool:
         """Note that a chunk came; False where it cannot be used."""
-        seen.n_chunks += 1
         now_ns = self._clock.now_ns()
-        seen.last_arrival_ns = now_ns if chunk.arrived_ns is None else chunk.arrived_ns
+        watch.arrived(chunk, now_ns)
         if self._start_ns is not None:
             self._capture_ns = now_ns - self._start_ns - chunk.t_ns
             if self._live is not None and -self._capture_ns > MAX_AHEAD_NS:
-                seen.n_refused += 1
+                watch.refused()
                 self.counters.n_refused += 1
                 return False
-        seen.meter.push(chunk.t_ns, chunk.n_samples)
-        seen.newest_ns = max(chunk.t_ns, seen.newest_ns or 0)
+        watch.used(chunk)
         return True
 
     def advance(self, now_ns: int) -> list[Prediction]:
@@ -388,34 +374,7 @@ class Pipeline:
 
     def health(self) -> tuple[StreamHealth, ...]:
         """How each stream is doing."""
-        return tuple(self._health(seen) for seen in self._seen.values())
-
-    def _health(self, seen: _Seen) -> StreamHealth:
-        modality, sampled = seen.encoder.modality, self._sampled.get(seen.encoder.stage)
-        found = StreamHealth(
-            stream=seen.spec.name,
-            modality=modality,
-            nominal_hz=seen.spec.rate_hz,
-            measured_hz=seen.meter.rate_hz,
-            last_arrival_ns=seen.last_arrival_ns,
-            newest_ns=seen.newest_ns,
-            n_chunks=seen.n_chunks,
-            n_late=self._windower.n_late_of(modality),
-            n_duplicate=self._windower.n_duplicate_of(modality),
-            n_refused=seen.n_refused,
-        )
-        if sampled is None:
-            return found
-        regular = sampled.regular
-        return replace(
-            found,
-            drift_ppm=regular.drift_ppm,
-            n_duplicate=found.n_duplicate + regular.order.n_duplicate,
-            n_reordered=regular.order.n_reordered,
-            n_gaps=regular.n_gaps,
-            n_corrections=regular.n_corrections,
-            uncertainty_ns=regular.uncertainty_ns,
-        )
+        return tuple(watch.health(self._windower) for watch in self._watched.values())
 
     def _push_samples(self, encoder: Encoder, chunk: Chunk) -> None:
         for run in self._sampled[encoder.stage].regular.push(chunk):
@@ -449,7 +408,7 @@ class Pipeline:
 
     def finish(self) -> list[Prediction]:
         """The session is over: the predictions of the last whole steps. A partial tail is counted."""
-        for encoder in (seen.encoder for seen in self._seen.values()):
+        for encoder in (watch.encoder for watch in self._watched.values()):
             if encoder.stage in self._sampled:
                 self._finish_samples(encoder)
             self._windower.close(encoder.modality)

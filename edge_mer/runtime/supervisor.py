@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.errors import EdgeMerError, LostError, SpecMismatchError
-from edge_mer.runtime.watch import STALL_LEAST_NS, BackOff, StreamState, StreamWatch
+from edge_mer.runtime.arrival_watch import STALL_LEAST_NS, ArrivalWatch, BackOff, StreamState
 from edge_mer.sources.base import RemotelyClocked, Source
 from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
 
@@ -57,7 +57,7 @@ class SupervisedSource:
     def __init__(self, source: Source, clock: Clock, hop_ns: int) -> None:
         self._source, self._clock, self._hop_ns = source, clock, hop_ns
         self._specs: tuple[StreamSpec, ...] = ()
-        self._watches: dict[str, StreamWatch] = {}
+        self._watches: dict[str, ArrivalWatch] = {}
         self._wrong_since_ns: int | None = None
         self._started_ns = 0
         self._next_seqs: dict[str, int] = {}
@@ -92,7 +92,7 @@ class SupervisedSource:
         if not self._specs:
             self._source.ensure_ready()
             self._specs = self._source.specs
-            self._watches = {spec.name: StreamWatch(spec, self._stall_ns(spec)) for spec in self._specs}
+            self._watches = {spec.name: ArrivalWatch(spec, self._stall_ns(spec)) for spec in self._specs}
 
     def start(self) -> None:
         """Begin to deliver."""

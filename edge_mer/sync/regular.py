@@ -16,6 +16,9 @@ from edge_mer.sync.resampler import GridResampler
 from edge_mer.sync.samples import Continuity
 from edge_mer.types.signals import Chunk
 
+MAX_STRAY_NS = 50_000_000
+"""Where resampling falls back by this, a device is too far off its rate: a gap or an overlap mends it."""
+
 MAX_MISSING = 1024
 """So many chunks that were jumped over are waited for."""
 
@@ -154,6 +157,9 @@ class RegularStream:
         first_ns, continues = self._tracker.push(chunk.t_ns, chunk.n_samples, n_lost)
         if len(self._chunk_sizes) < 2:
             self._chunk_sizes.add(chunk.n_samples)
+        if continues and abs(self._resampler.stray_ns(first_ns)) > MAX_STRAY_NS:
+            continues = False
+            self._n_gaps += 1
         if not continues:
             yield from self.finish()
             self._note_holes(chunk, self._tracker.n_samples - chunk.n_samples - n_before)

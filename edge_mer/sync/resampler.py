@@ -75,6 +75,10 @@ class GridResampler:
         """The time of the next sample on the grid."""
         return int(self._index * NS_PER_S / self._rate)
 
+    def stray_ns(self, first_ns: int) -> int:
+        """How far from the grid samples lie that begin at `first_ns` and continue those before."""
+        return round(self._error(first_ns, len(self._held), 0.0) * NS_PER_S / float(self._rate))
+
     def push(self, data: Samples, first_ns: int, deviation: float) -> Samples:
         """The samples on the grid that `data` completes.
 

@@ -70,8 +70,10 @@ def test_a_line_holds_all_of_the_prediction(tmp_path: Path) -> None:
         "pain": None,
         "emotion": None,
         "confidence": None,
-        "modalities": {"visual": {"present": True, "coverage": 1.0, "age_ms": None}},
-        "sync": {"skew_ms": 1.5, "uncertainty_ms": 0.0},
+        "modalities": {
+            "visual": {"present": True, "coverage": 1.0, "age_ms": None, "source": None, "quality": None}
+        },
+        "sync": {"skew_ms": 1.5, "uncertainty_ms": 0.0, "warming_up": False},
         "latency_ms": {
             "capture": None,
             "wait": None,

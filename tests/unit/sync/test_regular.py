@@ -86,6 +86,15 @@ def test_bursts_are_jitter() -> None:
     assert found.errors_ms(from_s=30).max() <= 50
 
 
+@pytest.mark.parametrize(("sensor", "most_ms"), [(DRIVER, 80), (ARRIVAL, 300)], ids=["driver", "arrival"])
+@pytest.mark.parametrize("ppm", [-50_000, 20_000])
+def test_a_wrong_rate_is_not_followed_and_stays_in_time(sensor: Sensor, most_ms: float, ppm: int) -> None:
+    """By gaps or overlaps, which are counted; a window must not hold what is of another time."""
+    found = placed(with_drift(sensor, ppm).chunks(120), 250)
+    assert found.errors_ms(from_s=5).max() <= most_ms
+    assert found.stream.n_gaps + found.stream.n_corrections >= 20
+
+
 # -- loss -------------------------------------------------------------------------------------------
 
 

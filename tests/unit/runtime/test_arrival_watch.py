@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_mer.clock import NS_PER_S
-from edge_mer.runtime.watch import BackOff, StreamWatch
+from edge_mer.runtime.arrival_watch import ArrivalWatch, BackOff
 from edge_mer.types.signals import Chunk, StreamSpec
 
 MS = NS_PER_S // 1000
@@ -23,7 +23,7 @@ def chunk(n: int, seq: int = 0) -> Chunk:
 
 
 def test_silence_is_a_stall_after_a_while_and_over_with_the_next_chunk() -> None:
-    watch = StreamWatch(spec(100.0), stall_ns=500 * MS)
+    watch = ArrivalWatch(spec(100.0), stall_ns=500 * MS)
     watch.start(0)
     assert watch.state(499 * MS) == "starting"
     assert watch.state(501 * MS) == "stalled"
@@ -38,7 +38,7 @@ def test_silence_is_a_stall_after_a_while_and_over_with_the_next_chunk() -> None
     ("given_hz", "state"), [(100, "ok"), (85, "ok"), (70, "wrong_rate"), (130, "wrong_rate")]
 )
 def test_the_rate_is_measured_over_what_came_of_late(given_hz: int, state: str) -> None:
-    watch = StreamWatch(spec(100.0), stall_ns=500 * MS)
+    watch = ArrivalWatch(spec(100.0), stall_ns=500 * MS)
     watch.start(0)
     for i in range(300):
         watch.arrived(chunk(10, i), round(i * 10 * NS_PER_S / given_hz))
@@ -48,13 +48,13 @@ def test_the_rate_is_measured_over_what_came_of_late(given_hz: int, state: str) 
 
 
 def test_of_an_irregular_stream_nothing_is_expected() -> None:
-    watch = StreamWatch(spec(None), stall_ns=500 * MS)
+    watch = ArrivalWatch(spec(None), stall_ns=500 * MS)
     watch.start(0)
     assert watch.state(3600 * NS_PER_S) == "ok"
 
 
 def test_a_long_run_keeps_only_what_came_of_late() -> None:
-    watch = StreamWatch(spec(100.0), stall_ns=500 * MS)
+    watch = ArrivalWatch(spec(100.0), stall_ns=500 * MS)
     watch.start(0)
     for i in range(20_000):
         watch.arrived(chunk(1, i), i * 10 * MS)
@@ -75,7 +75,7 @@ def test_delays_grow_up_to_half_a_minute_and_differ(seed: int, n: int) -> None:
 
 
 def test_what_comes_twice_is_not_counted_twice() -> None:
-    watch = StreamWatch(spec(100.0), stall_ns=500 * MS)
+    watch = ArrivalWatch(spec(100.0), stall_ns=500 * MS)
     watch.start(0)
     for i in range(30):
         for _ in range(2):

@@ -27,7 +27,7 @@ _WELL_AFTER_NS = 10 * NS_PER_S
 
 
 @dataclass
-class StreamWatch:
+class ArrivalWatch:
     """One stream: whether it comes, and at the rate that its source says.
 
     Args:
