@@ -81,9 +81,16 @@ def find_sanitizer() -> str | None:
 def run(command: Sequence[str], limit_s: float) -> Ended:
     """Run it from the project's folder; plugins of pytest that happen to be there stay out."""
     env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     began_s = time.monotonic()
-    with subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True, **pipes) as process:
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
         try:
             said, _ = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:

@@ -101,15 +101,19 @@ class EndToEndCheck:
         spec: What the model declares for sound.
         n_samples: Of a step.
         plan: How often.
+
+    Attributes:
+        steps: What goes in.
+        path: Where it goes through.
     """
 
     def __init__(
         self, gpu: Gpu, kernels: dict[str, Kernel], sizes: Sizes, spec: LogMel, n_samples: int, plan: Plan
     ) -> None:
         self._gpu, self._plan = gpu, plan
-        self._steps = steps(sizes, n_samples)
-        self._path = Path(gpu, kernels, self._steps[0], spec)
-        self._what = f"{self._steps[0].scene.sizes.words()}, {n_samples} samples"
+        self.steps = steps(sizes, n_samples)
+        self.path = Path(gpu, kernels, self.steps[0], spec)
+        self._what = f"{self.steps[0].scene.sizes.words()}, {n_samples} samples"
 
     def rows(self) -> Iterator[Row]:
         """One after the other."""
@@ -121,28 +125,26 @@ class EndToEndCheck:
             if why := why_not():
                 yield not_run(PART, f"{name} on the GPU as the engine", why)
             else:
-                yield from self.with_engine(
-                    name, engine(self._gpu, "cuda", self._path.clip, self._path.sound)
-                )
-        self._path.free()
+                yield from self.with_engine(name, engine(self._gpu, "cuda", self.path.clip, self.path.sound))
+        self.path.free()
 
     def on_processor(self) -> Iterator[Row]:
         """The same with engines on the processor: how outputs agree can be seen without a GPU, too."""
         for name, engine in (("PyTorch", TorchEngine), ("ONNX Runtime", OrtEngine)):
-            yield from self.with_engine(name, engine(self._gpu, "cpu", self._path.clip, self._path.sound))
-        self._path.free()
+            yield from self.with_engine(name, engine(self._gpu, "cpu", self.path.clip, self.path.sound))
+        self.path.free()
 
     def with_engine(self, name: str, engine: Engine) -> Iterator[Row]:
         """Outputs both ways, and how long each takes from a step to them."""
-        ours = np.stack([self._outputs(engine, self._path.by_kernels, step) for step in self._steps])
-        theirs = np.stack([self._outputs(engine, self._path.by_processor, step) for step in self._steps])
+        ours = np.stack([self._outputs(engine, self.path.by_kernels, step) for step in self.steps])
+        theirs = np.stack([self._outputs(engine, self.path.by_processor, step) for step in self.steps])
         far = float((np.abs(ours - theirs) / theirs.std(axis=0)).max())
-        found = f"outputs differ by at most {far:.2g} of their deviation over {len(self._steps)} steps"
+        found = f"outputs differ by at most {far:.2g} of their deviation over {len(self.steps)} steps"
         yield Row(PART, f"{name} as the engine, TF32 off: kernels against the processor", found, far, PARITY)
-        step, wait = self._steps[0], self._gpu.synchronize
+        step, wait = self.steps[0], self._gpu.synchronize
         ways = {
-            "kernels": called(lambda: _forget(self._outputs(engine, self._path.by_kernels, step)), wait),
-            "processor": called(lambda: _forget(self._outputs(engine, self._path.by_processor, step)), wait),
+            "kernels": called(lambda: _forget(self._outputs(engine, self.path.by_kernels, step)), wait),
+            "processor": called(lambda: _forget(self._outputs(engine, self.path.by_processor, step)), wait),
         }
         times = in_turn(ways, self._plan)
         measured = f"{name} as the engine, from a step to its outputs, uploads counted"

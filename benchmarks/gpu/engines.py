@@ -82,7 +82,7 @@ class TorchEngine:
             return self._computed()
         stream = self._torch.cuda.ExternalStream(self._gpu.stream.handle)
         with self._torch.cuda.stream(stream):
-            return self._computed()
+            return self._computed()  # whose last copy waits
 
     def _computed(self) -> Floats:
         torch, functional = self._torch, self._torch.nn.functional
@@ -92,8 +92,9 @@ class TorchEngine:
                 ("clip", "sound"), (CLIP_LAYERS, SOUND_LAYERS), self._inputs, strict=True
             ):
                 convolve = functional.conv3d if name == "clip" else functional.conv2d
-                for index, (*_, stride) in enumerate(layers):
-                    x = functional.relu(convolve(x, self._weights[f"{name}{index}"], stride=stride))
+                for index, (*_, size, stride) in enumerate(layers):
+                    edge = tuple(n // 2 for n in size)
+                    x = convolve(x, self._weights[f"{name}{index}"], stride=stride, padding=edge).relu()
                 features.append(x.flatten(2).mean(2))
             found: Floats = (torch.cat(features, 1) @ self._weights["linear"])[0].cpu().numpy()
         return found
@@ -155,9 +156,9 @@ def _onnx(shapes: dict[str, tuple[int, ...]]) -> bytes:
     nodes, features = [], []
     for name, layers in (("clip", CLIP_LAYERS), ("sound", SOUND_LAYERS)):
         x = name
-        for index, (*_, stride) in enumerate(layers):
-            layer = f"{name}{index}"
-            nodes.append(helper.make_node("Conv", [x, layer], [f"{layer}.sum"], strides=stride))
+        for index, (*_, size, stride) in enumerate(layers):
+            layer, edges = f"{name}{index}", [n // 2 for n in size] * 2
+            nodes.append(helper.make_node("Conv", [x, layer], [f"{layer}.sum"], strides=stride, pads=edges))
             nodes.append(helper.make_node("Relu", [f"{layer}.sum"], [f"{layer}.out"]))
             x = f"{layer}.out"
         nodes.append(helper.make_node("GlobalAveragePool", [x], [f"{name}.mean"]))

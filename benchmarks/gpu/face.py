@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu.gpu_work import Copies, Replay, copy, l2_bytes
 from benchmarks.gpu.table import Goal, Row, compared, duration, not_run, parity, speed
-from benchmarks.gpu.timing import Plan, Stopwatch, TorchStopwatch, called, in_turn
-from benchmarks.gpu.torch_ways import TorchFaces, why_no_cuda
+from benchmarks.gpu.timing import Plan, Stopwatch, called, in_turn
+from benchmarks.gpu.torch_ways import TorchFaces, against_torch, why_no_cuda
 from edge_mer.cuda import Gpu, GpuMemory, Kernel
 from edge_mer.preprocess.gpu_image import GpuClipWriter, GpuCrop
 from edge_mer.preprocess.image import FrameLayout, LayoutKind, normalise_into, samples_per_side
@@ -311,20 +311,9 @@ class FaceCheck:
         )
         yield row
         if row.verdict() == "pass":
-            yield from self._torch_times(ours, theirs, TorchStopwatch(torch, self._plan.n_repeats), measured)
+            work = ours.works[0]
+            for way, name in ((theirs.sampled, "grid_sample"), (theirs.interpolated, "interpolate, upright")):
+                yield from against_torch(
+                    PART, measured, self._watch, work, way, f"PyTorch's {name}", self._plan
+                )
         ours.free()
-
-    def _torch_times(
-        self, ours: Kernels, theirs: TorchFaces, watch: TorchStopwatch, measured: str
-    ) -> Iterator[Row]:
-        for how, name in product(("launched", "recorded"), ("sampled", "interpolated")):
-            ways = {
-                "ours": getattr(self._watch, how)(*ours.works),
-                "PyTorch": getattr(watch, how)(getattr(theirs, name)),
-            }
-            times = in_turn(ways, self._plan)
-            as_graph = "both as CUDA graphs" if how == "recorded" else "both launched one by one"
-            what = "grid_sample" if name == "sampled" else "interpolate of upright faces"
-            yield compared(
-                PART, f"{measured}, {as_graph}", times["ours"], times["PyTorch"], f"PyTorch's {what}"
-            )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.gpu.gpu_work import Replay
-from benchmarks.gpu.table import Goal, Row, compared, duration, not_run, parity
-from benchmarks.gpu.timing import Plan, Stopwatch, TorchStopwatch, called, in_turn
-from benchmarks.gpu.torch_ways import TorchLogMel, why_no_cuda
+from benchmarks.gpu.table import Goal, Row, duration, not_run, parity
+from benchmarks.gpu.timing import Plan, Stopwatch, called, in_turn
+from benchmarks.gpu.torch_ways import TorchLogMel, against_torch, why_no_cuda
 from edge_mer.cuda import Gpu, Kernel
 from edge_mer.preprocess.audio import log_mel
 from edge_mer.preprocess.gpu_audio import GpuSpectrogramWriter
@@ -144,14 +145,8 @@ class SoundCheck:
         yield row
         if row.verdict() != "pass":
             return
-        watch = TorchStopwatch(torch, self._plan.n_repeats)
-        for how, as_what in (("launched", "both launched one by one"), ("recorded", "both as CUDA graphs")):
-            ways = {
-                "ours": getattr(self._watch, how)(ours.again),
-                "PyTorch": getattr(watch, how)(lambda: theirs(given)),
-            }
-            times = in_turn(ways, self._plan)
-            goal = TORCH_GOAL if self._judged and how == "launched" else None
-            yield compared(
-                PART, f"{measured}, {as_what}", times["ours"], times["PyTorch"], "torch.stft + mel", goal
-            )
+        goal = TORCH_GOAL if self._judged else None
+        work = partial(theirs, given)
+        yield from against_torch(
+            PART, measured, self._watch, ours.again, work, "torch.stft + mel", self._plan, goal
+        )

@@ -35,7 +35,7 @@ class Plan:
     n_repeats: int = 20
 
 
-QUICK = Plan(warm_up_s=0.0, n_rounds=2, n_repeats=2)
+QUICK = Plan(warm_up_s=0.0, n_rounds=1, n_repeats=1)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.gpu.table import Goal, Row, compared, not_run
+from benchmarks.gpu.timing import Plan, Stopwatch, TorchStopwatch, Work, in_turn
 from edge_mer.preprocess.audio import hann_window, mel_filters
 from edge_mer.preprocess.image import FrameLayout, samples_per_side
 from edge_mer.types.model import FaceClip, LogMel
@@ -150,3 +153,39 @@ class TorchLogMel:
         normal = ((db - spec.mean) / spec.std)[:, :, -spec.width :]
         missing = spec.width - normal.shape[2]
         return torch.nn.functional.pad(normal, (missing, 0))[:, None]
+
+
+def against_torch(
+    part: str,
+    measured: str,
+    watch: Stopwatch,
+    ours: Work,
+    theirs: Callable[[], Any],
+    name: str,
+    plan: Plan,
+    goal: Goal | None = None,
+) -> Iterator[Row]:
+    """Launched one by one, as both are called, which is what a goal is about; and as CUDA graphs.
+
+    Args:
+        part: Of the rows.
+        measured: Likewise.
+        watch: Times ours.
+        ours: A launch.
+        theirs: The same by PyTorch on the GPU.
+        name: What theirs is called in the table.
+        plan: How often.
+        goal: For theirs / ours.
+    """
+    import torch
+
+    torch_watch = TorchStopwatch(torch, plan.n_repeats)
+    times = in_turn({"ours": watch.launched(ours), "PyTorch": torch_watch.launched(theirs)}, plan)
+    yield compared(part, f"{measured}, both launched one by one", times["ours"], times["PyTorch"], name, goal)
+    try:
+        recorded = torch_watch.recorded(theirs)
+    except RuntimeError as error:
+        yield not_run(part, f"{measured}, both as CUDA graphs", f"PyTorch cannot: {error}".splitlines()[0])
+        return
+    times = in_turn({"ours": watch.recorded(ours), "PyTorch": recorded}, plan)
+    yield compared(part, f"{measured}, both as CUDA graphs", times["ours"], times["PyTorch"], name)
