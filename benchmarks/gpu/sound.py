@@ -27,10 +27,8 @@ TORCH_GOAL = Goal(5.0, " times as fast")
 TWIN_PARITY = Goal(1e-4, is_most=True)
 TORCH_PARITY = Goal(1e-3, is_most=True)
 
-QUICK = JMT_LOG_MEL.model_copy(
-    update={"n_fft": 128, "win_samples": 100, "hop_samples": 64, "n_mels": 8, "width": 9}
-)
-QUICK_SAMPLES = 600
+_TINY = {"n_fft": 64, "win_samples": 50, "hop_samples": 60, "n_mels": 6, "width": 4}
+QUICK, QUICK_SAMPLES = JMT_LOG_MEL.model_copy(update=_TINY), 200
 
 
 class Spectrograms:
