@@ -66,6 +66,10 @@ template <class T>
 T __ldg(const T* pointer) {
     return *pointer;
 }
+template <class T>
+T __ldcg(const T* pointer) {
+    return *pointer;
+}
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
     return static_cast<unsigned>((static_cast<uint64_t>(high) << 32 | low) >> (shift & 31));
 }
