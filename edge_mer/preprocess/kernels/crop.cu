@@ -93,7 +93,7 @@ __device__ __forceinline__ float joined(unsigned upper, unsigned lower) {
 // The sum of a pixel's samples where all of them lie in a frame of three bytes per pixel: in integers.
 __device__ __forceinline__ Colour sum_of_bytes(const Crop& crop, long long x0, long long y0) {
     unsigned offset = (unsigned)((size_t)crop.frame & 3);
-    const unsigned char* words = crop.frame - offset;
+    const unsigned char* words = (const unsigned char*)((size_t)crop.frame & ~(size_t)3);
     Sums upper = {0, 0, 0}, lower = {0, 0, 0};
     for (int down = 0; down < crop.n; ++down, x0 += crop.down_x, y0 += crop.down_y) {
         long long x = x0, y = y0;
