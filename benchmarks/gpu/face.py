@@ -158,7 +158,8 @@ class Kernels:
             GpuClipWriter(gpu, {f"crop_{dtype}": replay}, scene.sizes.clip, out)  # type: ignore[dict-item]
             for replay, out in zip(replays, self.outs, strict=True)
         ]
-        self._crops = [list(self._cut(one.pointer)) for one in (self.frames, *self._others)]
+        pointers = [self.frames.pointer, *(other.pointer for other in self._others)]
+        self._crops = [list(self._cut(pointer)) for pointer in pointers]
         for writer, crops in zip(self._writers, self._crops, strict=True):
             writer.write(crops)
         gpu.synchronize()
@@ -188,7 +189,9 @@ class Kernels:
 
     def free(self) -> None:
         """Give it all back."""
-        for one in (*self._writers, *self.outs, *self._others, self.frames):
+        for writer in self._writers:
+            writer.free()
+        for one in (*self.outs, *self._others, self.frames):
             one.free()
 
 
@@ -203,7 +206,7 @@ def opencv_crops(scene: Scene, out: NDArray[np.float32]) -> None:
         pixels = cv2.warpAffine(frames[frame], transforms[frame] @ fine, (n * size, n * size), flags=flags)
         if n > 1:
             pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
-        normalise_into(pixels, scene.sizes.clip, out[face, :, frame])  # type: ignore[arg-type]
+        normalise_into(pixels, scene.sizes.clip, out[face, :, frame])
 
 
 def n_sets_beyond(cache_bytes: int, n_bytes: int) -> int:

@@ -129,7 +129,7 @@ def _check(spec: LogMel | VggishLogMel, n_samples: int, out: GpuTensor) -> None:
 
 
 def _turns(n_fft: int) -> NDArray[np.float64]:
-    """(n, 2): cosines and sines as log_mel.cu reads them, those of each stage of the FFT beside each other."""
+    """(n, 2): cosines and sines as log_mel.cu reads them, each stage of the FFT its own in a row."""
     half = n_fft // 2
     angles = 2.0 * np.pi * np.arange(half + 1) / n_fft
     turns = np.stack([np.cos(angles), -np.sin(angles)], axis=1)

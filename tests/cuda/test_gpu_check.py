@@ -15,7 +15,7 @@ from benchmarks.gpu.torch_ways import TorchFaces, TorchLogMel
 from edge_mer.cuda import Gpu, Kernel
 from tests.helpers.host_cuda import needs_host, needs_no_asan
 
-pytestmark = needs_host
+pytestmark = [needs_host, needs_no_asan]
 
 Kernels = dict[str, Kernel]
 
@@ -51,7 +51,6 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no CUDA-capable device" in done.stderr
 
 
-@needs_no_asan
 def test_pytorch_computes_the_same(gpu: Gpu, kernels: Kernels) -> None:
     torch = pytest.importorskip("torch", reason="needs PyTorch to compare with")
     scene = face.Scene(face.QUICK)
@@ -69,7 +68,6 @@ def test_pytorch_computes_the_same(gpu: Gpu, kernels: Kernels) -> None:
     spectrograms.free()
 
 
-@needs_no_asan
 def test_end_to_end_both_ways_agree_with_both_engines(gpu: Gpu, kernels: Kernels) -> None:
     pytest.importorskip("torch", reason="needs PyTorch as the engine")
     pytest.importorskip("onnx", reason="needs onnx to write the engine's file")
@@ -79,7 +77,6 @@ def test_end_to_end_both_ways_agree_with_both_engines(gpu: Gpu, kernels: Kernels
     assert all(0.0 < (row.figure or 0.0) < 1e-3 for row in rows[::2])
 
 
-@needs_no_asan
 def test_end_to_end_a_step_of_another_person_fails(
     gpu: Gpu, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
