@@ -156,13 +156,15 @@ def describe(gpu: Gpu) -> dict[str, Any]:
 
 
 def driver_version() -> str:
-    """Of the NVIDIA driver, as nvidia-smi says it."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return "unknown (no nvidia-smi)"
-    command = [program, "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else "unknown (nvidia-smi failed)"
+    """Of the NVIDIA driver: of nvidia-smi, or of its kernel module where there is none, as on a Jetson."""
+    if program := shutil.which("nvidia-smi"):
+        command = [program, "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    module = Path("/proc/driver/nvidia/version")
+    found = re.search(r"Module\D+([\d.]+)", module.read_text(encoding="utf-8")) if module.exists() else None
+    return found[1] if found else "of unknown version"
 
 
 def title(about: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ PART = "face crops"
 KINDS: tuple[LayoutKind, ...] = ("rgb", "bgr", "nv12", "yuyv")
 BYTES_PER_PIXEL = {"rgb": 3.0, "bgr": 3.0, "nv12": 1.5, "yuyv": 2.0}
 
+LARGE_COPY_BYTES = 512 << 20
 COPY_GOAL = Goal(0.7, "%")
 OPENCV_GOAL = Goal(10.0, " times as fast")
 TORCH_PARITY = Goal(2e-3, is_most=True)
@@ -239,6 +240,7 @@ class FaceCheck:
             is_judged = self._judged and (kind, dtype) == ("rgb", "float32")
             yield self._against_copy(Scene(self._sizes, kind), dtype, COPY_GOAL if is_judged else None)
         yield self._against_copy(Scene(self._sizes), "float32", None, in_cache=True)
+        yield self._large_copy()
         yield self._empty_launch()
         yield from self._against_opencv()
         yield from self._against_torch()
@@ -257,6 +259,14 @@ class FaceCheck:
         row = compared(PART, measured, times["ours"], times["copy"], "copy", goal, unit="%")
         speeds = " and ".join(speed(n_bytes, times[name].median_ms) for name in ("ours", "copy"))
         return row.with_more(f"; {n_bytes / 1e6:.3g} MB, {speeds}", n_bytes=n_bytes, n_sets=n_sets)
+
+    def _large_copy(self) -> Row:
+        n_bytes = LARGE_COPY_BYTES if self._judged else 1 << 16
+        copies = Copies(self._gpu, n_bytes, 1)
+        time = in_turn({"copy": self._watch.recorded(*copies.works)}, self._plan)["copy"]
+        copies.free()
+        found = f"{duration(time.median_ms)}: {speed(2 * n_bytes, time.median_ms)} read and written"
+        return Row(PART, f"a copy of {n_bytes / 1e6:.3g} MB at once", found, data={"copy_ms": time.as_dict()})
 
     def _empty_launch(self) -> Row:
         ours = Kernels(self._gpu, self._kernels, Scene(self._sizes), "float32", 1)
