@@ -70,16 +70,16 @@ def main() -> int:
         add_nvrtc()
         build_pycuda(settings, driver)
     except subprocess.CalledProcessError as error:
-        return refuse(f"{' '.join(map(str, error.cmd))} failed, as it says above")
+        return refuse(f"{' '.join(map(str, error.cmd))} failed, as it says above", code=1)
     stamp.write_text(wanted, encoding="utf-8")
     print(f"Made in {time.monotonic() - began_s:.0f} s", flush=True)
     return 0
 
 
-def refuse(why: str) -> int:
-    """Say why nothing can be made."""
-    print(f"make gpu-check: {why}", file=sys.stderr)
-    return 2
+def refuse(why: str, code: int = 5) -> int:
+    """Say why nothing can be made; the exit code."""
+    print(f"make gpu-check could not be made: {why}", file=sys.stderr)
+    return code
 
 
 def find_toolkit() -> Path | None:

@@ -124,3 +124,15 @@ def test_the_toolkit_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (tmp_path / file).parent.mkdir()
         (tmp_path / file).touch()
     assert install.find_toolkit() == tmp_path
+
+
+def test_without_a_toolkit_or_a_driver_it_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "find_driver", lambda: None)
+    monkeypatch.setattr(install, "find_toolkit", lambda: Path("/nowhere"))
+    assert install.main() == 5
+    assert "there is no GPU here" in capsys.readouterr().err
+    monkeypatch.setattr(install, "find_toolkit", lambda: None)
+    assert install.main() == 5
+    assert "there is no nvcc" in capsys.readouterr().err
