@@ -2,6 +2,7 @@
 # make test   all tests that this machine can run
 # make docs   the documentation as a site, in build/docs
 # make cuda   tests of the GPU half: the real PyCUDA and the real kernels, on the processor
+# make gpu-check  tests and times the kernels on a GPU that is really there
 # make check  format, lint, types, import contracts, docs, tests: what gates a change
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ JOBS ?= 2
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cuda cuda-in-any-order cuda-within-bounds host-cuda gpu check format lint types contracts docs device jetson-check results systems stress voice weights check-slow clean
+.PHONY: help demo test cuda cuda-in-any-order cuda-within-bounds host-cuda gpu-check check format lint types contracts docs device jetson-check results systems stress voice weights check-slow clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -77,10 +78,11 @@ cuda-in-any-order: host-cuda $(VENV)/dev.stamp
 cuda-within-bounds: host-cuda $(VENV)/dev.stamp
 	$(BIN)/python tests/host_cuda/run.py --asan $(BIN)/python -m pytest -q tests/cuda
 
-# The same tests on a GPU that is really there.
-gpu: $(VENV)/dev.stamp
-	$(BIN)/python $(PIP_INSTALL) -e '.[tensorrt]' nvidia-cuda-nvrtc
-	$(BIN)/python -m pytest -m gpu tests/cuda
+# The same tests on a GPU that is really there, under compute-sanitizer too, and how fast the kernels are: a table, and
+# benchmarks/results. Needs a CUDA toolkit and this Python's PyTorch; docs/gpu-check.md
+gpu-check:
+	$(PYTHON) benchmarks/gpu/install.py
+	.venv-gpu/bin/python -m benchmarks.gpu
 
 # docs/jetson-check.md anew: numbers on an emulated aarch64 against x86-64, and wheels for JetPack's Pythons
 jetson-check: $(VENV)/dev.stamp
@@ -114,4 +116,4 @@ check-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow
 
 clean:
-	rm -rf $(VENV) .venv-device-* demo build
+	rm -rf $(VENV) .venv-device-* .venv-gpu demo build

@@ -59,9 +59,8 @@ class GpuSpectrogramWriter:
         self._arguments = self._tables(spec, n_samples, n_columns)
 
     def _tables(self, spec: LogMel | VggishLogMel, n_samples: int, n_columns: int) -> list[Any]:
-        angles = 2.0 * np.pi * np.arange(spec.n_fft // 2 + 1) / spec.n_fft
         real = np.float64 if isinstance(spec, VggishLogMel) else np.float32
-        turns = self._constant(np.stack([np.cos(angles), -np.sin(angles)], axis=1), real)
+        turns = self._constant(_turns(spec.n_fft), real)
         filters = mel_bands(spec) if isinstance(spec, VggishLogMel) else mel_filters(spec)
         first_bin, first_weight, weights = _packed(filters)
         bands = [
@@ -127,6 +126,16 @@ def _check(spec: LogMel | VggishLogMel, n_samples: int, out: GpuTensor) -> None:
             expected=f"float32 (batch, {', '.join(map(str, shape))})",
             found=f"{out.dtype} {out.shape}",
         )
+
+
+def _turns(n_fft: int) -> NDArray[np.float64]:
+    """(n, 2): cosines and sines as log_mel.cu reads them, each stage of the FFT its own in a row."""
+    half = n_fft // 2
+    angles = 2.0 * np.pi * np.arange(half + 1) / n_fft
+    turns = np.stack([np.cos(angles), -np.sin(angles)], axis=1)
+    n_done = 2 ** np.arange(half.bit_length() - 1)
+    stages = [turns[: half : half // done] for done in n_done]
+    return np.concatenate([turns, turns[:1], *stages])
 
 
 def _packed(filters: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

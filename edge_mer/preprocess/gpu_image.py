@@ -15,11 +15,13 @@ from edge_mer.preprocess.image import FrameLayout, samples_per_side
 from edge_mer.types.model import Clip
 
 _LAYOUTS = {"rgb": 0, "bgr": 1, "nv12": 2, "yuyv": 3}
-_BLOCK = (32, 8, 1)
+_BLOCK = (16, 16, 1)
 _ONE_PIXEL = 1 << 32
 """Coordinates are integers with 32 bits behind the point."""
 
 _FARTHEST_PX = 1 << 30
+_NO_REACH_PX = 1 << 29
+"""Farther than any frame is wide: its places in bytes do not fit into 32 bits."""
 
 _CROP = np.dtype(
     [
@@ -36,7 +38,7 @@ _CROP = np.dtype(
         ("pitch", np.int32),
         ("layout", np.int32),
         ("n", np.int32),
-        ("unused", np.int32),
+        ("reach", np.int32),
     ]
 )
 """`Crop` of crop.cu."""
@@ -93,6 +95,9 @@ class GpuClipWriter:
         self._out = out
         self._n_frames = spec.n_frames
         self._crops = gpu.tensor((out.shape[0] * spec.n_frames,), _CROP)
+        self._missing = np.zeros(self._crops.shape, _CROP)
+        clips, frames = np.divmod(np.arange(len(self._missing)), spec.n_frames)
+        self._missing["out"] = (clips * 3 * spec.n_frames + frames) * math.prod(self._shape_px)
         self._is_read = gpu.event()
         mean, std = (np.asarray(values, np.float64) for values in (spec.mean, spec.std))
         numbers = (*(1.0 / (255.0 * std)), *(mean / std), 1.0 if scale is None else 1.0 / scale)
@@ -113,13 +118,11 @@ class GpuClipWriter:
                 expected=str(len(self._crops.host)),
                 found=str(len(crops)),
             )
-        described = np.zeros(len(crops), _CROP)
+        described = self._missing.copy()
+        given = [index for index, crop in enumerate(crops) if crop is not None]
+        for name, values in _described([crop for crop in crops if crop is not None], self._shape_px).items():
+            described[name][given] = values
         height, width = self._shape_px
-        for index, crop in enumerate(crops):
-            clip, frame = divmod(index, self._n_frames)
-            described[index]["out"] = (clip * 3 * self._n_frames + frame) * height * width
-            if crop is not None:
-                _describe(crop, self._shape_px, described[index])
         self._is_read.wait()  # the launch before may still need what it was given
         self._crops.host[...] = described
         self._crops.upload()
@@ -134,22 +137,39 @@ class GpuClipWriter:
         self._is_read.free()
 
 
-def _describe(crop: GpuCrop, shape_px: tuple[int, int], found: np.void) -> None:
-    layout, transform = crop.layout, np.asarray(crop.transform, np.float64)
+def _described(crops: list[GpuCrop], shape_px: tuple[int, int]) -> dict[str, NDArray[np.int64]]:
+    """Fields of `_CROP`, for all crops at once."""
+    if not crops:
+        return {}
+    layouts = [crop.layout for crop in crops]
+    transforms = np.array([crop.transform for crop in crops], np.float64)
+    linear, begin = transforms[:, :, :2], transforms[:, :, 2]
     height, width = shape_px
     corners = np.array([[x, y, 1.0] for x in (-1, width) for y in (-1, height)])
-    if not (np.abs(corners @ transform.T) < _FARTHEST_PX).all():
+    if not (np.abs(corners @ transforms.transpose(0, 2, 1)) < _FARTHEST_PX).all():
         raise DataError(f"a crop that lies more than {_FARTHEST_PX} pixels outside of its frame")
-    n = samples_per_side(transform)
-    linear = transform[:, :2]
-    found["frame"] = crop.pointer
-    found["chroma"] = crop.pointer + layout.pitch_bytes * layout.height_px
-    found["start"] = _fixed(transform[:, 2] + linear @ np.full(2, 0.5 / n - 0.5))
-    found["column"], found["row"] = _fixed(linear[:, 0]), _fixed(linear[:, 1])
-    found["across"], found["down"] = _fixed(linear[:, 0] / n), _fixed(linear[:, 1] / n)
-    found["width"], found["height"] = layout.width_px, layout.height_px
-    found["pitch"], found["layout"] = layout.pitch_bytes, _LAYOUTS[layout.kind]
-    found["n"] = n
+    n = np.array([samples_per_side(transform) for transform in transforms])
+    per_sample = linear / n[:, np.newaxis, np.newaxis]
+    reach_px = np.ceil(np.abs(linear).sum(axis=2).max(axis=1)) + 1
+    n_bytes = np.array([layout.pitch_bytes * layout.height_px for layout in layouts])
+    pointers = np.array([crop.pointer for crop in crops])
+    return {
+        "frame": pointers,
+        "chroma": pointers + n_bytes,
+        "start": _fixed(begin + (linear * (0.5 / n - 0.5)[:, np.newaxis, np.newaxis]).sum(axis=2)),
+        "column": _fixed(linear[:, :, 0]),
+        "row": _fixed(linear[:, :, 1]),
+        "across": _fixed(per_sample[:, :, 0]),
+        "down": _fixed(per_sample[:, :, 1]),
+        "width": np.array([layout.width_px for layout in layouts]),
+        "height": np.array([layout.height_px for layout in layouts]),
+        "pitch": np.array([layout.pitch_bytes for layout in layouts]),
+        "layout": np.array([_LAYOUTS[layout.kind] for layout in layouts]),
+        "n": n,
+        "reach": np.where(n_bytes < 1 << 31, np.minimum(reach_px, _NO_REACH_PX), _NO_REACH_PX).astype(
+            np.int64
+        ),
+    }
 
 
 def _fixed(numbers: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -98,7 +98,8 @@ def to_rgb(data: NDArray[np.uint8], layout: FrameLayout) -> NDArray[np.uint8]:
 
 def samples_per_side(transform: NDArray[np.float64]) -> int:
     """How many bilinear samples per side a crop pixel needs, 1 to 8; `transform` is (2, 3)."""
-    scale = math.sqrt(abs(float(np.linalg.det(transform[:, :2]))))
+    (a, b, _), (c, d, _) = transform.tolist()
+    scale = math.sqrt(abs(a * d - b * c))
     return min(MAX_SAMPLES_PER_SIDE, max(1, math.ceil(scale - 1e-6)))
 
 

@@ -135,6 +135,37 @@ def test_far_from_the_corner_of_a_large_frame(gpu: Gpu, kernels: Kernels) -> Non
     assert_agree(gpu, kernels, clip_spec(40, 40), [cut])
 
 
+@pytest.mark.parametrize("kind", ["rgb", "bgr"])
+def test_sums_of_bytes_do_not_overflow(gpu: Gpu, kernels: Kernels, kind: LayoutKind) -> None:
+    """The brightest frame, and as many samples as there are at most."""
+    layout = FrameLayout(kind, 200, 200)
+    white = np.full(layout.shape, 255, np.uint8)
+    for x0 in (40.0, 40.5, 40.999):
+        found = on_gpu(gpu, kernels, clip_spec(9, 9), [(white, layout, similarity(8.0, 7.0, x0, 41.3))])
+        expected = (1.0 - np.array([0.43216, 0.394666, 0.37645])) / np.array([0.22803, 0.22145, 0.216989])
+        np.testing.assert_allclose(found[0, :, 0], expected[:, None, None] * np.ones((9, 9)), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2, 3])
+@pytest.mark.parametrize("gap", [0, 1, 2, 3])
+def test_frames_that_begin_anywhere(gpu: Gpu, kernels: Kernels, offset: int, gap: int) -> None:
+    """Words are read whole, and a frame need not begin with one."""
+    layout = FrameLayout("rgb", 40, 50, 150 + gap)
+    data = camera(layout)
+    given = gpu.tensor((data.size + offset,), "uint8")
+    given.host[offset:] = data.reshape(-1)
+    given.upload()
+    spec, out = clip_spec(12, 12), gpu.tensor((1, 3, 12, 12), "float32")
+    writer, turned = GpuClipWriter(gpu, kernels, spec, out), similarity(2.3, 11.0, 9.0, 4.0)
+    writer.write([GpuCrop(given.pointer + offset, layout, turned)])
+    out.download()
+    gpu.synchronize()
+    expected = twin(spec, [(data, layout, turned)])[:, :, 0]
+    np.testing.assert_allclose(out.host, expected, rtol=0, atol=TOLERANCE)
+    for one in (writer, out, given):
+        one.free()
+
+
 def test_several_people_in_several_frames_some_of_them_missing(gpu: Gpu, kernels: Kernels) -> None:
     layouts = [FrameLayout(kind, 40, 60, pitch_bytes=192) for kind in KINDS]
     cuts: list[Cut] = [
@@ -207,7 +238,10 @@ def test_a_writer_may_be_used_again_at_once(gpu: Gpu, kernels: Kernels) -> None:
     first, second = similarity(1.3, 5.0, 3.0, 2.0), similarity(0.6, 50.0, 9.0, 2.0)
     writer.write([GpuCrop(frame.pointer, layout, first)])
     out.download()
+    is_copied = gpu.event()
+    is_copied.record()
     writer.write([GpuCrop(frame.pointer, layout, second)])
+    is_copied.wait()
     if not gpu.is_integrated:  # the first launch has run, with what it was given
         expected = twin(spec, [(frame.host, layout, first)])[:, :, 0]
         np.testing.assert_allclose(out.host, expected, rtol=0, atol=TOLERANCE)

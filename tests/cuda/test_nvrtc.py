@@ -31,9 +31,19 @@ def test_it_has_a_version(compiler: str) -> None:
     assert 12 <= int(compiler.split(".")[0]) <= 20
 
 
+def compiled(source: str, name: str, sm: str) -> bytes:
+    """Of a GPU that this NVRTC knows: CUDA 12 does not know Thor by this name."""
+    try:
+        return compile_cubin(source, name, sm)
+    except MissingError as missing:
+        if "HOST_CUDA_KERNELS" in os.environ:
+            raise
+        pytest.skip(f"needs an NVRTC that knows {sm}: {missing}")
+
+
 @pytest.mark.parametrize("sm", TARGETS)
 def test_a_source_becomes_machine_code(sm: str) -> None:
-    cubin = compile_cubin(FAULTY.read_text(encoding="utf-8"), FAULTY.name, sm)
+    cubin = compiled(FAULTY.read_text(encoding="utf-8"), FAULTY.name, sm)
     assert cubin.startswith(b"\x7fELF")
     assert b".text.reversed\0" in cubin
 
@@ -41,7 +51,7 @@ def test_a_source_becomes_machine_code(sm: str) -> None:
 @pytest.mark.parametrize("sm", TARGETS)
 @pytest.mark.parametrize("source", KERNELS)
 def test_every_kernel_becomes_machine_code_of_every_target(source: str, sm: str) -> None:
-    cubin = compile_cubin(kernel_source(source), source, sm)
+    cubin = compiled(kernel_source(source), source, sm)
     for name in KERNELS[source]:
         assert f".text.{name}\0".encode() in cubin
 

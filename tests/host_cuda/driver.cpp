@@ -229,6 +229,7 @@ API cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice) {
         case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = CAPABILITY[1]; break;
         case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *value = 1024; break;
         case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = 16; break;
+        case CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE: *value = 16 << 10; break;
         case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = SHARED_LIMIT; break;
         default: return CUDA_ERROR_NOT_SUPPORTED;
     }

@@ -66,8 +66,27 @@ template <class T>
 T __ldg(const T* pointer) {
     return *pointer;
 }
+template <class T>
+T __ldcg(const T* pointer) {
+    return *pointer;
+}
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
     return static_cast<unsigned>((static_cast<uint64_t>(high) << 32 | low) >> (shift & 31));
+}
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+    uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
+    unsigned result = 0;
+    for (int i = 0; i < 4; ++i) result |= (bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+    return result;
+}
+inline unsigned __umulhi(unsigned a, unsigned b) {
+    return static_cast<unsigned>(static_cast<uint64_t>(a) * b >> 32);
+}
+inline unsigned __dp2a_lo(unsigned halves, unsigned bytes, unsigned sum) {
+    return sum + (halves & 0xffff) * (bytes & 0xff) + (halves >> 16) * (bytes >> 8 & 0xff);
+}
+inline unsigned __dp2a_hi(unsigned halves, unsigned bytes, unsigned sum) {
+    return __dp2a_lo(halves, bytes >> 16, sum);
 }
 inline void __threadfence() {}
 template <class T>

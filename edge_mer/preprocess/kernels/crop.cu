@@ -16,7 +16,7 @@ struct Crop {
     int width, height, pitch;     // of the frame, the last in bytes
     int layout;                   // 0 RGB, 1 BGR, 2 NV12, 3 YUYV
     int n;                        // samples per side
-    int unused;
+    int reach;                    // in whole pixels: no sample of a pixel lies farther from its first one
 };
 
 struct Colour {
@@ -48,39 +48,64 @@ __device__ __forceinline__ Colour pixel(const Crop& crop, int x, int y) {
     return {(float)__ldg(bytes), (float)__ldg(bytes + 1), (float)__ldg(bytes + 2)};
 }
 
-// Two pixels of three bytes each, beside each other, out of the three aligned words that hold them.
-__device__ __forceinline__ void two_pixels(const unsigned char* bytes, Colour& left, Colour& right) {
-    unsigned shift = (unsigned)((size_t)bytes & 3);
-    const unsigned* words = (const unsigned*)(bytes - shift);
-    unsigned middle = __ldg(words + 1);
-    unsigned low = __funnelshift_r(__ldg(words), middle, 8 * shift);
-    unsigned high = __funnelshift_r(middle, __ldg(words + 2), 8 * shift);
-    left = {(float)(low & 255), (float)(low >> 8 & 255), (float)(low >> 16 & 255)};
-    right = {(float)(low >> 24), (float)(high & 255), (float)(high >> 8 & 255)};
-}
-
-__device__ __forceinline__ Colour mixed(Colour a, Colour b, float weight) {
-    return {a.r + (b.r - a.r) * weight, a.g + (b.g - a.g) * weight, a.b + (b.b - a.b) * weight};
-}
-
-__device__ __forceinline__ Colour bilinear(const Crop& crop, long long x, long long y) {
-    const float unit = 1.f / (1 << 24);
+// Adds the bilinear sample at (x, y), of any frame and any place.
+__device__ __forceinline__ void add_sample(const Crop& crop, long long x, long long y, Colour& sum) {
+    const float unit = 1.f / 4294967296.f;
     int left = (int)(x >> 32), top = (int)(y >> 32);
-    float right_weight = (float)((unsigned)x >> 8) * unit, lower_weight = (float)((unsigned)y >> 8) * unit;
-    Colour a, b, c, d;
-    bool is_packed = crop.layout < 2;
-    // Three words reach up to six bytes further than two pixels: they must lie in the row.
-    if (is_packed && left >= 0 && left + 3 < crop.width && top >= 0 && top + 1 < crop.height) {
-        const unsigned char* bytes = crop.frame + (long long)top * crop.pitch + 3 * left;
-        two_pixels(bytes, a, b);
-        two_pixels(bytes + crop.pitch, c, d);
-    } else {
-        a = pixel(crop, left, top);
-        b = pixel(crop, left + 1, top);
-        c = pixel(crop, left, top + 1);
-        d = pixel(crop, left + 1, top + 1);
+    float right_weight = (float)(unsigned)x * unit, lower_weight = (float)(unsigned)y * unit;
+    float wd = right_weight * lower_weight, wc = lower_weight - wd, wb = right_weight - wd;
+    float wa = 1.f - right_weight - wc;
+    Colour a = pixel(crop, left, top), b = pixel(crop, left + 1, top);
+    Colour c = pixel(crop, left, top + 1), d = pixel(crop, left + 1, top + 1);
+    sum.r += a.r * wa + b.r * wb + c.r * wc + d.r * wd;
+    sum.g += a.g * wa + b.g * wb + c.g * wc + d.g * wd;
+    sum.b += a.b * wa + b.b * wb + c.b * wc + d.b * wd;
+}
+
+// Bytes times weights of 16 bits; the 64 samples of 4 pixels that there are at most just fit.
+struct Sums {
+    unsigned r, g, b;
+};
+
+// Adds two pixels of three bytes beside each other, out of the three aligned words that hold them. `place` is where
+// they begin, in bytes from `words`; the weights have 32 bits, whose halves are summed apart.
+__device__ __forceinline__ void add_two_pixels(const unsigned char* words, unsigned place, unsigned left_weight,
+                                               unsigned right_weight, Sums& upper, Sums& lower) {
+    const unsigned* three = (const unsigned*)(words + (place & ~3u));
+    unsigned middle = __ldg(three + 1), shift = 8 * place;  // of which the shift takes the last 5 bits
+    unsigned first = __funnelshift_r(__ldg(three), middle, shift);
+    unsigned second = __funnelshift_r(middle, __ldg(three + 2), shift);
+    unsigned red_green = __byte_perm(first, second, 0x4130), blue = __byte_perm(first, second, 0x5252);
+    unsigned upper_weights = __byte_perm(left_weight, right_weight, 0x7632);
+    unsigned lower_weights = __byte_perm(left_weight, right_weight, 0x5410);
+    upper.r = __dp2a_lo(upper_weights, red_green, upper.r);
+    upper.g = __dp2a_hi(upper_weights, red_green, upper.g);
+    upper.b = __dp2a_lo(upper_weights, blue, upper.b);
+    lower.r = __dp2a_lo(lower_weights, red_green, lower.r);
+    lower.g = __dp2a_hi(lower_weights, red_green, lower.g);
+    lower.b = __dp2a_lo(lower_weights, blue, lower.b);
+}
+
+__device__ __forceinline__ float joined(unsigned upper, unsigned lower) {
+    return (float)upper * (1.f / 65536.f) + (float)lower * (1.f / 4294967296.f);
+}
+
+// The sum of a pixel's samples where all of them lie in a frame of three bytes per pixel: in integers.
+__device__ __forceinline__ Colour sum_of_bytes(const Crop& crop, long long x0, long long y0) {
+    unsigned offset = (unsigned)((size_t)crop.frame & 3);
+    const unsigned char* words = (const unsigned char*)((size_t)crop.frame & ~(size_t)3);
+    Sums upper = {0, 0, 0}, lower = {0, 0, 0};
+    for (int down = 0; down < crop.n; ++down, x0 += crop.down_x, y0 += crop.down_y) {
+        long long x = x0, y = y0;
+        for (int across = 0; across < crop.n; ++across, x += crop.across_x, y += crop.across_y) {
+            unsigned right = (unsigned)x, left = ~right, under = (unsigned)y;
+            unsigned right_under = __umulhi(right, under), left_under = __umulhi(left, under);
+            unsigned place = offset + (unsigned)(y >> 32) * crop.pitch + 3 * (unsigned)(x >> 32);
+            add_two_pixels(words, place, left - left_under, right - right_under, upper, lower);
+            add_two_pixels(words, place + crop.pitch, left_under, right_under, upper, lower);
+        }
     }
-    return mixed(mixed(a, b, right_weight), mixed(c, d, right_weight), lower_weight);
+    return {joined(upper.r, lower.r), joined(upper.g, lower.g), joined(upper.b, lower.b)};
 }
 
 __device__ __forceinline__ Colour averaged(const Crop& crop, int column, int row) {
@@ -88,13 +113,16 @@ __device__ __forceinline__ Colour averaged(const Crop& crop, int column, int row
     if (!crop.frame) return sum;
     long long x0 = crop.start_x + column * crop.column_x + row * crop.row_x;
     long long y0 = crop.start_y + column * crop.column_y + row * crop.row_y;
-    for (int down = 0; down < crop.n; ++down, x0 += crop.down_x, y0 += crop.down_y) {
-        long long x = x0, y = y0;
-        for (int across = 0; across < crop.n; ++across, x += crop.across_x, y += crop.across_y) {
-            Colour sample = bilinear(crop, x, y);
-            sum.r += sample.r;
-            sum.g += sample.g;
-            sum.b += sample.b;
+    int left = (int)(x0 >> 32), top = (int)(y0 >> 32);
+    // Three words reach up to six bytes further than two pixels: they must lie in the row.
+    if (crop.layout < 2 && left >= crop.reach && left + crop.reach + 3 < crop.width && top >= crop.reach &&
+        top + crop.reach + 1 < crop.height) {
+        sum = sum_of_bytes(crop, x0, y0);
+    } else {
+        for (int down = 0; down < crop.n; ++down, x0 += crop.down_x, y0 += crop.down_y) {
+            long long x = x0, y = y0;
+            for (int across = 0; across < crop.n; ++across, x += crop.across_x, y += crop.across_y)
+                add_sample(crop, x, y, sum);
         }
     }
     float share = 1.f / (float)(crop.n * crop.n);
@@ -118,7 +146,7 @@ __device__ __forceinline__ void write_crop(const Crop* crops, Number* out, int w
                                            float offset_r, float offset_g, float offset_b, float per_step) {
     int column = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y * blockDim.y + threadIdx.y;
     if (column >= width || row >= height) return;
-    const Crop& crop = crops[blockIdx.z];
+    const Crop crop = crops[blockIdx.z];  // once: in the loops it would be read for every sample
     Colour colour = averaged(crop, column, row);
     long long place = crop.out + (long long)row * width + column;
     write(out, place, colour.r * gain_r - offset_r, per_step);
