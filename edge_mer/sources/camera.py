@@ -16,7 +16,7 @@ import os
 import re
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import av
 import cv2
 import numpy as np
+from av.codec.context import CodecContext
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
@@ -84,12 +85,23 @@ _log = logging.getLogger(__name__)
 class VideoCapture(Protocol):
     """What is used of OpenCV's class of that name."""
 
-    def isOpened(self) -> bool: ...  # noqa: N802
-    def set(self, propId: int, value: float) -> bool: ...
-    def get(self, propId: int) -> float: ...
-    def grab(self) -> bool: ...
-    def retrieve(self) -> tuple[bool, Any]: ...
-    def release(self) -> None: ...
+    def isOpened(self) -> bool:  # noqa: N802, D102
+        ...
+
+    def set(self, propId: int, value: float) -> bool:  # noqa: D102
+        ...
+
+    def get(self, propId: int) -> float:  # noqa: D102
+        ...
+
+    def grab(self) -> bool:  # noqa: D102
+        ...
+
+    def retrieve(self) -> tuple[bool, Any]:  # noqa: D102
+        ...
+
+    def release(self) -> None:  # noqa: D102
+        ...
 
 
 @dataclass(frozen=True)
@@ -157,8 +169,8 @@ def open_video_capture(device: str) -> VideoCapture:
 class CameraSource(LiveCamera):
     """A camera of Linux: stream "NAME/visual", RGB pictures (height, width, 3) uint8.
 
-    What the camera does not offer is not insisted on: `mode` says what it delivers, and a warning of the logger
-    `edge_mer.sources.camera` what it was asked for. The format is one of `FORMATS`, others are refused.
+    What the camera does not offer is not insisted on: `mode` says what it delivers, and a warning of the
+    logger `edge_mer.sources.camera` what else it was asked for.
 
     A picture carries the driver's time stamp where that is by the host's monotonic clock, else the time at
     which it came.
@@ -234,13 +246,17 @@ class CameraSource(LiveCamera):
 
     def _warn_of_another_mode(self, capture: VideoCapture) -> None:
         asked = self._settings
-        found = {
-            "width": capture.get(cv2.CAP_PROP_FRAME_WIDTH),
-            "height": capture.get(cv2.CAP_PROP_FRAME_HEIGHT),
-            "fps": self._rate_hz,
-            "format": self._format,
+        sizes = {
+            "width": (asked.width, round(capture.get(cv2.CAP_PROP_FRAME_WIDTH))),
+            "height": (asked.height, round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))),
+            "fps": (asked.fps and round(float(asked.fps), 2), self._rate_hz and round(self._rate_hz, 2)),
+            "format": (asked.format, self._format),
         }
-        other = _differences(asked, found)
+        other = [
+            f"{name} {found} instead of {wanted}"
+            for name, (wanted, found) in sizes.items()
+            if wanted not in (None, found)
+        ]
         if other:
             _log.warning("%s does not offer what it was asked for: %s", self._name, ", ".join(other))
 
@@ -251,9 +267,7 @@ class CameraSource(LiveCamera):
         times, counts = FrameTimes(), self._counts
         while not stop.is_set():
             if not capture.grab():
-                raise LostError(
-                    f"{self._name} is gone", hint="check its cable; it is opened again if it comes back"
-                )
+                raise LostError(f"{self._name} is gone", hint="check its cable, and plug it in again")
             arrived_ns = self._clock.now_ns()
             t_ns, basis = _stamp(capture, times, arrived_ns)
             counts.n_stale += t_ns is None
@@ -279,20 +293,6 @@ class CameraSource(LiveCamera):
         return f"{width_px} x {height_px}{rate}, {self._format.upper()}"
 
 
-def _differences(asked: CameraSettings, found: Mapping[str, float | str | None]) -> Iterator[str]:
-    for name, value in found.items():
-        wanted = getattr(asked, name)
-        is_same = wanted is None or wanted == value
-        if name == "fps" and wanted is not None and isinstance(value, float):
-            is_same = abs(float(wanted) - value) < 0.01 * value
-        if not is_same:
-            yield (
-                f"{name} {value:g} instead of {float(wanted):g}"
-                if isinstance(value, float)
-                else f"{name} {value} instead of {wanted}"
-            )
-
-
 def _stamp(capture: VideoCapture, times: FrameTimes, arrived_ns: int) -> tuple[int | None, TimeBasis]:
     """When the picture that was just grabbed was taken; None for one that is old."""
     driver_ns = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
@@ -304,8 +304,7 @@ def _stamp(capture: VideoCapture, times: FrameTimes, arrived_ns: int) -> tuple[i
 
 def _decoder(name: str, width_px: int, height_px: int) -> VideoCodecContext:
     pixel_format = FORMATS[name][1]
-    decoder = VideoCodecContext.create("rawvideo" if pixel_format else "mjpeg", "r")
-    assert isinstance(decoder, VideoCodecContext)
+    decoder = CodecContext.create("rawvideo" if pixel_format else "mjpeg", "r")
     if pixel_format:
         decoder.width, decoder.height, decoder.pix_fmt = width_px, height_px, pixel_format
     decoder.thread_count = 1

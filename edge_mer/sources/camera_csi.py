@@ -3,14 +3,15 @@
     csi:0
     csi:0?width=1280&height=720&fps=30&flip=2&latency_ms=60
 
-No OpenCV that pip installs has GStreamer. So `gst-launch-1.0` captures and writes raw pictures into a pipe. Its
-other output is kept for messages. It is ended by SIGINT, as its own Ctrl-C would, and it ends by itself when the
-pipe has nobody to read it any more: a camera service that is left hanging needs a restart.
+No OpenCV that pip installs has GStreamer. So `gst-launch-1.0` captures and writes raw pictures into a pipe.
+What else it says is kept for messages. It is ended by SIGINT, as by its own Ctrl-C, and ends in order by
+itself when nobody reads the pipe any more: a camera service that was left hanging needs a restart.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -22,7 +23,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import IO
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -114,8 +114,8 @@ def argus_elements(settings: CsiSettings) -> list[str]:
 class CsiSource(LiveCamera):
     """A sensor on a Jetson's camera port: stream "NAME/visual", RGB pictures (height, width, 3) uint8.
 
-    A picture is stamped when its first byte comes out of the pipe; what sensor and image processor took before
-    that is `latency_ms`.
+    A picture is stamped when its first byte comes out of the pipe; `latency_ms` is what sensor and image
+    processor took before that.
 
     Args:
         rest: The URI after `csi:`, the sensor's number with keys of `CsiSettings`.
@@ -188,8 +188,7 @@ class CsiSource(LiveCamera):
         finally:
             os.close(theirs)
         said: deque[str] = deque(maxlen=_MAX_SAID_LINES)
-        assert process.stdout is not None
-        listener = threading.Thread(target=_listen, args=(process.stdout, said), daemon=True)
+        listener = threading.Thread(target=_listen, args=(process, said), daemon=True)
         listener.start()
         try:
             yield ours, said
@@ -204,7 +203,7 @@ class CsiSource(LiveCamera):
         return kind(
             f"{self._name} {what}",
             found=text or f"{self._program} ended without a word",
-            hint="check the sensor's cable and number; if it was in use: sudo systemctl restart nvargus-daemon",
+            hint="check cable and number; if it was in use: sudo systemctl restart nvargus-daemon",
         )
 
     def _mode_of(self, height_px: int, width_px: int) -> str:
@@ -239,8 +238,8 @@ def _rgb(planes: NDArray[np.uint8], settings: CsiSettings) -> NDArray[np.uint8]:
     return to_rgb(frame, Fraction(1), (None, None, 3))
 
 
-def _listen(output: IO[bytes], said: deque[str]) -> None:
-    with output:
+def _listen(process: subprocess.Popen[bytes], said: deque[str]) -> None:
+    with process.stdout or io.BytesIO() as output:
         for line in output:
             said.append(line[:500].decode(errors="replace").strip())
 

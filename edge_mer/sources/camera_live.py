@@ -185,7 +185,7 @@ class LiveCamera(ABC):
             DataError: As `ensure_ready`.
         """
 
-    def _interrupt(self) -> None:
+    def _interrupt(self) -> None:  # noqa: B027 (most look often enough)
         """Make `_capture` notice that `stop` is set, where it waits for the device."""
 
     @abstractmethod

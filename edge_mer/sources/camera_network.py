@@ -50,6 +50,7 @@ _WITHOUT_CLOCK = {"mpjpeg", "mjpeg", "h264", "hevc"}
 
 _OPTIONS = {"fflags": "nobuffer", "analyzeduration": "1000000", "probesize": "500000", "fpsprobesize": "0"}
 _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if PYAV_MAJOR < 19 else {}
+_CLOSED = "the other side closed the connection"
 _RTSP_POLL_S = 0.25
 _RATE_LIMITS_HZ = (1, 240)
 _MAX_IN_DECODER = 64
@@ -114,7 +115,7 @@ class NetworkCamera(LiveCamera):
             with self._explained(LostError, "was cut off"):
                 self._watch(feed, stream, see, stop)
             if not stop.is_set():
-                raise LostError(f"{self._name} was cut off", found="the other side closed the connection")
+                raise LostError(f"{self._name} was cut off", found=_CLOSED)
 
     def _video(self, container: InputContainer) -> VideoStream:
         """The first video stream, set up to be decoded without delay."""
@@ -188,6 +189,8 @@ class NetworkCamera(LiveCamera):
                 found=str(error.strerror),
                 hint="a page or a playlist is no stream: look for its address in the camera's manual",
             ) from error
+        except http.client.IncompleteRead as error:
+            raise kind(f"{self._name} {what}", found=_CLOSED) from error
         except (av.FFmpegError, OSError, http.client.HTTPException) as error:
             found = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
             hint = "check the address, and that the camera is on"
@@ -210,8 +213,8 @@ class _NotAllowed(Exception):  # noqa: N818
 class RtspCamera(NetworkCamera):
     """A camera that speaks RTSP, over TCP unless `transport=udp` is asked for.
 
-    FFmpeg would put the parts of a frame together, and say so only once the next frame begins. So parts are taken
-    as they come, to know when the first one did, and put together here.
+    FFmpeg would put the parts of a frame together, and hand them on once the next frame begins. So they are
+    taken as they come, to know when the first one did, and put together here.
     """
 
     scheme = "rtsp"
@@ -403,7 +406,7 @@ def _stamp_ns(frame: VideoFrame) -> int | None:
 
 def _joined(parts: list[_VideoPacket]) -> _VideoPacket:
     """A frame's parts, as FFmpeg's decoders want them."""
-    packet: _VideoPacket = Packet(b"".join(map(bytes, parts)))
+    packet = cast(_VideoPacket, Packet(b"".join(map(bytes, parts))))
     packet.pts, packet.dts, packet.time_base = parts[0].pts, parts[0].dts, parts[0].time_base
     return packet
 

@@ -12,11 +12,14 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tests.helpers.media import counter_frames, read_counter, write_media
+
+_ROOT = Path(__file__).resolve().parents[2]
 
 FPS = 25
 N_FRAMES = 256
@@ -37,9 +40,7 @@ def counted_pictures(n_frames: int = N_FRAMES) -> Iterator[NDArray[np.uint8]]:
 
 
 def write_counted_clip(path: Path) -> Path:
-    """A clip of counted pictures in H.264, of which every one can be decoded alone."""
-    options = {"g": "1"}
-    del options
+    """A clip of counted pictures, in H.264."""
     return write_media(path, frames=counted_pictures(), fps=Fraction(FPS))
 
 
@@ -69,11 +70,18 @@ class Sender:
     Args:
         command: The program and its arguments.
         port: The TCP port that it listens on once it is ready.
+        stdout: Where its output goes, as `subprocess.Popen` has it.
     """
 
-    def __init__(self, command: list[str], port: int) -> None:
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    def __init__(self, command: list[str], port: int, stdout: int = subprocess.DEVNULL) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, cwd=_ROOT)
         self._wait_for(port)
+
+    @property
+    def output(self) -> IO[bytes]:
+        """Its standard output, where that is a pipe."""
+        assert self._process.stdout is not None
+        return self._process.stdout
 
     def _wait_for(self, port: int, timeout_s: float = 10.0) -> None:
         until = time.monotonic() + timeout_s
