@@ -13,7 +13,7 @@ MAX_LAG_NS = NS_PER_S // 2
 WINDOW_NS = 5 * NS_PER_S
 """Of this time the frame that was on its way for the shortest is what others are held against."""
 
-MAX_SETTLING_NS = 2 * NS_PER_S
+MAX_SETTLING_NS = 10 * NS_PER_S
 """After so long, frames at whatever pace are the stream's new normal."""
 
 _N_STEPS = 16
@@ -62,11 +62,10 @@ class FrameTimes:
         if self._is_old(arrived_ns, stamp_ns, gap_ns, step_ns):
             self.n_stale += 1
             return None
-        if self._settling_since_ns is not None:
-            self._settling_since_ns = None
-            if self._lag_ns(arrived_ns, stamp_ns) > MAX_LAG_NS:
-                self._offsets.clear()
-        elif gap_ns is not None:
+        was_settling = self._settling_since_ns is not None
+        if was_settling:
+            self._settle(arrived_ns, stamp_ns)
+        if gap_ns is not None and not (was_settling and self._steps_ns):
             self._steps_ns.append(gap_ns)
         t_ns = self._on_host_clock(arrived_ns, stamp_ns)
         if self._placed_ns is not None and t_ns <= self._placed_ns:
@@ -101,6 +100,13 @@ class FrameTimes:
             return False  # caught up
         is_own_pace = step_ns is None or gap_ns is None or step_ns / 2 <= gap_ns <= longest_ns
         return not is_own_pace
+
+    def _settle(self, arrived_ns: int, stamp_ns: int | None) -> None:
+        """Frames are new again: either what they are held against still holds, or they begin anew."""
+        kept = self._lag_ns(arrived_ns, stamp_ns) <= MAX_LAG_NS and bool(self._offsets)
+        least = [(arrived_ns // _BUCKET_NS, min(offset for _, offset in self._offsets))] if kept else []
+        self._offsets = deque(least)
+        self._settling_since_ns = None
 
     def _lag_ns(self, arrived_ns: int, stamp_ns: int | None) -> int:
         """How much longer than the quickest one this frame was on its way."""
