@@ -2,9 +2,9 @@
 
 python -m tests.helpers.flash_sender PORT [FPS] [EVERY]
 
-Pictures are counted ones (`senders.counted_pictures`), and every EVERY-th is white. One line on standard output
-per picture says "NUMBER T_NS" or "flash T_NS": the host's monotonic nanoseconds just before its first byte was
-written. `senders.Sender` runs it and collects the times.
+Pictures are counted ones (`senders.counted_pictures`), and every EVERY-th is white. One line on standard
+output per picture says "NUMBER T_NS" or "flash T_NS": the host's monotonic nanoseconds just before its first
+byte was written. `senders.Sender` runs it and collects the times.
 """
 
 from __future__ import annotations

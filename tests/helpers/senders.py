@@ -175,7 +175,7 @@ def rtsp(raw: Path, port: int) -> list[str]:
 
 
 def flashes(port: int, every: int = FPS) -> list[str]:
-    """Serves MJPEG at http://127.0.0.1:PORT/, every so many pictures a white one, and says when (`flash_sender`)."""
+    """Serves MJPEG at http://127.0.0.1:PORT/, every so many pictures a white one: `flash_sender`."""
     return [sys.executable, "-m", "tests.helpers.flash_sender", str(port), str(FPS), str(every)]
 
 

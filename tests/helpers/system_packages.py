@@ -39,9 +39,7 @@ def needs(command: str) -> pytest.MarkDecorator:
 
 def needs_rtsp() -> pytest.MarkDecorator:
     """Skip a test, naming the packages, where no RTSP server can run."""
-    return pytest.mark.skipif(
-        not _has_rtsp(), reason=f"needs the system packages {', '.join(RTSP_PACKAGES)}"
-    )
+    return pytest.mark.skipif(not _has_rtsp(), reason=f"needs the system packages {', '.join(RTSP_PACKAGES)}")
 
 
 def _has_rtsp() -> bool:

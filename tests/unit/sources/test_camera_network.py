@@ -24,6 +24,7 @@ from edge_mer.sources.registry import open_source
 from edge_mer.types.signals import Chunk
 from tests.helpers import senders
 from tests.helpers.flash_sender import BOUNDARY
+from tests.helpers.live_sources import lost_within_s, read_chunks
 from tests.helpers.senders import FPS, N_FRAMES, PATCHES, Sender, free_port, number_of, patch_colours
 from tests.helpers.system_packages import needs, needs_rtsp
 
@@ -67,24 +68,6 @@ def opened(address: str) -> Iterator[LiveCamera]:
         source.ensure_stopped()
 
 
-def read(source: LiveCamera, n_chunks: int) -> list[Chunk]:
-    chunks = []
-    while len(chunks) < n_chunks:
-        chunk = source.read(3_000)
-        assert chunk is not None, "nothing came for 3 s"
-        chunks.append(chunk)
-    return chunks
-
-
-def lost_within_s(source: LiveCamera) -> float:
-    """How long it takes until the source says that it is lost."""
-    begin = time.monotonic()
-    with pytest.raises(LostError, match="closed|reset"):
-        while time.monotonic() < begin + 5:
-            source.read(500)
-    return time.monotonic() - begin
-
-
 def off_ms(chunks: list[Chunk]) -> Any:
     """How much later than the first one each picture is placed than its number says."""
     numbers = np.unwrap([number_of(chunk.data) for chunk in chunks], period=N_FRAMES)
@@ -110,7 +93,7 @@ def test_pictures_come_through_a_death_of_the_sender(kind: str, clips: dict[str,
     port = free_port()
     with Sender(command(kind, clips, port), port) as sender, opened(uri(kind, port)) as source:
         begin_ns = time.monotonic_ns()
-        first = read(source, 20)
+        first = read_chunks(source, 20)
         assert first[0].seq == 0
         assert all(since_start(c, begin_ns - NS_PER_S, MonotonicClock()) is not None for c in first)
         (spec,) = source.specs
@@ -119,7 +102,7 @@ def test_pictures_come_through_a_death_of_the_sender(kind: str, clips: dict[str,
         check_content(first)
         assert source.mode.startswith("128 x 96")
         sender.kill()
-        assert lost_within_s(source) < 1
+        assert lost_within_s(source, "closed|reset") < 1
         with pytest.raises(LostError):  # and it stays so
             source.read(0)
         source.ensure_stopped()
@@ -128,7 +111,7 @@ def test_pictures_come_through_a_death_of_the_sender(kind: str, clips: dict[str,
         with Sender(command(kind, clips, port), port):
             source.ensure_ready()
             source.start()
-            again = read(source, 20)
+            again = read_chunks(source, 20)
     check_content(again)
     assert again[0].seq == 0
     assert again[0].t_ns > first[-1].t_ns
@@ -139,7 +122,7 @@ def test_pictures_come_through_a_death_of_the_sender(kind: str, clips: dict[str,
 def test_a_pause_is_silence_and_what_waited_is_not_new(kind: str, clips: dict[str, Path]) -> None:
     port = free_port()
     with Sender(command(kind, clips, port), port) as sender, opened(uri(kind, port)) as source:
-        before = read(source, 15)
+        before = read_chunks(source, 15)
         sender.pause()
         silent_ns = time.monotonic_ns() + NS_PER_S
         n_none = 0
@@ -150,7 +133,7 @@ def test_a_pause_is_silence_and_what_waited_is_not_new(kind: str, clips: dict[st
         assert n_none >= 5
         n_stale = source.counts.n_stale
         sender.go_on()
-        after = read(source, 20)
+        after = read_chunks(source, 20)
         n_stale = source.counts.n_stale - n_stale
     both = [*before, *after]
     assert all(a.t_ns < b.t_ns for a, b in pairwise(both))
@@ -170,7 +153,7 @@ def test_rtsp_pictures_are_placed_when_they_were_sent(transport: str, clips: dic
         opened(f"{uri('rtsp', port)}?transport={transport}") as source,
     ):
         assert source.specs[0].rate_hz == FPS
-        chunks = read(source, 25)
+        chunks = read_chunks(source, 25)
         sender.kill()
     late_ms = [(chunk.t_ns - sender.written_ns[number_of(chunk.data)]) / 1e6 for chunk in chunks]
     assert min(late_ms) > 0
@@ -179,8 +162,11 @@ def test_rtsp_pictures_are_placed_when_they_were_sent(transport: str, clips: dic
 
 def test_a_flash_is_placed_when_it_was_sent() -> None:
     port = free_port()
-    with Sender(senders.flashes(port, every=4), port) as sender, opened(f"http://127.0.0.1:{port}/") as source:
-        chunks = read(source, 40)
+    with (
+        Sender(senders.flashes(port, every=4), port) as sender,
+        opened(f"http://127.0.0.1:{port}/") as source,
+    ):
+        chunks = read_chunks(source, 40)
         sender.kill()
     seen_ns = [chunk.t_ns for chunk in chunks if senders.is_flash(chunk.data)]
     assert len(seen_ns) == 10
@@ -192,7 +178,7 @@ def test_latency_is_taken_off() -> None:
     port = free_port()
     address = f"http://127.0.0.1:{port}/?latency_ms=62.5"
     with Sender(senders.flashes(port), port), opened(address) as source:
-        (chunk,) = read(source, 1)
+        (chunk,) = read_chunks(source, 1)
         assert chunk.arrived_ns is not None
         assert chunk.arrived_ns - chunk.t_ns == 62_500_000
         assert source.uri == address
@@ -334,7 +320,9 @@ def test_a_picture_may_change_its_size_and_a_broken_one_is_counted() -> None:
         head = b"--" + BOUNDARY + b"\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
         return head % (len(jpeg), jpeg)
 
-    small, large = (bytes(cv2.imencode(".jpg", np.full((side, side, 3), 90, np.uint8))[1]) for side in (64, 96))
+    small, large = (
+        bytes(cv2.imencode(".jpg", np.full((side, side, 3), 90, np.uint8))[1]) for side in (64, 96)
+    )
     server = socket.create_server(("127.0.0.1", 0))
     source = open_source(f"http://127.0.0.1:{server.getsockname()[1]}/")
     assert isinstance(source, LiveCamera)
