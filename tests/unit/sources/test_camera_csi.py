@@ -153,17 +153,14 @@ def test_it_ends_in_order_when_we_are_killed(tmp_path: Path) -> None:
 
 
 @gst
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_it_ends_in_order_on_every_signal(number: signal.Signals, tmp_path: Path) -> None:
-    program, pid, ended = recorded_program(tmp_path)
+def test_it_ends_in_order_on_every_signal(tmp_path: Path) -> None:
     code = f"""
         import sys
         from edge_mer.cli import main
-        from edge_mer.sources import registry
         from edge_mer.sources.camera_csi import CsiSource
         from tests.unit.sources.test_camera_csi import test_picture
         main._end_like_ctrl_c()
-        source = CsiSource({URI!r}, elements=test_picture, program={program!r})
+        source = CsiSource({URI!r}, elements=test_picture, program=sys.argv[1])
         try:
             source.start()
             print("ready", flush=True)
@@ -174,15 +171,22 @@ def test_it_ends_in_order_on_every_signal(number: signal.Signals, tmp_path: Path
         finally:
             source.ensure_stopped()
     """
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"ready\n"
-        child.send_signal(number)
-        assert child.wait(10) == 130
-    assert wait_for(ended) in ("0", "1")
-    assert not is_running(int(pid.read_text()))
+    children = []
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        folder = tmp_path / number.name
+        folder.mkdir()
+        program, pid, ended = recorded_program(folder)
+        command = [sys.executable, "-c", textwrap.dedent(code), program]
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+        children.append((number, child, pid, ended))
+    for number, child, pid, ended in children:
+        with child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"ready\n"
+            child.send_signal(number)
+            assert child.wait(10) == 130
+        assert wait_for(ended) in ("0", "1")
+        assert not is_running(int(pid.read_text()))
 
 
 def test_a_pipeline_that_does_not_listen_is_ended_by_force(
