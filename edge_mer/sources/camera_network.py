@@ -95,7 +95,7 @@ class NetworkCamera(LiveCamera):
         self._address, values = _split(uri, {key.name: key for key in self.own_keys}, self.example)
         self._values = values
         self._hang_up: Callable[[], None] | None = None
-        name = f"{self.scheme}://{_without_password(self._address)}{self._address.path}"
+        name = f"{self.scheme}://{_without_password(self._address)}{self._address.path.rstrip('/')}"
         super().__init__(uri, name, values.get("latency_ms", Fraction(0)), clock or MonotonicClock())
 
     @property

@@ -179,6 +179,11 @@ def flashes(port: int, every: int = FPS) -> list[str]:
     return [sys.executable, "-m", "tests.helpers.flash_sender", str(port), str(FPS), str(every)]
 
 
+def mpeg_ts(port: int) -> list[str]:
+    """Serves H.264 in MPEG-TS at tcp://127.0.0.1:PORT, and says when it sent what (`ts_sender`)."""
+    return [sys.executable, "-m", "tests.helpers.ts_sender", str(port), str(FPS)]
+
+
 def _ffmpeg(clip: Path) -> list[str]:
     program = shutil.which("ffmpeg") or "ffmpeg"
     quiet = ["-hide_banner", "-loglevel", "fatal", "-threads", "1"]

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-PACKAGES = {"ffmpeg": "ffmpeg", "gst-launch-1.0": "gstreamer1.0-tools"}
+PACKAGES = {"ffmpeg": "ffmpeg", "gst-launch-1.0": "gstreamer1.0-tools", "openssl": "openssl"}
 """Command -> Debian package."""
 
 RTSP_PACKAGES = (

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import io
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 
@@ -28,7 +27,6 @@ from edge_mer.types.signals import Chunk
 from tests.helpers import senders
 from tests.helpers.flash_sender import BOUNDARY
 from tests.helpers.live_sources import lost_within_s, read_chunks
-from tests.helpers.media import add_video
 from tests.helpers.senders import FPS, N_FRAMES, PATCHES, Sender, free_port, number_of, patch_colours
 from tests.helpers.system_packages import needs, needs_rtsp
 
@@ -212,16 +210,20 @@ def test_a_slow_reader_gets_the_latest_and_the_rest_is_counted() -> None:
 
 
 @contextlib.contextmanager
-def serving(answer: Callable[[bytes], bytes], *, n_clients: int = 1) -> Iterator[int]:
+def serving(
+    answer: Callable[[bytes], bytes], *, n_clients: int = 1, tls: ssl.SSLContext | None = None
+) -> Iterator[int]:
     """A port on which every client gets an answer to its request, and then nothing more."""
     server = socket.create_server(("127.0.0.1", 0))
     clients: list[socket.socket] = []
 
     def serve() -> None:
-        with contextlib.suppress(OSError):
-            for _ in range(n_clients):
+        for _ in range(n_clients):
+            with contextlib.suppress(OSError):
                 client, _address = server.accept()
                 clients.append(client)
+                if tls is not None:
+                    clients[-1] = client = tls.wrap_socket(client, server_side=True)
                 client.sendall(answer(client.recv(65536)))
 
     thread = threading.Thread(target=serve)
@@ -322,50 +324,35 @@ def test_stopping_does_not_wait_for_a_silent_camera() -> None:
             source.read(0)
 
 
-class OverSocket(io.RawIOBase):
-    """What a muxer writes goes out at once."""
-
-    def __init__(self, client: socket.socket) -> None:
-        self._client = client
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any, /) -> int:
-        self._client.sendall(data)
-        return len(data)
-
-
 def test_a_frame_of_mpeg_ts_is_placed_by_its_first_byte() -> None:
     """Its end is known only when the next one begins, and FFmpeg hands it on another one later."""
-    server = socket.create_server(("127.0.0.1", 0))
-    source = open_source(f"tcp://127.0.0.1:{server.getsockname()[1]}")
-    written_ns: dict[int, int] = {}
+    port = free_port()
+    with Sender(senders.mpeg_ts(port), port) as sender, opened(f"tcp://127.0.0.1:{port}") as source:
+        chunks = read_chunks(source, 15)
+        sender.kill()
+    check_sent(chunks, sender)
 
-    def send() -> None:
-        client, _ = server.accept()
-        with client, av.open(OverSocket(client), "w", format="mpegts") as container:
-            size_px = senders.WIDTH_PX, senders.HEIGHT_PX
-            stream = add_video(container, size_px, Fraction(FPS), codec="libx264")
-            stream.codec_context.options = {"preset": "ultrafast", "tune": "zerolatency", "g": "5"}
-            clock = MonotonicClock()
-            begin_ns = clock.now_ns()
-            for number, picture in enumerate(senders.counted_pictures(40)):
-                clock.sleep_until_ns(begin_ns + number * STEP_NS)
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                frame.pts, frame.time_base = number, Fraction(1, FPS)
-                written_ns[number] = time.monotonic_ns()
-                container.mux(stream.encode(frame))
 
-    sending = threading.Thread(target=send)
-    sending.start()
-    source.start()
-    chunks = read_chunks(source, 15)
-    sending.join()
-    source.ensure_stopped()
-    server.close()
-    late_ms = [(chunk.t_ns - written_ns[number_of(chunk.data)]) / 1e6 for chunk in chunks]
-    assert np.median(np.abs(late_ms)) < STEP_NS / 2e6, late_ms
+@needs("openssl")
+def test_https_wants_a_certificate_that_it_can_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=camera"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with serving(lambda _: OK + jpeg_parts(5), n_clients=2, tls=tls) as port:
+        source = open_source(f"https://127.0.0.1:{port}/")
+        with pytest.raises(MissingError, match="certificate"):
+            source.ensure_ready()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        source.start()
+        while source.read(200) is not None:  # until it waits for more
+            pass
+        begin = time.monotonic()
+        source.ensure_stopped()
+        assert time.monotonic() - begin < 0.5
+        assert source.specs[0].name == f"https://127.0.0.1:{port}/visual"
 
 
 def test_a_picture_may_change_its_size_and_a_broken_one_is_counted() -> None:
