@@ -283,13 +283,16 @@ class SocketCamera(NetworkCamera):
             with contextlib.suppress(OSError):  # the other side was faster
                 connection.shutdown(socket.SHUT_RDWR)
 
+        if stop.is_set():  # long ago, while it was connecting: another connection may be open by now
+            raise ConnectionAbortedError("asked to stop")
         self._hang_up = hang_up
         try:
-            if stop.is_set():  # asked to before there was anything to interrupt
+            if stop.is_set():  # before there was anything to interrupt
                 hang_up()
             yield
         finally:
-            self._hang_up = None
+            if self._hang_up is hang_up:
+                self._hang_up = None
 
 
 class TcpCamera(SocketCamera):

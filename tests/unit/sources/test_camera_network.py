@@ -211,9 +211,13 @@ def test_a_slow_reader_gets_the_latest_and_the_rest_is_counted() -> None:
 
 @contextlib.contextmanager
 def serving(
-    answer: Callable[[bytes], bytes], *, n_clients: int = 1, tls: ssl.SSLContext | None = None
+    answer: Callable[[bytes], bytes],
+    *,
+    n_clients: int = 1,
+    greets: bool = False,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[int]:
-    """A port on which every client gets an answer to its request, and then nothing more."""
+    """A port on which every client gets an answer to its request, or a greeting, and then nothing more."""
     server = socket.create_server(("127.0.0.1", 0))
     clients: list[socket.socket] = []
 
@@ -224,7 +228,7 @@ def serving(
                 clients.append(client)
                 if tls is not None:
                     clients[-1] = client = tls.wrap_socket(client, server_side=True)
-                client.sendall(answer(client.recv(65536)))
+                client.sendall(answer(b"" if greets else client.recv(65536)))
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -331,6 +335,19 @@ def test_a_frame_of_mpeg_ts_is_placed_by_its_first_byte() -> None:
         chunks = read_chunks(source, 15)
         sender.kill()
     check_sent(chunks, sender)
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+def test_a_connection_that_went_silent_is_lost(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_mer.sources import camera_network
+
+    monkeypatch.setattr(camera_network, "SILENCE_S", 0.5)
+    begin = jpeg_parts(8) if kind == "http" else (OK + jpeg_parts(8)).partition(b"\r\n\r\n")[2]
+    with serving(lambda _: (OK if kind == "http" else b"") + begin, greets=kind == "tcp") as port:
+        source = open_source(f"{kind}://127.0.0.1:{port}")
+        source.start()
+        assert 0.3 < lost_within_s(source, "timed out") < 2
+        source.ensure_stopped()
 
 
 @needs("openssl")
