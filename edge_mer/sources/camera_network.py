@@ -21,7 +21,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar, NoReturn, Protocol, TypeAlias, cast
+from typing import Any, ClassVar, NoReturn, TypeAlias, cast
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import av
@@ -94,6 +94,7 @@ class NetworkCamera(LiveCamera):
         uri = f"{self.scheme}:{rest}"
         self._address, values = _split(uri, {key.name: key for key in self.own_keys}, self.example)
         self._values = values
+        self._codec = ""
         self._hang_up: Callable[[], None] | None = None
         name = f"{self.scheme}://{_without_password(self._address)}{self._address.path.rstrip('/')}"
         super().__init__(uri, name, values.get("latency_ms", Fraction(0)), clock or MonotonicClock())
@@ -168,7 +169,7 @@ class NetworkCamera(LiveCamera):
                 return
             except av.error.ExitError:
                 if self._clock.now_ns() - heard_ns > SILENCE_S * NS_PER_S:
-                    raise TimeoutError(f"nothing came for {SILENCE_S} s") from None
+                    raise
 
     @contextlib.contextmanager
     def _explained(self, kind: type[MissingError], what: str) -> Iterator[None]:
@@ -185,16 +186,13 @@ class NetworkCamera(LiveCamera):
         except av.error.InvalidDataError as error:
             raise DataError(
                 f"{self._name} sends nothing that can be read",
-                expected=f"RTSP, or one of {FORMATS}",
+                expected=f"one of {FORMATS}",
                 found=str(error.strerror),
                 hint="a page or a playlist is no stream: look for its address in the camera's manual",
             ) from error
-        except http.client.IncompleteRead as error:
-            raise kind(f"{self._name} {what}", found=_CLOSED) from error
         except (av.FFmpegError, OSError, http.client.HTTPException) as error:
-            found = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
             hint = "check the address, and that the camera is on"
-            raise kind(f"{self._name} {what}", found=str(found) or repr(error), hint=hint) from error
+            raise kind(f"{self._name} {what}", found=_reason(error), hint=hint) from error
 
     def _interrupt(self) -> None:
         hang_up = self._hang_up
@@ -223,10 +221,27 @@ class RtspCamera(NetworkCamera):
 
     @contextlib.contextmanager
     def _feed(self, stop: threading.Event) -> Iterator[Feed]:
-        transport = self._values.get("transport", "tcp")
-        options = {**_OPTIONS, "fflags": "nobuffer+noparse+nofillin", "rtsp_transport": transport}
-        with av.open(self.url, options=options, timeout=(SILENCE_S, _RTSP_POLL_S), **_METADATA) as container:
+        with self._opened() as container:
             yield Feed(container, lambda _: self._clock.now_ns())
+
+    def _opened(self) -> InputContainer:
+        transport = self._values.get("transport", "tcp")
+        try:
+            container: InputContainer = av.open(
+                self.url,
+                format="rtsp",
+                options={**_OPTIONS, "fflags": "nobuffer+noparse+nofillin", "rtsp_transport": transport},
+                container_options={"protocol_whitelist": "rtp,tcp,udp"},
+                timeout=(SILENCE_S, _RTSP_POLL_S),
+                **_METADATA,
+            )
+            return container
+        except av.error.InvalidDataError as error:  # FFmpeg says so too where it waited in vain
+            raise MissingError(
+                f"{self._name} does not speak RTSP",
+                found=f"nothing within {SILENCE_S} s, or something else",
+                hint="check the address and its port, mostly 554",
+            ) from error
 
     def _packets(
         self, feed: Feed, stream: VideoStream, stop: threading.Event
@@ -242,14 +257,10 @@ class RtspCamera(NetworkCamera):
             parts.append(part)
 
 
-class _Reading(Protocol):
-    def __call__(self, n_bytes: int, /) -> bytes: ...
-
-
 class _Reader:
     """What FFmpeg takes for a file: it can only be read."""
 
-    def __init__(self, read: _Reading, clock: Clock) -> None:
+    def __init__(self, read: Callable[[int], bytes], clock: Clock) -> None:
         self._read, self._clock = read, clock
         self.arrivals = Arrivals()
 
@@ -263,7 +274,7 @@ class SocketCamera(NetworkCamera):
     """One that is read through a socket of ours."""
 
     @contextlib.contextmanager
-    def _read_by_ffmpeg(self, read: _Reading, file_format: str | None = None) -> Iterator[Feed]:
+    def _read_by_ffmpeg(self, read: Callable[[int], bytes], file_format: str | None = None) -> Iterator[Feed]:
         reader = _Reader(read, self._clock)
         with av.open(
             reader,
@@ -391,6 +402,15 @@ def _split(uri: str, keys: dict[str, Key], example: str) -> tuple[SplitResult, d
         else:
             left.append(part)
     return address._replace(query="&".join(left), fragment=""), values
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, http.client.IncompleteRead):
+        return _CLOSED
+    if isinstance(error, (av.error.ExitError, TimeoutError)):
+        return f"timed out after {SILENCE_S} s"
+    found = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
+    return str(found) or repr(error)
 
 
 def _without_password(address: SplitResult) -> str:

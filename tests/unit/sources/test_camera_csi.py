@@ -37,6 +37,7 @@ def test_picture(settings: CsiSettings, *more: str) -> list[str]:
 
 
 test_picture.__test__ = False  # type: ignore[attr-defined]
+ELEMENTS = test_picture(CsiSettings.parse(URI))
 
 
 def recorded_program(folder: Path) -> tuple[str, Path, Path]:
@@ -132,8 +133,7 @@ def test_it_ends_in_order_when_we_are_killed(tmp_path: Path) -> None:
     code = f"""
         import sys
         from edge_mer.sources.camera_csi import CsiSource
-        from tests.unit.sources.test_camera_csi import test_picture
-        source = CsiSource({URI!r}, elements=test_picture, program={program!r})
+        source = CsiSource({URI!r}, elements=lambda _: {ELEMENTS!r}, program={program!r})
         source.start()
         print("ready", flush=True)
         sys.stdin.read()
@@ -158,9 +158,8 @@ def test_it_ends_in_order_on_every_signal(tmp_path: Path) -> None:
         import sys
         from edge_mer.cli import main
         from edge_mer.sources.camera_csi import CsiSource
-        from tests.unit.sources.test_camera_csi import test_picture
         main._end_like_ctrl_c()
-        source = CsiSource({URI!r}, elements=test_picture, program=sys.argv[1])
+        source = CsiSource({URI!r}, elements=lambda _: {ELEMENTS!r}, program=sys.argv[1])
         try:
             source.start()
             print("ready", flush=True)

@@ -300,6 +300,17 @@ def test_what_is_no_camera_is_refused(
         source.ensure_stopped()
 
 
+def test_an_rtsp_camera_that_does_not_answer_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_mer.sources import camera_network
+
+    monkeypatch.setattr(camera_network, "SILENCE_S", 0.5)
+    with (
+        serving(lambda _: b"", greets=True) as port,
+        pytest.raises(MissingError, match=r"nothing within 0\.5 s"),
+    ):
+        open_source(f"rtsp://127.0.0.1:{port}/cam").ensure_ready()
+
+
 def test_a_camera_that_says_nothing_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from edge_mer.sources import camera_live
 
