@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from edge_mer.doctor.access import how_to_open, refused
 from edge_mer.doctor.finding import Finding, Purpose, lack
 from edge_mer.doctor.system import System
+from edge_mer.types.video_nodes import picture_nodes
 
 
 def sensors(system: System) -> Iterator[Finding]:
@@ -19,17 +20,7 @@ def sensors(system: System) -> Iterator[Finding]:
 
 def cameras(system: System) -> dict[str, str]:
     """Device node -> name, for nodes that give pictures; a camera has others, for its settings."""
-    found = {}
-    for path in system.paths("/dev/video[0-9]*"):
-        folder = f"/sys/class/video4linux/{path.removeprefix('/dev/')}"
-        if system.line(f"{folder}/index") in ("", "0"):
-            found[path] = _name(system.line(f"{folder}/name"))
-    return found
-
-
-def _name(name: str) -> str:
-    sensor = re.match(r"vi-output, (\S+)", name)
-    return f"{sensor[1]} (CSI, raw pictures)" if sensor else name or "no name"
+    return picture_nodes(system.paths("/dev/video[0-9]*"), system.line)
 
 
 def microphones(system: System) -> dict[str, str]:

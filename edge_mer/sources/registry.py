@@ -1,4 +1,4 @@
-"""Sources by the scheme of their URI. A new source costs one file and one line here."""
+"""Sources by the scheme of their URI. A new source costs one file and one or two lines here."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ from edge_mer.sources.base import Source
 from edge_mer.types.registry import open_uri
 
 SOURCES = {
+    "camera": "edge_mer.sources.camera:CameraSource",
+    "csi": "edge_mer.sources.camera_csi:CsiSource",
     "file": "edge_mer.sources.file:FileSource",
     "mcap": "edge_mer.sources.replay:ReplaySource",
+    "http": "edge_mer.sources.camera_network:HttpCamera",
+    "https": "edge_mer.sources.camera_network:HttpsCamera",
+    "rtsp": "edge_mer.sources.camera_network:RtspCamera",
     "signal": "edge_mer.sources.signal:SignalSource",
     "sim": "edge_mer.sources.sim:SimSource",
+    "tcp": "edge_mer.sources.camera_network:TcpCamera",
     "transcript": "edge_mer.sources.transcript:TranscriptSource",
 }
+
+LISTERS = {
+    "camera": "edge_mer.sources.camera_attached:cameras",
+    "csi": "edge_mer.sources.camera_attached:csi_sensors",
+}
+"""Scheme -> what finds the devices that it opens, quickly and without opening one."""
 
 
 def open_source(uri: str) -> Source:

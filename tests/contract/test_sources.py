@@ -15,8 +15,11 @@ from edge_mer.types.signals import Chunk
 from tests.helpers.media import video_from_image
 from tests.helpers.recordings import SPECS, chunks_of, write_recording
 
+LIVE = {"camera", "csi", "http", "https", "rtsp", "tcp"}
+"""Held to what a live source must do by tests of their own, each with real components."""
 
-@pytest.fixture(params=sorted(SOURCES))
+
+@pytest.fixture(params=sorted(set(SOURCES) - LIVE))
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A small session of each source."""
     if request.param == "sim":

@@ -13,7 +13,7 @@ from tests.helpers.clip import write_clip
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "docs" / name for name in ("how-to-python.md", "tutorial.md")]
 
-CAMERA_LINE = "CAMERA = 0  # the first camera; a path plays a file instead\n"
+CAMERA_LINE = 'CAMERA = "camera:0"  # the first camera; "file:clip.mp4" plays a file instead\n'
 """In the tutorial; a test has no camera, and the clip in its place."""
 
 
@@ -66,7 +66,9 @@ def test_examples_run(
 def with_a_file_for_the_camera(blocks: list[Block]) -> list[Block]:
     """The same blocks, in which the made clip is played where a reader's camera would be."""
     assert sum(block.code.count(CAMERA_LINE) for block in blocks) == 1, f"no single line {CAMERA_LINE!r}"
-    return [Block(block.line, block.code.replace(CAMERA_LINE, 'CAMERA = "clip.mp4"\n')) for block in blocks]
+    return [
+        Block(block.line, block.code.replace(CAMERA_LINE, 'CAMERA = "file:clip.mp4"\n')) for block in blocks
+    ]
 
 
 def test_blocks_are_found_and_failures_name_their_line() -> None:
