@@ -7,10 +7,16 @@ from edge_mer.types.registry import open_uri
 
 SOURCES = {
     "file": "edge_mer.sources.file:FileSource",
+    "mic": "edge_mer.sources.microphone:MicrophoneSource",
     "signal": "edge_mer.sources.signal:SignalSource",
     "sim": "edge_mer.sources.sim:SimSource",
     "transcript": "edge_mer.sources.transcript:TranscriptSource",
 }
+
+LISTERS = {
+    "mic": "edge_mer.sources.microphone:attached",
+}
+"""What lists the devices of a scheme."""
 
 
 def open_source(uri: str) -> Source:

@@ -6,7 +6,13 @@ import shutil
 
 import pytest
 
-PACKAGES = {"ffmpeg": "ffmpeg"}
+PACKAGES = {
+    "ffmpeg": "ffmpeg",
+    "pulseaudio": "pulseaudio",
+    "paplay": "pulseaudio-utils",
+    "socat": "socat",
+    "faketime": "faketime",
+}
 """Command -> Debian package."""
 
 
