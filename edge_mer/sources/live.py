@@ -35,6 +35,14 @@ class LiveSource(ABC):
     def _open(self) -> tuple[StreamSpec, ...]:
         """Open the device and describe its streams; on failure nothing may stay open."""
 
+    def _begin(self) -> None:
+        """Called by `start`, before anything is captured: what came until now is of no interest.
+
+        Raises:
+            LostError: The device is gone.
+        """
+        return
+
     @abstractmethod
     def _capture(self, put: Put, should_stop: threading.Event) -> None:
         """Capture until asked to stop, in a thread of its own.
@@ -87,6 +95,7 @@ class LiveSource(ABC):
         """
         self.ensure_ready()
         if self._thread is None:
+            self._begin()
             self._thread = CaptureThread(self._capture, self._uri, MAX_WAITING_CHUNKS)
 
     def read(self, timeout_ms: int) -> Chunk | None:

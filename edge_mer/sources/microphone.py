@@ -90,12 +90,15 @@ class MicrophoneSource(LiveSource):
         )
         return (spec,)
 
+    def _begin(self) -> None:
+        if self._device is not None:
+            self._device.start()
+
     def _capture(self, put: Put, should_stop: threading.Event) -> None:
         device = self._device
         if device is None:  # it is opened before it is started
             return
         self.n_overruns = 0
-        device.start()
         times = SampleClock(device.rate_hz)
         for seq, block in enumerate(device.blocks(should_stop)):
             self.n_overruns += block.is_after_loss

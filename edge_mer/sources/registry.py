@@ -8,6 +8,7 @@ from edge_mer.types.registry import open_uri
 SOURCES = {
     "file": "edge_mer.sources.file:FileSource",
     "mic": "edge_mer.sources.microphone:MicrophoneSource",
+    "serial": "edge_mer.sources.serial:SerialSource",
     "signal": "edge_mer.sources.signal:SignalSource",
     "sim": "edge_mer.sources.sim:SimSource",
     "transcript": "edge_mer.sources.transcript:TranscriptSource",
@@ -15,6 +16,7 @@ SOURCES = {
 
 LISTERS = {
     "mic": "edge_mer.sources.microphone:attached",
+    "serial": "edge_mer.sources.serial:attached",
 }
 """What lists the devices of a scheme."""
 
