@@ -6,6 +6,7 @@ from edge_mer.sources.base import Source
 from edge_mer.types.registry import open_uri
 
 SOURCES = {
+    "brainflow": "edge_mer.sources.brainflow:BrainFlowSource",
     "file": "edge_mer.sources.file:FileSource",
     "mic": "edge_mer.sources.microphone:MicrophoneSource",
     "serial": "edge_mer.sources.serial:SerialSource",
@@ -15,6 +16,7 @@ SOURCES = {
 }
 
 LISTERS = {
+    "brainflow": "edge_mer.sources.brainflow:attached",
     "mic": "edge_mer.sources.microphone:attached",
     "serial": "edge_mer.sources.serial:attached",
 }

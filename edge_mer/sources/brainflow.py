@@ -1,0 +1,440 @@
+"""`brainflow:` is a board of electrodes and sensors that BrainFlow knows.
+
+brainflow:synthetic
+brainflow:cyton?serial_port=/dev/ttyUSB0&ecg=1
+brainflow:emotibit?ip_address=192.168.0.9&eda=1&eda.unit=uS
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import itertools
+import platform
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mer.clock import NS_PER_S, Clock, MonotonicClock
+from edge_mer.errors import LostError, MissingError, UsageError
+from edge_mer.sources import units, uri_keys
+from edge_mer.sources.base import Attached
+from edge_mer.sources.capture import Put
+from edge_mer.sources.live import LiveSource
+from edge_mer.sources.pieces import pieces
+from edge_mer.types.signals import UNITS, Chunk, Modality, StreamSpec
+
+INSTALL = "pip install 'edge-mer[bio]'"
+
+ROWS: dict[Modality, str] = {
+    "eda": "eda_channels",
+    "ecg": "ecg_channels",
+    "emg": "emg_channels",
+    "ppg": "ppg_channels",
+    "skt": "temperature_channels",
+}
+"""What BrainFlow's description of a board calls the rows that may carry a modality."""
+
+KNOWN_UNITS: dict[Modality, str] = {"ecg": "uV", "emg": "uV", "ppg": "1"}
+"""What BrainFlow says of every board: electrodes in uV, light in no unit."""
+
+BOARD_UNITS: dict[str, dict[Modality, str]] = {"SYNTHETIC_BOARD": {"eda": "uS", "skt": "degC"}}
+"""What is known of one board. The synthetic one measures nothing, so its numbers may be called anything."""
+
+_EXAMPLE = "brainflow:cyton?serial_port=/dev/ttyUSB0&ecg=1"
+_TIMEOUT_S = 5
+_POLL_S = 0.02
+_BUFFER_SAMPLES = 45_000
+_OF_ANOTHER = ("PLAYBACK_FILE_BOARD", "STREAMING_BOARD")  # they play what their master board measured
+_EXG = ("eeg_channels", "eog_channels", *ROWS.values())
+
+
+@dataclass(frozen=True)
+class BrainFlowSettings:
+    """What a `brainflow:` URI asks for.
+
+    Attributes:
+        board: Name or number of the board.
+        params: BrainFlow's own input parameters, e.g. {"serial_port": "/dev/ttyUSB0"}.
+        channels: Modality -> which of the board's channels of that kind, from 1 on.
+        units: Modality -> the unit in which the board gives it.
+        latency_ns: How long before BrainFlow's stamps the board measured.
+    """
+
+    board: str
+    params: dict[str, str]
+    channels: dict[Modality, int]
+    units: dict[Modality, str]
+    latency_ns: int
+
+    @classmethod
+    def parse(cls, rest: str) -> BrainFlowSettings:
+        """Read the part of a URI after `brainflow:`.
+
+        Raises:
+            UsageError: No board, an unknown or repeated key, or a value that is not allowed.
+        """
+        board, values = uri_keys.read("brainflow", rest, _KEYS, _EXAMPLE)
+        if not board:
+            raise UsageError(f"brainflow:{rest}: no board", expected=f"e.g. {_EXAMPLE}")
+        return cls(
+            board=board,
+            params={name: values[name] for name in _PARAMS if name in values},
+            channels={modality: values[modality] for modality in ROWS if modality in values},
+            units={modality: values[f"{modality}.unit"] for modality in ROWS if f"{modality}.unit" in values},
+            latency_ns=uri_keys.latency_ns(values),
+        )
+
+
+_PARAMS = {
+    **{name: uri_keys.text() for name in ("serial_port", "mac_address", "other_info", "serial_number")},
+    **{name: uri_keys.text() for name in ("file", "file_aux", "file_anc")},
+    **{name: uri_keys.text() for name in ("ip_address", "ip_address_aux", "ip_address_anc")},
+    **{name: uri_keys.whole(1, 65_535) for name in ("ip_port", "ip_port_aux", "ip_port_anc")},
+    "ip_protocol": uri_keys.whole(0, 3),
+    "timeout": uri_keys.whole(1, 60),
+    "master_board": uri_keys.whole(-100, 10_000),
+}
+_KEYS: dict[str, uri_keys.Key] = {
+    **_PARAMS,
+    **{modality: uri_keys.whole(1, 64) for modality in ROWS},
+    **{f"{modality}.unit": uri_keys.text() for modality in ROWS},
+    "latency_ms": uri_keys.LATENCY_MS,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stream of a board: where its samples are.
+
+    Attributes:
+        modality: What they are.
+        preset: BrainFlow's name of the part of the board, e.g. "DEFAULT".
+        index: Row of the board's data.
+        rate_hz: Samples per second.
+        factor: To the modality's unit.
+    """
+
+    modality: Modality
+    preset: str
+    index: int
+    rate_hz: float
+    factor: float
+
+
+def rows(
+    board: str, presets: Mapping[str, Mapping[str, Any]], settings: BrainFlowSettings
+) -> tuple[Row, ...]:
+    """The streams that a URI asks for; where it asks for none, all that are certain.
+
+    Certain is a row that the board describes as one kind of signal only, in a unit that is known.
+
+    Args:
+        board: BrainFlow's name of it.
+        presets: Its description, by preset.
+        settings: What the URI asks for.
+
+    Raises:
+        UsageError: The board has no such channel, or the unit must be said, or nothing is certain.
+    """
+    chosen = {
+        modality: settings.channels.get(modality, 1) for modality in (*settings.channels, *settings.units)
+    }
+    if not chosen:
+        chosen = {modality: 1 for modality in ROWS if _is_certain(board, presets, modality)}
+    if not chosen:
+        raise UsageError(
+            f"board {board}: no channel is certain to be a biosignal",
+            expected="modality and number of each channel, e.g. ecg=1",
+            found=_offers(presets),
+            hint=f"e.g. {_EXAMPLE}",
+        )
+    return tuple(
+        _row(board, presets, modality, chosen[modality], settings) for modality in ROWS if modality in chosen
+    )
+
+
+def _is_certain(board: str, presets: Mapping[str, Mapping[str, Any]], modality: Modality) -> bool:
+    if _unit(board, modality) is None:
+        return False
+    for description in presets.values():
+        mine = description.get(ROWS[modality], [])
+        if mine:
+            return not any(mine[0] in description.get(kind, []) for kind in _EXG if kind != ROWS[modality])
+    return False
+
+
+def _unit(board: str, modality: Modality) -> str | None:
+    return {**KNOWN_UNITS, **BOARD_UNITS.get(board, {})}.get(modality)
+
+
+def _row(
+    board: str,
+    presets: Mapping[str, Mapping[str, Any]],
+    modality: Modality,
+    number: int,
+    settings: BrainFlowSettings,
+) -> Row:
+    there = [
+        (name, description, index)
+        for name, description in presets.items()
+        for index in description.get(ROWS[modality], [])
+    ]
+    if number > len(there):
+        raise UsageError(
+            f"board {board} has no {modality} channel {number}",
+            expected=f"1 to {len(there)}" if there else "one of those that it has",
+            found=None if there else _offers(presets),
+        )
+    unit = settings.units.get(modality) or _unit(board, modality)
+    if unit is None:
+        raise UsageError(
+            f"board {board}: BrainFlow does not say in which unit it gives {modality}",
+            expected=f"{UNITS[modality]}, or a unit with a fixed factor to it",
+            hint=f"see the board's own documentation, and write e.g. {modality}.unit={UNITS[modality]}",
+        )
+    name, description, index = there[number - 1]
+    factor = units.demand_factor(modality, unit, f"board {board}", f"write {modality}.unit={UNITS[modality]}")
+    return Row(modality, name, int(index), float(description["sampling_rate"]), factor)
+
+
+def _offers(presets: Mapping[str, Mapping[str, Any]]) -> str:
+    counts = {
+        modality: sum(len(description.get(kind, [])) for description in presets.values())
+        for modality, kind in ROWS.items()
+    }
+    return ", ".join(f"{n} {modality}" for modality, n in counts.items() if n) or "no biosignal"
+
+
+class BrainFlowSource(LiveSource):
+    """A board: a stream "brainflow/MODALITY" per biosignal, samples (n, 1) float32 in its unit.
+
+    Stamps are BrainFlow's, moved from the host's wall clock to its monotonic one. Where the board's counter
+    of packages jumps, or its stamps do, a new chunk begins.
+
+    Args:
+        rest: The URI after `brainflow:`, a board and keys of `BrainFlowSettings` as "cyton?ecg=1".
+        clock: Where the time comes from.
+
+    Attributes:
+        n_lost: Packages that are missing by the board's counter, since `start`.
+
+    Raises:
+        UsageError: As `BrainFlowSettings.parse`.
+    """
+
+    def __init__(self, rest: str, clock: Clock | None = None) -> None:
+        super().__init__(f"brainflow:{rest}", clock or MonotonicClock())
+        self._settings = BrainFlowSettings.parse(rest)
+        self._board: Any = None
+        self._rows: tuple[Row, ...] = ()
+        self._presets: dict[str, dict[str, Any]] = {}
+        self._counters: dict[str, PackageCounter] = {}
+        self.n_lost = 0
+
+    @property
+    def settings(self) -> BrainFlowSettings:
+        """What the URI asks for."""
+        return self._settings
+
+    def _open(self) -> tuple[StreamSpec, ...]:
+        shim = _board_shim()
+        name, number = _board_id(shim, self._settings.board)
+        params = shim.BrainFlowInputParams()
+        params.timeout = _TIMEOUT_S
+        for key, value in self._settings.params.items():
+            setattr(params, key, value)
+        self._presets = _described(shim, params.master_board if name in _OF_ANOTHER else number)
+        self._rows = rows(name, self._presets, self._settings)
+        board = shim.BoardShim(number, params)
+        try:
+            board.prepare_session()
+        except shim.BrainFlowError as error:
+            raise MissingError(
+                f"board {name} does not answer",
+                found=str(error),
+                hint="switch it on, and check its address: serial_port=, mac_address= or ip_address=",
+            ) from error
+        self._board = board
+        return tuple(_spec(row) for row in self._rows)
+
+    def _capture(self, put: Put, should_stop: threading.Event) -> None:
+        shim = _board_shim()
+        self.n_lost = 0
+        used = sorted({row.preset for row in self._rows})
+        self._counters = {preset: PackageCounter() for preset in used}
+        seqs = {row.modality: itertools.count() for row in self._rows}
+        with _as_lost(shim, self.uri):
+            self._board.start_stream(_BUFFER_SAMPLES)
+            while not should_stop.wait(_POLL_S):
+                for preset in used:
+                    data = self._board.get_board_data(preset=shim.BrainFlowPresets[f"{preset}_PRESET"])
+                    for chunk in self._chunks(preset, data, seqs):
+                        put(chunk)
+            self._board.stop_stream()
+
+    def _chunks(
+        self,
+        preset: str,
+        data: NDArray[np.float64],
+        seqs: Mapping[Modality, Iterator[int]],
+    ) -> Iterator[Chunk]:
+        if data.shape[1] == 0:
+            return
+        description = self._presets[preset]
+        arrived_ns, offset_ns = _now(self._clock)
+        stamps_ns = unix_to_ns(data[description["timestamp_channel"]]) + offset_ns - self._settings.latency_ns
+        is_after_loss = np.zeros(data.shape[1], np.bool_)
+        if "package_num_channel" in description:
+            is_after_loss = self._counters[preset].losses(data[description["package_num_channel"]])
+        self.n_lost = sum(one.n_lost for one in self._counters.values())
+        for row in (row for row in self._rows if row.preset == preset):
+            values = (data[row.index] * row.factor).astype(np.float32)
+            for part, t_ns in pieces(stamps_ns, row.rate_hz, is_after_loss):
+                yield Chunk(
+                    stream=f"brainflow/{row.modality}",
+                    modality=row.modality,
+                    seq=next(seqs[row.modality]),
+                    t_ns=t_ns,
+                    data=values[part, np.newaxis],
+                    arrived_ns=arrived_ns,
+                )
+
+    def _close(self) -> None:
+        board, self._board = self._board, None
+        with contextlib.suppress(_board_shim().BrainFlowError):
+            board.release_session()
+
+
+class PackageCounter:
+    """Notices packages that are missing by a board's own counter, however it counts.
+
+    Some boards count up by two, some give several samples one number, and each begins anew at a number of
+    its own; so a step back is no loss, and one forward only if it is larger than the smallest one seen.
+
+    Attributes:
+        n_lost: Packages that are missing.
+    """
+
+    def __init__(self) -> None:
+        self.n_lost = 0
+        self._last: float | None = None
+        self._step = np.inf
+
+    def losses(self, numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether something was lost right before each sample.
+
+        Args:
+            numbers: (n,), the package number of each sample.
+        """
+        steps = np.diff(numbers, prepend=numbers[0] if self._last is None else self._last)
+        self._last = float(numbers[-1])
+        forward = steps[steps > 0]
+        self._step = min(self._step, float(forward.min()) if forward.size else np.inf)
+        is_after_loss: NDArray[np.bool_] = steps > self._step
+        if is_after_loss.any():
+            self.n_lost += int((steps[is_after_loss] / self._step - 1).sum())
+        return is_after_loss
+
+
+def unix_to_ns(stamps_s: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Unix times in nanoseconds; (n,) from (n,) seconds."""
+    whole_s = np.floor(stamps_s)
+    return whole_s.astype(np.int64) * NS_PER_S + np.rint((stamps_s - whole_s) * NS_PER_S).astype(np.int64)
+
+
+def _now(clock: Clock) -> tuple[int, int]:
+    """The time, and what turns the host's Unix time into it, in nanoseconds."""
+    before_ns = clock.now_ns()
+    unix = clock.utc()
+    after_ns = clock.now_ns()
+    unix_ns = int(unix.timestamp()) * NS_PER_S + unix.microsecond * 1_000
+    return after_ns, (before_ns + after_ns) // 2 - unix_ns
+
+
+def _spec(row: Row) -> StreamSpec:
+    return StreamSpec(
+        name=f"brainflow/{row.modality}",
+        modality=row.modality,
+        axes=("sample", "channel"),
+        shape=(None, 1),
+        dtype="float32",
+        rate_hz=row.rate_hz,
+        unit=UNITS[row.modality],
+        channels=(row.modality,),
+    )
+
+
+def _board_shim() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of setuptools, which BrainFlow asks where its library is
+            from brainflow import board_shim
+    except ImportError as error:
+        raise MissingError(
+            "boards of electrodes need BrainFlow", found=str(error), hint=f"install it with: {INSTALL}"
+        ) from error
+    return board_shim
+
+
+def _board_id(shim: Any, board: str) -> tuple[str, int]:
+    """BrainFlow's name and number of a board."""
+    known = {one.name: one.value for one in shim.BoardIds}
+    wanted = board.upper()
+    for name, number in known.items():
+        if wanted in (name, name.removesuffix("_BOARD"), str(number)):
+            return name, number
+    near = difflib.get_close_matches(wanted, [name.removesuffix("_BOARD") for name in known], n=3)
+    raise UsageError(
+        f"brainflow:{board}: BrainFlow knows no such board",
+        expected="the name of a board without _BOARD, or its number",
+        hint=f"did you mean {' or '.join(one.lower() for one in near)}?" if near else "e.g. brainflow:cyton",
+    )
+
+
+def _described(shim: Any, number: int) -> dict[str, dict[str, Any]]:
+    """What BrainFlow says of each preset of a board."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            presets = sorted(shim.BoardShim.get_board_presets(number))
+            shim.BoardShim.disable_board_logger()
+    except (ImportError, OSError, FileNotFoundError, shim.BrainFlowError) as error:
+        raise _no_library(error) from error
+    names = {one.value: one.name.removesuffix("_PRESET") for one in shim.BrainFlowPresets}
+    return {names[preset]: shim.BoardShim.get_board_descr(number, preset) for preset in presets}
+
+
+def _no_library(error: Exception) -> MissingError:
+    if isinstance(error, ImportError):  # pkg_resources
+        hint = "install a setuptools that still has it: pip install 'setuptools<82'"
+    elif platform.machine() == "aarch64":
+        hint = "its package holds a library for x86-64 only; build it here, see docs/how-to-sensors.md"
+    else:
+        hint = f"install it again with: {INSTALL}"
+    return MissingError("BrainFlow's library cannot be loaded", found=str(error), hint=hint)
+
+
+@contextlib.contextmanager
+def _as_lost(shim: Any, uri: str) -> Iterator[None]:
+    try:
+        yield
+    except shim.BrainFlowError as error:
+        raise LostError(
+            f"{uri}: the board is gone", found=str(error), hint="check its battery and its connection"
+        ) from error
+
+
+def attached() -> list[Attached]:
+    """BrainFlow finds no boards by itself; its synthetic one is always there."""
+    try:
+        _board_shim()
+    except MissingError as error:
+        return [Attached("brainflow:synthetic", "boards that BrainFlow knows", str(error))]
+    note = f"signals that nobody measures; a real board is named by its URI, e.g. {_EXAMPLE}"
+    return [Attached("brainflow:synthetic", "synthetic board", note)]
