@@ -26,7 +26,7 @@ from edge_mer.sources import units, uri_keys
 from edge_mer.sources.base import Attached
 from edge_mer.sources.capture import Put
 from edge_mer.sources.live import LiveSource
-from edge_mer.sources.pieces import pieces
+from edge_mer.sources.pieces import first_ns, pieces
 from edge_mer.types.signals import UNITS, Chunk, Modality, StreamSpec
 
 INSTALL = "pip install 'edge-mer[bio]'"
@@ -295,12 +295,12 @@ class BrainFlowSource(LiveSource):
         self.n_lost = sum(one.n_lost for one in self._counters.values())
         for row in (row for row in self._rows if row.preset == preset):
             values = (data[row.index] * row.factor).astype(np.float32)
-            for part, t_ns in pieces(stamps_ns, row.rate_hz, is_after_loss):
+            for part in pieces(stamps_ns, row.rate_hz, is_after_loss):
                 yield Chunk(
                     stream=f"brainflow/{row.modality}",
                     modality=row.modality,
                     seq=next(seqs[row.modality]),
-                    t_ns=t_ns,
+                    t_ns=first_ns(stamps_ns[part], row.rate_hz),
                     data=values[part, np.newaxis],
                     arrived_ns=arrived_ns,
                 )

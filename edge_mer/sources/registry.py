@@ -8,6 +8,7 @@ from edge_mer.types.registry import open_uri
 SOURCES = {
     "brainflow": "edge_mer.sources.brainflow:BrainFlowSource",
     "file": "edge_mer.sources.file:FileSource",
+    "lsl": "edge_mer.sources.lsl:LslSource",
     "mic": "edge_mer.sources.microphone:MicrophoneSource",
     "serial": "edge_mer.sources.serial:SerialSource",
     "signal": "edge_mer.sources.signal:SignalSource",
@@ -17,6 +18,7 @@ SOURCES = {
 
 LISTERS = {
     "brainflow": "edge_mer.sources.brainflow:attached",
+    "lsl": "edge_mer.sources.lsl:attached",
     "mic": "edge_mer.sources.microphone:attached",
     "serial": "edge_mer.sources.serial:attached",
 }

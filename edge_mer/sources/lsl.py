@@ -1,0 +1,538 @@
+"""`lsl:` is a stream of the Lab Streaming Layer, on this machine or another one in its network.
+
+lsl:type=EDA
+lsl:name='Shimmer 3'&type=ECG&channel=LL-RA&unit=mV
+lsl:type=Markers
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from edge_mer.clock import NS_PER_S, Clock, MonotonicClock
+from edge_mer.errors import DataError, LostError, MissingError, UsageError
+from edge_mer.sources import units, uri_keys
+from edge_mer.sources.base import Attached
+from edge_mer.sources.capture import Put
+from edge_mer.sources.live import LiveSource
+from edge_mer.sources.pieces import pieces
+from edge_mer.sources.transcript_line import MAX_WORDS, Word, parse_line
+from edge_mer.types.signals import UNITS, Chunk, ClockOffset, Modality, StreamSpec
+
+INSTALL = "pip install 'edge-mer[bio]'; on aarch64 liblsl itself too, see docs/how-to-sensors.md"
+
+TYPES: dict[str, Modality] = {
+    "eda": "eda",
+    "gsr": "eda",
+    "ecg": "ecg",
+    "ekg": "ecg",
+    "emg": "emg",
+    "ppg": "ppg",
+    "bvp": "ppg",
+    "rsp": "rsp",
+    "resp": "rsp",
+    "respiration": "rsp",
+    "skt": "skt",
+    "temp": "skt",
+    "temperature": "skt",
+    "text": "text",
+    "markers": "text",
+}
+"""Type of a stream or channel, in small letters -> modality."""
+
+LOOK_S = 1.0
+"""So often the remote clock is looked at; liblsl itself asks it every few seconds."""
+
+_EXAMPLE = "lsl:type=EDA"
+_RESOLVE_S = 3.0
+_SECOND_S = 0.6  # they are asked again after half a second
+_OPEN_S = 3.0
+_PULL_S = 0.02
+_MAX_PULLED = 4096
+_MAX_WAITING_LOOKS = 4096
+_BUFFER_S = 30
+_PREDICATES = ("name", "type", "hostname", "source_id", "uid")
+_MODALITIES: tuple[Modality, ...] = (*units.BIOSIGNALS, "text")
+
+
+@dataclass(frozen=True)
+class LslSettings:
+    """What an `lsl:` URI asks for.
+
+    Attributes:
+        predicate: Which stream, as LSL writes it, e.g. "type='EDA' and name='Shimmer'".
+        modality: What it is; None: as the stream says itself.
+        channel: Label of the channel, or its number from 1; None: the only one that carries the modality.
+        unit: Unit of the channel; None: as the stream says itself.
+        latency_ns: How long before the stream's stamps its device measured.
+    """
+
+    predicate: str
+    modality: Modality | None
+    channel: str | None
+    unit: str | None
+    latency_ns: int
+
+    @classmethod
+    def parse(cls, rest: str) -> LslSettings:
+        """Read the part of a URI after `lsl:`.
+
+        Raises:
+            UsageError: An unknown or repeated key, or nothing that says which stream.
+        """
+        values = uri_keys.read_query(f"lsl:{rest}", rest, _KEYS, _EXAMPLE)
+        wanted = {name: values[name] for name in _PREDICATES if name in values}
+        if not wanted:
+            raise UsageError(
+                f"lsl:{rest}: nothing says which stream",
+                expected=f"one or more of {', '.join(_PREDICATES)}",
+                hint=f"e.g. {_EXAMPLE}; list what there is with: edge-mer sources",
+            )
+        return cls(
+            predicate=" and ".join(f"{name}={value}" for name, value in wanted.items()),
+            modality=values.get("modality"),
+            channel=values.get("channel"),
+            unit=values.get("unit"),
+            latency_ns=uri_keys.latency_ns(values),
+        )
+
+
+def _quoted(given: str) -> str | None:
+    """A value in quotes, whether it came in some or not; XPath has no way to write one with both kinds."""
+    text = given[1:-1] if len(given) > 1 and given[0] == given[-1] and given[0] in "'\"" else given
+    if not text or ("'" in text and '"' in text):
+        return None
+    return f'"{text}"' if "'" in text else f"'{text}'"
+
+
+_KEYS = {
+    **{name: uri_keys.Key("a text without one of both kinds of quotes", _quoted) for name in _PREDICATES},
+    "modality": uri_keys.one_of(*_MODALITIES),
+    "channel": uri_keys.text("a label, or a number from 1"),
+    "unit": uri_keys.text(),
+    "latency_ms": uri_keys.LATENCY_MS,
+}
+
+
+@dataclass(frozen=True)
+class Channel:
+    """What a stream says of one of its channels; "" where it says nothing."""
+
+    label: str
+    unit: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a stream says of itself.
+
+    Attributes:
+        name: Its name.
+        type: Its type, e.g. "EDA".
+        rate_hz: Nominal samples per second; 0 for an irregular stream.
+        is_text: Whether it carries strings.
+        channels: One each.
+    """
+
+    name: str
+    type: str
+    rate_hz: float
+    is_text: bool
+    channels: tuple[Channel, ...]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is taken of a stream.
+
+    Attributes:
+        modality: What it is.
+        index: Number of the channel from 0.
+        factor: To the modality's unit.
+    """
+
+    modality: Modality
+    index: int
+    factor: float
+
+
+def choose(found: Description, settings: LslSettings) -> Chosen:
+    """The channel that a URI asks for, or the only one that there is to take.
+
+    Raises:
+        DataError: The stream says too little of itself, or something else than the URI.
+    """
+    modality = settings.modality or _modality(found, settings)
+    if (modality == "text") != found.is_text:
+        raise DataError(
+            f"lsl stream {found.name!r} cannot be {modality}",
+            expected="strings for text, numbers for all else",
+            found="strings" if found.is_text else "numbers",
+        )
+    index = _channel(found, settings, modality)
+    if modality == "text":
+        return Chosen("text", index, 1.0)
+    unit = settings.unit or found.channels[index].unit
+    hint = f"write unit={UNITS[modality]} if you know that it is"
+    factor = units.demand_factor(modality, unit, f"lsl stream {found.name!r}", hint)
+    return Chosen(modality, index, factor)
+
+
+def _modality(found: Description, settings: LslSettings) -> Modality:
+    if found.is_text:
+        return "text"
+    said = TYPES.get(found.type.lower())
+    if settings.channel is not None:
+        channel = found.channels[_named(found, settings.channel)]
+        said = TYPES.get(channel.type.lower(), said)
+    if said is None:
+        raise DataError(
+            f"lsl stream {found.name!r} does not say what it is",
+            expected=f"a type such as {', '.join(UNITS)}",
+            found=f"type {found.type!r}, {_labels(found)}",
+            hint="write modality=, and channel= where there are several",
+        )
+    return said
+
+
+def _channel(found: Description, settings: LslSettings, modality: Modality) -> int:
+    if settings.channel is not None:
+        return _named(found, settings.channel)
+    if len(found.channels) == 1:
+        return 0
+    fitting = [i for i, channel in enumerate(found.channels) if TYPES.get(channel.type.lower()) == modality]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise DataError(
+        f"lsl stream {found.name!r} has {len(found.channels)} channels",
+        expected=f"one of type {modality}",
+        found=_labels(found),
+        hint="write channel=LABEL or channel=NUMBER",
+    )
+
+
+def _named(found: Description, channel: str) -> int:
+    labels = [one.label for one in found.channels]
+    if labels.count(channel) == 1:
+        return labels.index(channel)
+    if channel.isdecimal() and 1 <= int(channel) <= len(labels):
+        return int(channel) - 1
+    raise DataError(
+        f"lsl stream {found.name!r} has no channel {channel!r}",
+        expected=_labels(found),
+        hint="check channel=",
+    )
+
+
+def _labels(found: Description) -> str:
+    channels = (one.label or str(number) for number, one in enumerate(found.channels[:20], 1))
+    return f"channels {', '.join(channels)}"
+
+
+class LslSource(LiveSource):
+    """One channel of an LSL stream: "lsl/MODALITY", samples (n, 1) float32, or words (n, 3) str.
+
+    Samples carry the stamps of the machine that sends them (`time_basis` "remote"), and `clock_offsets` tells
+    how its clock stands. A lost outlet is a `LostError`; nothing is waited for in silence.
+
+    A string is one line in a layout of `transcript:`, whose times are seconds from `start`; any other text is
+    words that were out when they were stamped.
+
+    Args:
+        rest: The URI after `lsl:`, keys of `LslSettings` as "type=EDA".
+        clock: The host's.
+
+    Attributes:
+        n_bad: Strings that could not be used, since `start`.
+
+    Raises:
+        UsageError: As `LslSettings.parse`.
+    """
+
+    def __init__(self, rest: str, clock: Clock | None = None) -> None:
+        super().__init__(f"lsl:{rest}", clock or MonotonicClock())
+        self._settings = LslSettings.parse(rest)
+        self._inlet: Any = None
+        self._chosen: Chosen | None = None
+        self._looks: _Looks | None = None
+        self.n_bad = 0
+
+    @property
+    def settings(self) -> LslSettings:
+        """What the URI asks for."""
+        return self._settings
+
+    def clock_offsets(self) -> list[ClockOffset]:
+        """Looks at the remote clock since this was last asked, oldest first; never waits."""
+        return [] if self._looks is None else self._looks.taken()
+
+    def _open(self) -> tuple[StreamSpec, ...]:
+        pylsl = _pylsl()
+        inlet = pylsl.StreamInlet(
+            _resolved(pylsl, self._settings.predicate, self._clock), max_buflen=_BUFFER_S, recover=False
+        )
+        try:
+            found = _described(inlet.info(timeout=_OPEN_S), pylsl)
+            self._chosen = chosen = choose(found, self._settings)
+            inlet.open_stream(timeout=_OPEN_S)
+        except (pylsl.util.LostError, pylsl.util.TimeoutError) as error:
+            raise LostError(
+                f"{self.uri}: the stream was found, and does not answer",
+                found=str(error),
+                hint="check that its program runs, and that a firewall lets LSL through",
+            ) from error
+        self._inlet = inlet
+        return (_spec(found, chosen),)
+
+    def _capture(self, put: Put, should_stop: threading.Event) -> None:
+        if self._chosen is None:  # it is opened before it is started
+            return
+        pylsl = _pylsl()
+        self.n_bad = 0
+        self._looks = looks = _Looks(pylsl, self._inlet, f"lsl/{self._chosen.modality}", self._clock)
+        try:
+            take = self._words if self._chosen.modality == "text" else self._samples
+            for chunk in take(pylsl, self._chosen, looks, should_stop):
+                put(chunk)
+        except (pylsl.util.LostError, pylsl.util.InternalError) as error:
+            raise LostError(
+                f"{self.uri}: the outlet is gone", found=str(error), hint="start its program again"
+            ) from error
+        finally:
+            looks.stop()
+
+    def _samples(
+        self, pylsl: Any, chosen: Chosen, looks: _Looks, should_stop: threading.Event
+    ) -> Iterator[Chunk]:
+        rate_hz = self._specs[0].rate_hz
+        seqs = itertools.count()
+        for samples, stamps_s, arrived_ns in self._pulled(pylsl, should_stop):
+            values = np.array([sample[chosen.index] for sample in samples], np.float64) * chosen.factor
+            stamps_ns = np.rint(np.array(stamps_s) * NS_PER_S).astype(np.int64) - self._settings.latency_ns
+            for part in pieces(stamps_ns, rate_hz):
+                yield Chunk(
+                    stream=looks.stream,
+                    modality=chosen.modality,
+                    seq=next(seqs),
+                    t_ns=int(stamps_ns[part.start]),
+                    data=values[part, np.newaxis].astype(np.float32),
+                    time_basis="remote",
+                    arrived_ns=arrived_ns,
+                )
+
+    def _words(
+        self, pylsl: Any, chosen: Chosen, looks: _Looks, should_stop: threading.Event
+    ) -> Iterator[Chunk]:
+        zero_ns = self._clock.now_ns()
+        seqs = itertools.count()
+        for samples, stamps_s, arrived_ns in self._pulled(pylsl, should_stop):
+            for sample, stamp_s in zip(samples, stamps_s, strict=True):
+                said_ns = looks.on_host(round(stamp_s * NS_PER_S), arrived_ns) - self._settings.latency_ns
+                words = self._understood(str(sample[chosen.index]), said_ns - zero_ns)
+                if words:
+                    yield Chunk(
+                        stream=looks.stream,
+                        modality="text",
+                        seq=next(seqs),
+                        t_ns=zero_ns + max(word.end_ns for word in words),
+                        data=np.array([[text, str(start), str(end)] for text, start, end in words]),
+                        time_basis="arrival",
+                        arrived_ns=arrived_ns,
+                    )
+
+    def _understood(self, line: str, said_ns: int) -> tuple[Word, ...]:
+        """The words of one string, none where it cannot be used or says nothing."""
+        if not line.lstrip().startswith("{"):
+            words = tuple(Word(text, said_ns, said_ns) for text in line.split()[:MAX_WORDS])
+        else:
+            try:
+                words = parse_line(line.encode("utf-8", "replace"), self.uri) or ()
+            except DataError:
+                self.n_bad += 1
+                return ()
+        return tuple(word for word in words if word.start_ns >= 0)
+
+    def _pulled(
+        self, pylsl: Any, should_stop: threading.Event
+    ) -> Iterator[tuple[list[list[Any]], list[float], int]]:
+        """Samples with their stamps in seconds, and when they came, until asked to stop."""
+        while not should_stop.is_set():
+            try:
+                samples, stamps_s = self._inlet.pull_chunk(timeout=_PULL_S, max_samples=_MAX_PULLED)
+            except UnicodeDecodeError:
+                self.n_bad += 1
+                continue
+            arrived_ns = self._clock.now_ns()
+            if stamps_s:
+                yield samples, stamps_s, arrived_ns
+
+    def _close(self) -> None:
+        inlet, self._inlet = self._inlet, None
+        inlet.close_stream()
+
+
+class _Looks:
+    """Looks at the clock of the machine that sends, in a thread of its own.
+
+    Args:
+        pylsl: The package.
+        inlet: Open.
+        stream: Name of the stream.
+        clock: The host's.
+    """
+
+    def __init__(self, pylsl: Any, inlet: Any, stream: str, clock: Clock) -> None:
+        self.stream = stream
+        self._pylsl, self._inlet, self._clock = pylsl, inlet, clock
+        self._found: deque[ClockOffset] = deque(maxlen=_MAX_WAITING_LOOKS)
+        self._last: ClockOffset | None = None
+        self._stop_asked = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"clock of {stream}", daemon=True)
+        self._thread.start()
+
+    def taken(self) -> list[ClockOffset]:
+        """Those that were not taken yet."""
+        return [self._found.popleft() for _ in range(len(self._found))]
+
+    def on_host(self, remote_ns: int, arrived_ns: int) -> int:
+        """A remote time on the host's clock; before the first look, when it arrived."""
+        last = self._last
+        return arrived_ns if last is None else min(arrived_ns, remote_ns + last.host_ns - last.remote_ns)
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop_asked.set()
+        self._thread.join(LOOK_S + _OPEN_S)
+
+    def _work(self) -> None:
+        while not self._stop_asked.is_set():
+            with contextlib.suppress(RuntimeError):  # no answer in time, or lost: who pulls samples says so
+                look = self._look()
+                if self._last is None or look.remote_ns != self._last.remote_ns:
+                    self._last = look
+                    self._found.append(look)
+            self._stop_asked.wait(LOOK_S)
+
+    def _look(self) -> ClockOffset:
+        """The newest round trip that liblsl made; its uncertainty is the whole trip's time."""
+        remote_s, trip_s, code = ctypes.c_double(), ctypes.c_double(), ctypes.c_int()
+        ask = self._pylsl.lib.lib.lsl_time_correction_ex
+        ask.restype = ctypes.c_double
+        offset_s = ask(
+            self._inlet.obj,
+            ctypes.byref(remote_s),
+            ctypes.byref(trip_s),
+            ctypes.c_double(_OPEN_S),
+            ctypes.byref(code),
+        )
+        self._pylsl.util.handle_error(code)
+        before_ns = self._clock.now_ns()
+        lsl_ns = round(self._pylsl.local_clock() * NS_PER_S)
+        after_ns = self._clock.now_ns()
+        host_of_lsl_ns = (before_ns + after_ns) // 2 - lsl_ns
+        return ClockOffset(
+            stream=self.stream,
+            remote_ns=round(remote_s.value * NS_PER_S),
+            host_ns=round((remote_s.value + offset_s) * NS_PER_S) + host_of_lsl_ns,
+            uncertainty_ns=round(trip_s.value * NS_PER_S / 2) + (after_ns - before_ns) // 2,
+        )
+
+
+def attached() -> list[Attached]:
+    """The streams that answer within a second."""
+    try:
+        pylsl = _pylsl()
+    except MissingError as error:
+        return [Attached(_EXAMPLE, "streams of the Lab Streaming Layer", str(error))]
+    found = pylsl.resolve_streams(wait_time=1.0)
+    return [_listed(info) for info in sorted(found, key=lambda info: str(info.name()))]
+
+
+def _listed(info: Any) -> Attached:
+    rate_hz, n = info.nominal_srate(), info.channel_count()
+    rate = f"{rate_hz:g} Hz" if rate_hz else "irregular"
+    uri = f"lsl:name={quote(info.name())}&type={quote(info.type())}"
+    return Attached(uri, f"{info.name()} on {info.hostname()}", f"{n} channel{'s' * (n > 1)}, {rate}")
+
+
+def _pylsl() -> Any:
+    try:
+        import pylsl
+    except (ImportError, RuntimeError) as error:  # the latter where liblsl is missing
+        raise MissingError(
+            "streams of the Lab Streaming Layer need pylsl",
+            found=str(error).strip().splitlines()[0],
+            hint=f"install it with: {INSTALL}",
+        ) from error
+    return pylsl
+
+
+def _answers(pylsl: Any, predicate: str, clock: Clock) -> list[Any]:
+    """The streams that answer; after the first, others have a moment to do so.
+
+    liblsl's own `resolve_bypred` now and then takes five seconds longer than it was given.
+    """
+    resolver = pylsl.ContinuousResolver(pred=predicate)
+    until_ns = clock.now_ns() + round(_RESOLVE_S * NS_PER_S)
+    found: list[Any] = []
+    while len(found) < 2 and clock.now_ns() < until_ns:
+        clock.sleep_until_ns(clock.now_ns() + round(_PULL_S * NS_PER_S))
+        before, found = found, resolver.results()
+        if found and not before:
+            until_ns = clock.now_ns() + round(_SECOND_S * NS_PER_S)
+    return found
+
+
+def _resolved(pylsl: Any, predicate: str, clock: Clock) -> Any:
+    found = _answers(pylsl, predicate, clock)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise MissingError(
+            f"no lsl stream with {predicate}",
+            found=f"nobody answered within {_RESOLVE_S:g} s",
+            hint="start its program, and list what there is with: edge-mer sources",
+        )
+    names = ", ".join(f"name={info.name()!r} on {info.hostname()}" for info in found)
+    raise UsageError(
+        f"{len(found)} lsl streams with {predicate}",
+        expected="one",
+        found=names,
+        hint="add name=, hostname= or source_id=",
+    )
+
+
+def _described(info: Any, pylsl: Any) -> Description:
+    channel = info.desc().child("channels").child("channel")
+    channels = []
+    for _ in range(info.channel_count()):
+        channels.append(Channel(*(channel.child_value(name) for name in ("label", "unit", "type"))))
+        channel = channel.next_sibling()
+    is_text = info.channel_format() == pylsl.cf_string
+    return Description(info.name(), info.type(), info.nominal_srate(), is_text, tuple(channels))
+
+
+def _spec(found: Description, chosen: Chosen) -> StreamSpec:
+    is_text = chosen.modality == "text"
+    label = found.channels[chosen.index].label or chosen.modality
+    return StreamSpec(
+        name=f"lsl/{chosen.modality}",
+        modality=chosen.modality,
+        axes=("word", "field") if is_text else ("sample", "channel"),
+        shape=(None, 3) if is_text else (None, 1),
+        dtype="str" if is_text else "float32",
+        rate_hz=None if is_text or not found.rate_hz else found.rate_hz,
+        unit=UNITS[chosen.modality],
+        channels=("word", "start_ns", "end_ns") if is_text else (label,),
+    )
