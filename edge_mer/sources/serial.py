@@ -11,6 +11,7 @@ import errno
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from edge_mer.errors import DataError, LostError, MissingError, UsageError
 from edge_mer.sources import units, uri_keys
 from edge_mer.sources.base import Attached
 from edge_mer.sources.capture import Put
+from edge_mer.sources.file_open import expand
 from edge_mer.sources.live import LiveSource
 from edge_mer.sources.serial_chunks import PacketChunks, spec_of
 from edge_mer.sources.serial_config import SerialConfig
@@ -62,6 +64,11 @@ class SerialSource(LiveSource):
     def settings(self) -> SerialSettings:
         """What the URI asks for."""
         return self._settings
+
+    @property
+    def path(self) -> Path | None:
+        """The file that describes the sensor; None where the URI does."""
+        return None if self._settings.config is None else expand(self._settings.config)
 
     def _open(self) -> tuple[StreamSpec, ...]:
         settings = self._settings
