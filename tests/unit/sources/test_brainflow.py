@@ -175,10 +175,12 @@ def opened(shim: Any) -> Iterator[Callable[[str], BrainFlowSource]]:
         source.ensure_stopped()
 
 
-def read_for(source: BrainFlowSource, seconds: float) -> list[Chunk]:
+def read(source: BrainFlowSource, modality: str, n_samples: int) -> list[Chunk]:
+    """Chunks, until there are so many samples of that modality."""
     chunks: list[Chunk] = []
-    until_ns = CLOCK.now_ns() + round(seconds * NS)
-    while CLOCK.now_ns() < until_ns:
+    until_ns = CLOCK.now_ns() + 10 * NS
+    while sum(chunk.n_samples for chunk in chunks if chunk.modality == modality) < n_samples:
+        assert CLOCK.now_ns() < until_ns, "not within 10 s"
         chunk = source.read(50)
         chunks += [] if chunk is None else [chunk]
     return chunks
@@ -192,7 +194,7 @@ def test_the_synthetic_board_runs_at_its_rate(opened: Callable[[str], BrainFlowS
         ("brainflow/eda", "uS"),
         ("brainflow/ecg", "mV"),
     ]
-    chunks = read_for(source, 2)
+    chunks = read(source, "ecg", 400)
     for modality in ("eda", "ecg"):
         mine = [chunk for chunk in chunks if chunk.modality == modality]
         assert [chunk.seq for chunk in mine] == list(range(len(mine)))
@@ -207,7 +209,7 @@ def test_the_synthetic_board_runs_at_its_rate(opened: Callable[[str], BrainFlowS
     source.ensure_stopped()
     source.ensure_stopped()
     source.start()
-    again = read_for(source, 0.2)
+    again = read(source, "eda", 10)
     assert again[0].seq == 0
     assert again[0].t_ns > chunks[-1].t_ns
 
@@ -231,7 +233,7 @@ def test_a_recording_with_packages_missing(
 
     source = opened(f"playback_file?file={file}&master_board=-1&eda=1&eda.unit=uS")
     source.start()
-    eda = [np.asarray(chunk.data[:, 0], np.float32) for chunk in read_for(source, 1.5)]
+    eda = [np.asarray(chunk.data[:, 0], np.float32) for chunk in read(source, "eda", 101)]
     n = sum(map(len, eda))
     assert n > 100
     np.testing.assert_allclose(np.concatenate(eda), table[:n, 23], rtol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_mer.sources.sample_clock import LOST_NS, SampleClock
@@ -29,6 +29,7 @@ def test_a_steady_device() -> None:
     assert stamps(ends(50)) == [i * PIECE_NS for i in range(50)]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 30 * MS), min_size=60, max_size=60))
 def test_jitter_does_not_pass(delays_ns: list[int]) -> None:
     delays_ns[0] = delays_ns[30] = 0

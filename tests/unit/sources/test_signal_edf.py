@@ -185,7 +185,7 @@ def test_wrong_uris(keys: str, said: str) -> None:
 WHOLE = edf([ECG, EDA], 4, "1", "EDF+D", ["+0", "+1", "+2", "+9"])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(
     changes=st.lists(st.tuples(st.integers(0, 1023), st.integers(0, 255)), max_size=6),
     length=st.integers(0, len(WHOLE)),
