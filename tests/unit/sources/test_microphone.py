@@ -8,12 +8,13 @@ import threading
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_mer.clock import MonotonicClock
+from edge_mer.clock import ManualClock, MonotonicClock
 from edge_mer.errors import LostError, MissingError, UsageError
 from edge_mer.sources.microphone import MicrophoneSource, attached
 from edge_mer.sources.registry import LISTERS, open_source
@@ -35,9 +36,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SoundSer
     found.start()
     yield found
     found.kill()
-
-
-pytestmark = [needs("pulseaudio"), needs("paplay")]
 
 
 def read_until(
@@ -67,6 +65,8 @@ def written(path: Path, samples: NDArray[np.int16]) -> Path:
     return path
 
 
+@needs("pulseaudio")
+@needs("paplay")
 def test_samples_are_those_that_were_played_until_the_server_dies(
     server: SoundServer, tmp_path: Path
 ) -> None:
@@ -109,6 +109,8 @@ def test_samples_are_those_that_were_played_until_the_server_dies(
         source.ensure_stopped()
 
 
+@needs("pulseaudio")
+@needs("paplay")
 def test_a_click_is_stamped_with_its_time(server: SoundServer) -> None:
     block_s = 0.01
     click = np.zeros(round(block_s * RATE_HZ), np.int16)
@@ -150,6 +152,8 @@ def test_a_click_is_stamped_with_its_time(server: SoundServer) -> None:
     assert all(chunk.arrived_ns is not None and chunk.t_ns < chunk.arrived_ns for chunk in chunks)
 
 
+@needs("pulseaudio")
+@needs("paplay")
 def test_what_there_is_and_what_there_is_not(server: SoundServer) -> None:
     found = {device.uri: device for device in attached()}
     assert found[f"mic:{DEVICE}"].note == "32 channels, 44100 Hz"
@@ -166,6 +170,8 @@ def test_what_there_is_and_what_there_is_not(server: SoundServer) -> None:
         source.ensure_stopped()
 
 
+@needs("pulseaudio")
+@needs("paplay")
 def test_what_libraries_say_stays_off_the_terminal(server: SoundServer) -> None:
     code = f"""
 from edge_mer.sources.microphone import MicrophoneSource, attached
@@ -176,6 +182,67 @@ source.ensure_stopped()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+# --- what a sound server never does -----------------------------------------------------------------
+
+
+class PickyPortAudio:
+    """A device that takes nothing but 44.1 kHz in stereo, and loses 0.3 s before its second block of 20 ms."""
+
+    paInt16, paInputOverflow, paContinue = 8, 2, 0  # noqa: N815 - PyAudio's names
+    device: ClassVar[dict[str, Any]] = {
+        "index": 0,
+        "name": "picky",
+        "maxInputChannels": 2,
+        "defaultSampleRate": 44_100.0,
+    }
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+
+    def PyAudio(self) -> PickyPortAudio:  # noqa: N802
+        return self
+
+    def get_device_count(self) -> int:
+        return 1
+
+    def get_device_info_by_index(self, index: int) -> dict[str, Any]:
+        return self.device
+
+    def open(self, *, rate: int, channels: int, stream_callback: Any, **_: Any) -> PickyPortAudio:
+        if (rate, channels) != (44_100, 2):
+            raise OSError(-9997, "Invalid sample rate" if rate != 44_100 else "Invalid number of channels")
+        self._call = stream_callback
+        return self
+
+    def start_stream(self) -> None:
+        for status in (0, self.paInputOverflow, 0):
+            self._clock.advance_ns(320 * MS if status else 20 * MS)
+            assert self._call(np.full(1764, 16_384, "<i2").tobytes(), 882, {}, status) == (None, 0)
+
+    def is_active(self) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+    def terminate(self) -> None: ...
+
+
+def test_a_device_that_refuses_and_loses(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock()
+    monkeypatch.setitem(sys.modules, "pyaudio", PickyPortAudio(clock))  # type: ignore[arg-type]
+    source = MicrophoneSource("picky?rate=16000&latency_ms=5", clock)
+    source.start()
+    assert (source.specs[0].rate_hz, source.specs[0].channels) == (44_100.0, ("left", "right"))
+    chunks = read_until(source, lambda found: len(found) == 3, 5)
+    assert {(chunk.data.shape, float(chunk.data.mean())) for chunk in chunks} == {((882, 2), 0.5)}
+    assert source.n_overruns == 1
+    assert [chunk.t_ns for chunk in chunks] == [-5 * MS, 315 * MS, 335 * MS]
+    assert [chunk.arrived_ns for chunk in chunks] == [20 * MS, 340 * MS, 360 * MS]
+    with pytest.raises(LostError, match="stopped delivering"):
+        read_until(source, lambda found: False, 5)
+    source.ensure_stopped()
 
 
 @pytest.mark.parametrize(
