@@ -188,7 +188,7 @@ source.ensure_stopped()
 
 
 class PickyPortAudio:
-    """A device that takes nothing but 44.1 kHz in stereo, and loses 0.3 s before its second block of 20 ms."""
+    """A device that takes nothing but 44.1 kHz in stereo, and loses 0.3 s before its second block."""
 
     paInt16, paInputOverflow, paContinue = 8, 2, 0  # noqa: N815 - PyAudio's names
     device: ClassVar[dict[str, Any]] = {
