@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_mer.sources import brainflow, lsl, microphone
-from edge_mer.sources.brainflow import BrainFlowSettings
-from edge_mer.sources.lsl import LslSettings
+from edge_mer.sources import brainflow_rows, lsl_choice, microphone
+from edge_mer.sources.brainflow_rows import BrainFlowSettings
+from edge_mer.sources.lsl_choice import LslSettings
 from edge_mer.sources.microphone import MicrophoneSource
 from edge_mer.sources.registry import open_source
 from edge_mer.sources.serial_config import SerialConfig, SerialStream
@@ -45,14 +45,14 @@ def blocks(kind: str) -> list[str]:
 
 def test_keys_of_uris() -> None:
     assert keys("A microphone") == list(microphone._KEYS)
-    assert keys("A stream of the Lab Streaming Layer") == list(lsl._KEYS)
-    assert keys("A board that BrainFlow knows") == [*brainflow.ROWS, "latency_ms"]
-    for name in brainflow._PARAMS:
+    assert keys("A stream of the Lab Streaming Layer") == list(lsl_choice.KEYS)
+    assert keys("A board that BrainFlow knows") == [*brainflow_rows.ROWS, "latency_ms"]
+    for name in brainflow_rows.PARAMS:
         assert f"`{name}`" in section("A board that BrainFlow knows")
     known = {
         name.lower() for name in re.findall(r"`([^`]+)`", section("A stream of the Lab Streaming Layer"))
     }
-    assert set(lsl.TYPES) <= known
+    assert set(lsl_choice.TYPES) <= known
 
 
 def test_the_description_of_a_serial_sensor() -> None:

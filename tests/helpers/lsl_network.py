@@ -21,7 +21,9 @@ class LslNetwork:
 
     def __init__(self, folder: Path) -> None:
         settings = folder / "lsl_api.cfg"
-        settings.write_text("[multicast]\nResolveScope = machine\n", encoding="utf-8")
+        # of tests that run beside these, nothing is seen
+        session = f"[lab]\nSessionID = tests-{os.getpid()}\n"
+        settings.write_text(f"[multicast]\nResolveScope = machine\n{session}", encoding="utf-8")
         os.environ.setdefault("LSLAPICFG", str(settings))
         self._outlets: list[subprocess.Popen[str]] = []
 

@@ -17,15 +17,9 @@ from hypothesis import strategies as st
 
 from edge_mer.clock import ManualClock, MonotonicClock
 from edge_mer.errors import DataError, MissingError, UsageError
-from edge_mer.sources import brainflow
-from edge_mer.sources.brainflow import (
-    BrainFlowSettings,
-    BrainFlowSource,
-    PackageCounter,
-    attached,
-    rows,
-    unix_to_ns,
-)
+from edge_mer.sources import brainflow, brainflow_rows
+from edge_mer.sources.brainflow import BrainFlowSource, PackageCounter, attached, unix_to_ns
+from edge_mer.sources.brainflow_rows import BrainFlowSettings, rows
 from edge_mer.sources.pieces import GAP_NS, first_ns, pieces
 from edge_mer.sources.registry import LISTERS, open_source
 from edge_mer.types.signals import Chunk
@@ -106,7 +100,7 @@ def test_wrong_uris(rest: str, said: str) -> None:
 
 
 def test_parameters_are_those_of_brainflow(shim: Any) -> None:
-    assert set(brainflow._PARAMS) == set(vars(shim.BrainFlowInputParams()))
+    assert set(brainflow_rows.PARAMS) == set(vars(shim.BrainFlowInputParams()))
 
 
 # --- times ------------------------------------------------------------------------------------------

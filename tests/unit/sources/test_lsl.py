@@ -14,7 +14,8 @@ from edge_mer.clock import MonotonicClock
 from edge_mer.errors import DataError, LostError, MissingError, UsageError
 from edge_mer.sources import lsl
 from edge_mer.sources.base import RemotelyClocked
-from edge_mer.sources.lsl import Channel, Chosen, Description, LslSettings, LslSource, attached, choose
+from edge_mer.sources.lsl import LslSource, attached
+from edge_mer.sources.lsl_choice import Channel, Chosen, Description, LslSettings, choose
 from edge_mer.sources.registry import LISTERS, open_source
 from edge_mer.types.signals import Chunk, ClockOffset
 from tests.helpers.lsl_network import LslNetwork
