@@ -29,7 +29,7 @@ CLOCK = MonotonicClock()
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SoundServer]:
-    pytest.importorskip("pyaudio", reason="needs PyAudio: pip install 'edge-mer[mic]'")
+    pytest.importorskip("pyaudio", reason="needs portaudio19-dev and pip install 'edge-mer[mic]'")
     found = SoundServer(tmp_path / "sound")
     for name, value in found.environment.items():
         monkeypatch.setenv(name, value)
