@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+# PyAudio is built where the system package portaudio19-dev is; without it, tests of microphones are skipped.
+MIC := $(if $(wildcard /usr/include/portaudio.h),$(shell echo ,)mic)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -27,7 +29,7 @@ $(VENV)/demo.stamp: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/dev.stamp: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing edge-mer with its workbench and its tests into $(VENV)"
-	$(BIN)/python $(PIP_INSTALL) -e '.[export,calibrate,dev]'
+	$(BIN)/python $(PIP_INSTALL) -e '.[export,calibrate,dev$(MIC)]'
 	@touch $@ $(VENV)/demo.stamp
 
 demo: $(VENV)/demo.stamp

@@ -6,13 +6,17 @@ from edge_mer.sources.base import Source
 from edge_mer.types.registry import open_uri
 
 SOURCES = {
+    "brainflow": "edge_mer.sources.brainflow:BrainFlowSource",
     "camera": "edge_mer.sources.camera:CameraSource",
     "csi": "edge_mer.sources.camera_csi:CsiSource",
     "file": "edge_mer.sources.file:FileSource",
-    "mcap": "edge_mer.sources.replay:ReplaySource",
     "http": "edge_mer.sources.camera_network:HttpCamera",
     "https": "edge_mer.sources.camera_network:HttpsCamera",
+    "lsl": "edge_mer.sources.lsl:LslSource",
+    "mcap": "edge_mer.sources.replay:ReplaySource",
+    "mic": "edge_mer.sources.microphone:MicrophoneSource",
     "rtsp": "edge_mer.sources.camera_network:RtspCamera",
+    "serial": "edge_mer.sources.serial:SerialSource",
     "signal": "edge_mer.sources.signal:SignalSource",
     "sim": "edge_mer.sources.sim:SimSource",
     "tcp": "edge_mer.sources.camera_network:TcpCamera",
@@ -20,8 +24,12 @@ SOURCES = {
 }
 
 LISTERS = {
+    "brainflow": "edge_mer.sources.brainflow:attached",
     "camera": "edge_mer.sources.camera_attached:cameras",
     "csi": "edge_mer.sources.camera_attached:csi_sensors",
+    "lsl": "edge_mer.sources.lsl:attached",
+    "mic": "edge_mer.sources.microphone:attached",
+    "serial": "edge_mer.sources.serial:attached",
 }
 """Scheme -> what finds the devices that it opens, quickly and without opening one."""
 

@@ -3,9 +3,10 @@
     signal:bio.csv?modality=eda&column=gsr&rate_hz=512
     signal:bio.tsv?modality=ecg&column=ecg&time_column=time&time_unit=ms&scale=1000
     signal:EDA.csv?modality=eda&layout=e4
+    signal:night.edf?modality=ecg&column=ECG
 
 A table is CSV or TSV, plain or gzipped; it is read as a stream, never as a whole. A row without a
-number in its cell is a moment without a sample: the chunks jump over it.
+number in its cell is a moment without a sample: the chunks jump over it. So they do over a pause in EDF+.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import numpy as np
 from edge_mer.clock import NS_PER_S
 from edge_mer.errors import DataError, UsageError
 from edge_mer.sources.file_open import expand, open_regular, shown
+from edge_mer.sources.signal_edf import EdfTable
 from edge_mer.types.signals import UNITS, Chunk, Modality, StreamSpec
 
 MODALITIES: tuple[Modality, ...] = ("eda", "ecg", "emg", "ppg", "rsp", "skt")
@@ -68,7 +70,9 @@ class SignalSettings:
         time_unit: "s", "ms", "us" or "ns".
         unit: Unit of the samples after scaling: that of the modality.
         scale: Multiplies the samples, e.g. 1000 from V to mV.
-        layout: "table", or "e4" for the files of an Empatica E4: start time, rate, samples.
+        layout: "table", "e4" for the files of an Empatica E4 (start time, rate, samples), or "edf", which is
+            the default where the path ends so.
+        is_unit_given: Whether the URI has `unit`, which then counts more than what an EDF file says.
     """
 
     path: str
@@ -80,6 +84,7 @@ class SignalSettings:
     unit: str = ""
     scale: float = 1.0
     layout: str = "table"
+    is_unit_given: bool = False
 
     @classmethod
     def parse(cls, rest: str) -> SignalSettings:
@@ -103,8 +108,11 @@ class SignalSettings:
                     f"signal:{rest}: {key} {what}", expected=f"{key}=VALUE once, {_KEYS[key].allowed}"
                 )
             values[key] = _KEYS[key].read(rest, text)
+        if path.lower().endswith(".edf"):
+            values.setdefault("layout", "edf")
         _refuse_odd_keys(rest, values)
-        settings = cls(path=path, **{"unit": UNITS[values["modality"]], **values})
+        given = {"unit": UNITS[values["modality"]], "is_unit_given": "unit" in values, **values}
+        settings = cls(path=path, **given)
         _refuse_wrong_unit(rest, settings)
         return settings
 
@@ -165,7 +173,7 @@ _KEYS = {
         _one_of("time_unit", *_NS_PER_UNIT),
         _Key("unit", "the unit of the modality", lambda text: text or None),
         _Key("scale", "a number but 0, e.g. 1000 or 1e-3", _scale),
-        _one_of("layout", "table", "e4"),
+        _one_of("layout", "table", "e4", "edf"),
     )
 }
 
@@ -193,6 +201,14 @@ def _refuse_odd_keys(rest: str, values: dict[str, Any]) -> None:
         raise UsageError(
             f"signal:{rest}: no column", expected=_KEYS["column"].allowed, hint="e.g. column=gsr or column=1"
         )
+    if values.get("layout") == "edf":
+        odd = [key for key in ("rate_hz", "time_column", "time_unit") if key in values]
+        if odd:
+            raise UsageError(
+                f"signal:{rest}: {', '.join(odd)} does not go with layout=edf",
+                expected="a file that says its rate in its header",
+            )
+        return
     if ("rate_hz" in values) == ("time_column" in values):
         both = "both rate_hz and time_column" if "rate_hz" in values else "neither rate_hz nor time_column"
         raise UsageError(f"signal:{rest}: {both}", expected="one of them")
@@ -241,7 +257,7 @@ class SignalSource:
         self._rest = rest
         self._settings = SignalSettings.parse(rest)
         self._path = expand(self._settings.path)
-        self._table: _Table | None = None
+        self._table: _Table | EdfTable | None = None
         self._spec: StreamSpec | None = None
         self._chunks: Iterator[Chunk] = iter(())
         self._started = False
@@ -282,7 +298,7 @@ class SignalSource:
             return
         rate_hz = self._rate_hz()
         with contextlib.ExitStack() as on_failure:
-            table = _Table(self._path, self._settings)
+            table = self._opened()
             on_failure.callback(table.close)
             self._spec = self._described(rate_hz)
             chunks = _chunks(self._spec, table.samples(rate_hz), rate_hz)
@@ -334,15 +350,24 @@ class SignalSource:
             DataError: As `ensure_ready` and `read`.
         """
         rate_hz = self._rate_hz()
-        with contextlib.closing(_Table(self._path, self._settings)) as table:
+        with contextlib.closing(self._opened()) as table:
             last_ns = max((t_ns for t_ns, _ in table.samples(rate_hz)), default=None)
         return 0 if last_ns is None else last_ns + round(NS_PER_S / rate_hz)
 
     def _rate_hz(self) -> Fraction:
         if self._settings.rate_hz is not None:
             return self._settings.rate_hz
-        with contextlib.closing(_Table(self._path, self._settings)) as table:
+        with contextlib.closing(self._opened()) as table:
+            if isinstance(table, EdfTable):
+                return table.declared_rate_hz
             return table.declared_rate_hz or _estimate_rate_hz(table.times(), self._path)
+
+    def _opened(self) -> _Table | EdfTable:
+        path, settings = self._path, self._settings
+        if settings.layout != "edf":
+            return _Table(path, settings)
+        known = settings.is_unit_given
+        return EdfTable(path, settings.column, settings.modality, settings.scale, is_unit_known=known)
 
     def _described(self, rate_hz: Fraction) -> StreamSpec:
         settings = self._settings

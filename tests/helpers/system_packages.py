@@ -7,7 +7,15 @@ import subprocess
 
 import pytest
 
-PACKAGES = {"ffmpeg": "ffmpeg", "gst-launch-1.0": "gstreamer1.0-tools", "openssl": "openssl"}
+PACKAGES = {
+    "faketime": "faketime",
+    "ffmpeg": "ffmpeg",
+    "gst-launch-1.0": "gstreamer1.0-tools",
+    "openssl": "openssl",
+    "paplay": "pulseaudio-utils",
+    "pulseaudio": "pulseaudio",
+    "socat": "socat",
+}
 """Command -> Debian package."""
 
 RTSP_PACKAGES = (

@@ -17,10 +17,12 @@ from tests.helpers.numbered_session import ListSource
 READS_A_FILE = {
     "file": "file:{}",
     "mcap": "mcap:{}",
+    "serial": "serial:/dev/ttyUSB0?config={}",
     "signal": "signal:{}?modality=eda&column=gsr&rate_hz=512",
     "transcript": "transcript:{}?offset_s=0.5",
 }
-READS_NONE = ["sim:", "transcript:-", "transcript:unix:{}", "transcript:tcp://127.0.0.1:2700"]
+READS_NONE = ["mic:default", "lsl:type=EDA", "brainflow:synthetic", "serial:/dev/ttyUSB0?eda=1&rate_hz=4"]
+READS_NONE += ["sim:", "transcript:-", "transcript:unix:{}", "transcript:tcp://127.0.0.1:2700"]
 
 
 def is_refused(source: Source | str, target: Path) -> bool:
