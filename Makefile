@@ -64,7 +64,7 @@ docs: $(VENV)/dev.stamp
 	$(BIN)/sphinx-build -n -W --keep-going -q -c docs -d build/docs-cache . build/docs
 	@echo "The documentation is build/docs/index.html"
 
-# The half that runs on the device, on the Pythons of JetPack 6 and 7, where they are found.
+# The half that runs on the device, on the Pythons of JetPack 6 and 7, where they are found; each runs its share.
 device: $(VENV)/dev.stamp
 	$(BIN)/python tests/helpers/device_pythons.py
 
@@ -116,6 +116,7 @@ weights: $(VENV)/dev.stamp
 
 check-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python tests/helpers/device_pythons.py --whole
 
 clean:
 	rm -rf $(VENV) .venv-device-* .venv-gpu demo build

@@ -356,7 +356,7 @@ class Pipeline:
         watch.arrived(chunk, now_ns)
         if self._start_ns is not None:
             self._capture_ns = now_ns - self._start_ns - chunk.t_ns
-            if self._live is not None and -self._capture_ns > MAX_AHEAD_NS:
+            if self._lateness_ns is not None and -self._capture_ns > MAX_AHEAD_NS:
                 watch.refused()
                 self.counters.n_refused += 1
                 return False

@@ -1,6 +1,7 @@
 """Runs the tests of the device half on other Pythons, where there is no torch.
 
-JetPack 6 has Python 3.10, JetPack 7 has 3.12. The bundle comes from this Python's workbench.
+JetPack 6 has Python 3.10, JetPack 7 has 3.12. The bundle comes from this Python's workbench, on which all
+tests run anyhow: each of the others runs half of the unit tests' files, with "--whole" all of them.
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ def main() -> int:
         return 0
     environment = {**os.environ, "EDGE_MER_TEST_BUNDLE": str(ensure_bundle())}
     with ThreadPoolExecutor(len(found)) as pool:
-        parts = [{**environment, "EDGE_MER_TEST_PART": f"{i}/{len(found)}"} for i in range(len(found))]
+        shares = [f"{i}/{len(found)}" for i in range(len(found))]
+        parts = [{**environment, "EDGE_MER_TEST_PART": share} for share in shares]
+        if "--whole" not in sys.argv:
+            parts = [part | {"EDGE_MER_TEST_SHARE": part["EDGE_MER_TEST_PART"]} for part in parts]
         results = pool.map(run_tests, found, found.values(), parts)
     failed = 0
     for version, result in zip(found, results, strict=True):

@@ -598,10 +598,14 @@ def test_it_has_not_ended_while_something_waits(engine: Engine, live: Transcript
     assert ended == [False, False, True]
 
 
+def all_of(live: TranscriptSource) -> list[Chunk]:
+    return [found for found in as_they_come([live], MonotonicClock()) if isinstance(found, Chunk)]
+
+
 def test_half_a_last_line_is_a_bad_one(engine: Engine, live: TranscriptSource) -> None:
     engine.send(one(1).encode() + b"\n" + one(2).encode()[:-9])
     engine.close()
-    assert len(list(as_they_come([live]))) == 1
+    assert len(all_of(live)) == 1
     assert live.ended
     assert live.counts.n_bad == 1
 
@@ -615,7 +619,7 @@ def test_bad_lines_are_counted_said_once_and_skipped(
     engine.say(one(64.9))  # a clock may be a little fast
     engine.close()
     with caplog.at_level(logging.WARNING):
-        chunks = list(as_they_come([live]))
+        chunks = all_of(live)
     assert [chunk.t_ns - 1000 * NS for chunk in chunks] == [NS, 2 * NS, 64_900 * MS]
     assert [chunk.seq for chunk in chunks] == [0, 1, 2]
     assert live.counts.n_bad == len(bad) + 1
@@ -637,7 +641,7 @@ def test_live_times_that_cannot_be(
 ) -> None:
     engine.say(one(1), line, one(1.5))
     engine.close()
-    assert [chunk.t_ns for chunk in as_they_come([live])] == [1001 * NS, 1001 * NS + NS // 2]
+    assert [chunk.t_ns for chunk in all_of(live)] == [1001 * NS, 1001 * NS + NS // 2]
     assert said in caplog.text
 
 
@@ -650,7 +654,7 @@ def test_a_line_without_an_end_is_bounded_and_skipped(engine: Engine, live: Tran
 
     sender = threading.Thread(target=send)
     sender.start()
-    chunks = list(as_they_come([live]))
+    chunks = all_of(live)
     sender.join()
     assert len(chunks) == 1
     assert live.counts.n_bad == 1
@@ -691,7 +695,7 @@ def test_the_oldest_utterances_are_dropped_whole(
     monkeypatch.setattr(transcript, "MAX_HELD_WORDS", 4)
     engine.say(*(words_line(*[("so", at, at + 1)] * size) for at, size in enumerate(sizes)))
     engine.close()
-    chunks = list(as_they_come([live]))
+    chunks = all_of(live)
     assert [chunk.data.shape for chunk in chunks] == [(size, 3) for size in read]
     assert [chunk.seq for chunk in chunks] == list(range(len(read)))
     assert chunks[-1].t_ns == (1000 + len(sizes)) * NS  # the newest one is always there
@@ -773,7 +777,7 @@ def test_a_connection_that_breaks_has_ended(clock: ManualClock, caplog: pytest.L
         linger_0 = (1).to_bytes(4, "little") + bytes(4)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_0)  # closes with a reset
         other.close()
-        assert list(as_they_come([source])) == []
+        assert all_of(source) == []
         assert source.ended
         assert "cut off: Connection reset by peer" in caplog.text
         source.ensure_stopped()
@@ -813,7 +817,7 @@ def test_a_file_as_standard_input_is_live_too(
         source = TranscriptSource("-", clock)
         source.start()
         clock.advance_ns(60 * NS)
-        assert [chunk.t_ns for chunk in as_they_come([source])] == [1001 * NS, 1002 * NS]
+        assert [chunk.t_ns for chunk in all_of(source)] == [1001 * NS, 1002 * NS]
         source.ensure_stopped()
 
 
