@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from edge_mer.cli.common import err, parse_missing, progress
+from edge_mer.cli.health import with_health_told
 from edge_mer.cli.record import REDACT_HELP, open_recording, parse_redact, tell_recorded, tell_recording
 from edge_mer.clock import MonotonicClock
 from edge_mer.errors import UsageError
@@ -18,9 +19,9 @@ from edge_mer.runtime.opening import Opened, open_all
 from edge_mer.runtime.protocols.base import EvaluationProtocol
 from edge_mer.runtime.protocols.playing import run_protocol
 from edge_mer.runtime.protocols.registry import open_protocol
-from edge_mer.runtime.session import SessionReport, run_session
+from edge_mer.runtime.session import SessionHooks, SessionReport, run_session
 from edge_mer.runtime.target import Choice
-from edge_mer.sources.base import Source
+from edge_mer.sources.base import Source, shown
 from edge_mer.sources.transcript import TranscriptSource
 
 
@@ -87,7 +88,8 @@ def run(
             )
             tell_recording(recording)
         if way is None:
-            hooks = None if recording is None else recording.hooks
+            hooks = SessionHooks() if recording is None else recording.hooks
+            hooks = with_health_told(hooks, report)
             run_session(opened.setup, opened.sources, opened.sinks, clock, report, fast=fast, hooks=hooks)
         else:
             _evaluate(way, opened, report)
@@ -153,6 +155,6 @@ def tell_lost_words(sources: Sequence[Source]) -> None:
         }
         if any(lost.values()):
             err.print(
-                f"Lost of {source.uri}: {', '.join(f'{n} {what}' for what, n in lost.items() if n)}.",
+                f"Lost of {shown(source.uri)}: {', '.join(f'{n} {what}' for what, n in lost.items() if n)}.",
                 markup=False,
             )

@@ -36,7 +36,22 @@ _REASONS = {
         "the streams lay too far apart",
         "What the sensors gave was further apart in time than this model stands.",
     ),
+    "clock_unknown": (
+        "a clock was not known yet",
+        "Another machine's clock stamps what a sensor gives, and was not known well enough.",
+    ),
+    "overloaded": (
+        "the machine was too busy",
+        "The machine had fallen too far behind, and dropped whole windows to catch up.",
+    ),
     "output_not_finite": ("the model gave no number", "The model's output was not a number."),
+}
+
+
+_SOURCES = {
+    "stalled": "gave nothing any more",
+    "restarting": "was being opened again",
+    "wrong_rate": "gave more or less than it said",
 }
 
 
@@ -54,6 +69,8 @@ def reason_in_words(reason: str) -> str:
         return f"{_MODALITIES.get(modality, modality)} was missing"
     if kind == "gap":
         return f"{_MODALITIES.get(modality, modality)} was missing a moment before"
+    if kind in _SOURCES:
+        return f"the sensor of {_MODALITIES.get(modality, modality)} {_SOURCES[kind]}"
     return reason
 
 
@@ -66,11 +83,13 @@ def reason_explained(reason: str) -> str:
         return f"Too little of {modality_in_words(modality)} was there in this step."
     if kind == "gap":
         return f"In an earlier part of the window too little of {modality_in_words(modality)} was there."
+    if kind in _SOURCES:
+        return f"The sensor of {modality_in_words(modality)} {_SOURCES[kind]}."
     return ""
 
 
 def _of_modality(reason: str) -> tuple[str, str]:
-    match = re.fullmatch(r"([a-z0-9]{1,20})_(missing|gap)", reason)
+    match = re.fullmatch(r"([a-z0-9]{1,20})_(missing|gap|stalled|restarting|wrong_rate)", reason)
     return (match[1], match[2]) if match else ("", "")
 
 

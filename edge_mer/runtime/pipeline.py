@@ -692,11 +692,17 @@ class Pipeline:
 
     def _troubles(self) -> tuple[str, ...]:
         """What is wrong with live sources."""
-        troubled = ("stalled", "wrong_rate", "restarting")
-        troubles = [f"{modality}_{state}" for modality, state in self._states.items() if state in troubled]
+        reasons = []
+        for modality, state in self._states.items():
+            if state == "stalled":
+                reasons.append(f"{modality}_stalled")
+            elif state == "wrong_rate":
+                reasons.append(f"{modality}_wrong_rate")
+            elif state == "restarting":
+                reasons.append(f"{modality}_restarting")
         if not self._are_clocks_known():
-            troubles.append("clock_unknown")
-        return tuple(troubles)
+            reasons.append("clock_unknown")
+        return tuple(reasons)
 
     # -- what goes out -------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup, StepTra
 from edge_mer.runtime.sink_thread import SinkThread
 from edge_mer.runtime.supervisor import SourceHealth, SupervisedSource, health_of, supervised
 from edge_mer.sinks.base import Sink
-from edge_mer.sources.base import RemotelyClocked, Replayed, Source
+from edge_mer.sources.base import RemotelyClocked, Replayed, Source, shown
 from edge_mer.sync.windower import lateness_ns
 from edge_mer.types.health import StreamHealth
 from edge_mer.types.model import to_ns
@@ -150,14 +150,14 @@ def check_pace(sources: Sequence[Source], *, fast: bool) -> None:
     Raises:
         UsageError: Live ones beside recorded ones, or as fast as it goes.
     """
-    live = [source.uri for source in sources if source.is_live]
+    live = [shown(source.uri) for source in sources if source.is_live]
     if live and fast:
         raise UsageError(
             f"{', '.join(live)}: a live source cannot be played as fast as it goes",
             hint="leave out fast, or play a recording",
         )
     if live and len(live) < len(sources):
-        recorded = ", ".join(source.uri for source in sources if not source.is_live)
+        recorded = ", ".join(shown(source.uri) for source in sources if not source.is_live)
         raise UsageError(
             f"live and recorded sources have no time in common: {', '.join(live)} and {recorded}",
             expected="only live sources, or only recordings",
@@ -255,7 +255,7 @@ def _hop_ns(setup: PipelineSetup) -> int:
 
 def _too_short(setup: PipelineSetup, sources: Sequence[Source], n_steps: int) -> DataError:
     """Why there was no prediction: the recording ended before its first hop, or even its first step."""
-    names, model = ", ".join(source.uri for source in sources), setup.model
+    names, model = ", ".join(shown(source.uri) for source in sources), setup.model
     lacking = "not even one step"
     found = hint = None
     needed = model.step

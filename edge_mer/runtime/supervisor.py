@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.errors import EdgeMerError, LostError, SpecMismatchError
 from edge_mer.runtime.arrival_watch import STALL_LEAST_NS, ArrivalWatch, BackOff, StreamState
-from edge_mer.sources.base import RemotelyClocked, Source
+from edge_mer.sources.base import RemotelyClocked, Source, shown
 from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
 
 _WRONG_RATE_FOR_NS = 5 * NS_PER_S
@@ -25,7 +25,7 @@ class SourceHealth:
     """How one live source is.
 
     Attributes:
-        uri: Names it.
+        uri: Names it; without a password.
         states: Stream -> how it comes.
         n_restarts: Times that it was opened again, with success.
         n_failed: Times that opening it again failed.
@@ -143,7 +143,7 @@ class SupervisedSource:
     def health(self) -> SourceHealth:
         """How it all is now; any thread may ask."""
         states = {name: self.state(name) for name in self._watches}
-        return SourceHealth(self.uri, states, self._n_restarts, self._n_failed, self._trouble)
+        return SourceHealth(shown(self.uri), states, self._n_restarts, self._n_failed, self._trouble)
 
     # -- watching --------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class SupervisedSource:
     def _mend(self, trouble: str) -> None:
         self._trouble = trouble
         self._mended.clear()
-        self._mender = threading.Thread(target=self._open_again, name=f"mending {self.uri}", daemon=True)
+        self._mender = threading.Thread(target=self._open_again, name="edge-mer mending", daemon=True)
         self._mender.start()
 
     def _open_again(self) -> None:
@@ -235,7 +235,7 @@ class SupervisedSource:
     def _check_same(self) -> None:
         if _kinds(self._source.specs) != _kinds(self._specs):
             raise SpecMismatchError(
-                f"{self.uri} came back as something else",
+                f"{shown(self.uri)} came back as something else",
                 expected=_written(self._specs),
                 found=_written(self._source.specs),
                 hint="connect the sensor that was there before, or start again",

@@ -12,7 +12,7 @@ from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.protocols.base import EvaluationProtocol, Recording
 from edge_mer.runtime.session import SessionReport
 from edge_mer.sinks.base import Sink
-from edge_mer.sources.base import Source
+from edge_mer.sources.base import Source, shown
 from edge_mer.types.signals import Chunk, StreamSpec
 
 TELL_EVERY_NS = 30 * NS_PER_S
@@ -66,7 +66,7 @@ def run_protocol(
 
 
 def _refuse_live(sources: Sequence[Source]) -> None:
-    live = [source.uri for source in sources if source.is_live]
+    live = [shown(source.uri) for source in sources if source.is_live]
     if live:
         raise UsageError(
             f"{', '.join(live)}: a protocol looks at a whole recording, and a live source has no end",

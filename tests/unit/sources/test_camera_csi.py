@@ -184,7 +184,7 @@ def test_it_ends_in_order_on_every_signal(tmp_path: Path) -> None:
             assert child.stdout.readline() == b"ready\n"
             child.send_signal(number)
             assert child.wait(10) == 130
-        assert wait_for(ended) in ("0", "1")
+        assert wait_for(ended) in ("0", "1", "130")  # 130: interrupted before it was ready to be
         assert not is_running(int(pid.read_text()))
 
 

@@ -1,0 +1,36 @@
+"""What the terminal is told of live sources."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_mer.cli.health import with_health_told
+from edge_mer.runtime.arrival_watch import StreamState
+from edge_mer.runtime.session import SessionHooks, SessionReport
+from edge_mer.runtime.supervisor import SourceHealth
+from tests.helpers.live_faults import Scene
+
+
+def test_each_change_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    states: list[tuple[StreamState, str]] = [
+        ("starting", ""),
+        ("ok", ""),
+        ("stalled", ""),
+        ("restarting", "cam: the connection is gone."),
+        ("restarting", "cam: the connection is gone."),
+        ("ok", "cam: the connection is gone."),
+        ("ok", "cam: the connection is gone."),
+    ]
+    report, counted = SessionReport(), []
+    hooks = with_health_told(SessionHooks(on_prediction=counted.append), report)
+    prediction = Scene(n_hops=1).play().predictions[0]
+    for state, trouble in states:
+        health = SourceHealth("rtsp://cam", {"cam/visual": state}, 0, 0, trouble)
+        report.sources = lambda health=health: [health]  # type: ignore[misc]
+        hooks.on_prediction(prediction)
+    assert capsys.readouterr().err.splitlines() == [
+        "cam/visual gives nothing any more.",
+        "cam/visual is being opened again (cam: the connection is gone).",
+        "cam/visual is back.",
+    ]
+    assert counted == [prediction] * len(states)
