@@ -229,7 +229,7 @@ def attached() -> list[Attached]:
     try:
         _pyserial()
     except MissingError as error:
-        return [Attached("serial:/dev/ttyUSB0", "serial ports", str(error))]
+        return [Attached("serial:/dev/ttyUSB0?config=sensor.json", "serial ports", str(error))]
     from serial.tools.list_ports import comports
 
     note = "describe its packets in a file, see docs/how-to-sensors.md"

@@ -137,6 +137,8 @@ CASES = {
     "vggish": Case("rjcma", "audio", "audio", "vggish.pth", outputs=("feat128",)),
 }
 SLOW = (
+    "bb_r2plus1d18_clip8x112",
+    "biovid_multi_nonseq",
     "biovid_multi_seq_5class",
     "i3d_tcn",
     "i3d_tcn_224",
@@ -144,8 +146,10 @@ SLOW = (
     "jca_origcam_numseq2",
     "jmt_fc_h4",
     "jmt_self_atten_h4_l2",
+    "jmt_vanilla",
     "r3d18_clip5",
     "rja_lstm_origcam_L16",
+    "rjcma_L300",
     "rjcma_widths",
     "vggish",
 )

@@ -1,7 +1,7 @@
 """Runs the tests of the device half on other Pythons, where there is no torch.
 
 JetPack 6 has Python 3.10, JetPack 7 has 3.12. The bundle comes from this Python's workbench, on which all
-tests run anyhow: each of the others runs half of the unit tests' files, with "--whole" all of them.
+tests run anyhow: each of the others runs half of the tests' files, with "--whole" all of them.
 """
 
 from __future__ import annotations
