@@ -40,21 +40,29 @@ class ArrivalWatch:
 
     def __post_init__(self) -> None:
         self._since_ns, self._is_again = 0, False
-        self._arrivals: deque[tuple[int, int, int]] = deque()
+        self._arrivals: deque[tuple[int, int, int]] = deque()  # when, how many samples, the chunk's number
+        self._seqs: set[int] = set()
+        self._n_samples = 0  # of them all
         self._last_ns: int | None = None
 
     def start(self, now_ns: int, *, again: bool = False) -> None:
         """The source was started, or started again."""
         self._since_ns, self._last_ns, self._is_again = now_ns, None, again
         self._arrivals.clear()
+        self._seqs.clear()
+        self._n_samples = 0
 
     def arrived(self, chunk: Chunk, now_ns: int) -> None:
         """Take a chunk into account; one that comes again shows that the stream is alive, and no more."""
         self._last_ns = now_ns
-        if all(chunk.seq != seq for _, _, seq in self._arrivals):
+        if chunk.seq not in self._seqs:
             self._arrivals.append((now_ns, chunk.n_samples, chunk.seq))
+            self._seqs.add(chunk.seq)
+            self._n_samples += chunk.n_samples
         while self._arrivals and self._arrivals[0][0] < now_ns - _RATE_OVER_NS:
-            self._arrivals.popleft()
+            _, n_samples, seq = self._arrivals.popleft()
+            self._seqs.remove(seq)
+            self._n_samples -= n_samples
 
     def state(self, now_ns: int) -> StreamState:
         """How it is now; an irregular stream is always well once its source started."""
@@ -75,7 +83,7 @@ class ArrivalWatch:
             return None
         # The first chunk only marks where the counting starts.
         span_ns = self._arrivals[-1][0] - self._arrivals[0][0]
-        n_samples = sum(n for _, n, _ in self._arrivals) - self._arrivals[0][1]
+        n_samples = self._n_samples - self._arrivals[0][1]
         return n_samples * NS_PER_S / span_ns if span_ns >= _RATE_OVER_NS // 2 else None
 
 
