@@ -97,6 +97,12 @@ class SoundServer:
 
     @contextlib.contextmanager
     def fed(self) -> Iterator[BinaryIO]:
-        """What is written here, 16 bits per sample, comes out of the microphone `FED` as it is written."""
-        with (self._folder / "pipe").open("wb", buffering=0) as pipe:
+        """What is written here, 16 bits per sample, comes out of the microphone `FED` as it is written.
+
+        Raises:
+            OSError: The server does not run.
+        """
+        pipe_fd = os.open(self._folder / "pipe", os.O_WRONLY | os.O_NONBLOCK)  # otherwise it would wait for one
+        os.set_blocking(pipe_fd, True)
+        with os.fdopen(pipe_fd, "wb", buffering=0) as pipe:
             yield pipe
