@@ -59,9 +59,9 @@ OTHERS = (
     ),
     (
         "device vanishes and returns",
-        "a sound server, a camera's server, a serial port is killed and started again",
-        "each source says within a second that it is lost, and delivers when it is opened again",
-        "-",
+        "a sound server, a camera's server, a serial port is killed, and started again after two seconds",
+        "`audio_missing` or `visual_missing` with `_restarting`; it is there again within 5 s of its return",
+        "1",
         "-",
     ),
 )
