@@ -45,6 +45,7 @@ def open_session(
     missing: Policies | None = None,
     hop: int | None = None,
     face_detector: str | PathLike[str] | None = None,
+    people: int | None = None,
     fast: bool = False,
     max_queue: int = MAX_QUEUE,
     on_prediction: PredictionCallback | Sequence[PredictionCallback] = (),
@@ -63,6 +64,8 @@ def open_session(
         missing: Modality -> policy that replaces the declared one, e.g. {"audio": "mask"}.
         hop: Steps between two predictions instead of those that the model declares.
         face_detector: YuNet's ONNX file; without it OpenCV's cascades find faces.
+        people: Follow up to so many faces at once, 1 to 8, with predictions of their own for each, which say
+            in `person` who it is; None follows one, as the models were made for.
         fast: Play recordings as fast as they go, not at their own pace.
         max_queue: Predictions that may wait for the loop; 1 or more.
         on_prediction: One callback or several, called with each prediction in the session's thread.
@@ -85,6 +88,7 @@ def open_session(
         missing=missing,
         hop=hop,
         face_detector=None if face_detector is None else Path(face_detector),
+        people=people,
     )
     callbacks = [on_prediction] if callable(on_prediction) else list(on_prediction)
     return Session(opened, clock or MonotonicClock(), fast=fast, max_queue=max_queue, callbacks=callbacks)
@@ -99,6 +103,7 @@ def open_session_async(
     missing: Policies | None = None,
     hop: int | None = None,
     face_detector: str | PathLike[str] | None = None,
+    people: int | None = None,
     fast: bool = False,
     max_queue: int = MAX_QUEUE,
     on_prediction: PredictionCallback | Sequence[PredictionCallback] = (),
@@ -119,6 +124,7 @@ def open_session_async(
             missing=missing,
             hop=hop,
             face_detector=face_detector,
+            people=people,
             fast=fast,
             max_queue=max_queue,
             on_prediction=on_prediction,

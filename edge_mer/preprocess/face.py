@@ -124,6 +124,18 @@ class Face:
     person: int
 
 
+def least_after(change: float, usual: float) -> float:
+    """How like the known looks a face must be after the scene has changed, by `Scene.change`.
+
+    Args:
+        change: Since the frame before.
+        usual: What that is from frame to frame.
+    """
+    if change <= max(_SCENE_CHANGE, _SUDDEN * usual):
+        return SAME_IF_STEADY
+    return SAME_AFTER_CUT if change > _SCENE_CUT else SAME_AFTER_CHANGE
+
+
 def crop_transform(face: Face, alignment: FaceAlignment, size_px: int) -> NDArray[np.float64]:
     """The similarity that puts a face's eyes where a model wants them.
 
@@ -214,8 +226,7 @@ class FaceTracker:
         boxes = [self._seen.face.box_px, *(face.box_px for face in found)]
         change = scene.change(self._seen.scene, boxes)
         usual = median(self._changes) if self._changes else 0.0
-        if change > max(_SCENE_CHANGE, _SUDDEN * usual):
-            self._least = max(self._least, SAME_AFTER_CUT if change > _SCENE_CUT else SAME_AFTER_CHANGE)
+        self._least = max(self._least, least_after(change, usual))
         self._changes.append(change)
 
     def _most_promising(self, found: list[Detection], t_ns: int) -> list[tuple[Detection, bool]]:

@@ -18,7 +18,7 @@ from edge_mer.preprocess.courses import CourseConditioner
 from edge_mer.preprocess.quality import QualityTrack
 from edge_mer.preprocess.scene import SceneClipMaker, clip_maker
 from edge_mer.preprocess.signal import SignalConditioner
-from edge_mer.preprocess.visual import FaceClipMaker
+from edge_mer.preprocess.visual import ClipReport, FaceClipMaker
 from edge_mer.preprocess.words import WordTokenizer, write_words
 from edge_mer.runtime.front import WriteClip, WriteSamples
 from edge_mer.runtime.pipeline_setup import PipelineSetup as PipelineSetup  # who runs one, sets one up
@@ -43,9 +43,11 @@ from edge_mer.types.model import (
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Chunk, StreamSpec
 
+TimedFrames = list[tuple[int, NDArray[np.uint8]] | None]
+"""Capture time in ns and (height, width, 3) RGB, or None where none came."""
+
 MAX_AHEAD_NS = NS_PER_S
 """A live chunk that says that it is of so much later than now was stamped by a clock that somebody set."""
-
 
 MAX_BEHIND_HOPS, MAX_BEHIND_NS = 2, NS_PER_S
 """A live session that is farther behind than both drops whole windows until it is within a hop."""
@@ -64,6 +66,7 @@ class Counters:
         n_corrections: Samples that the drift of devices added or took away.
         n_refused: Live chunks of a time that is yet to come.
         n_dropped_steps: Steps of a live session that there was no time to work on.
+        n_people: People who were followed, where several are.
     """
 
     n_steps: int = 0
@@ -74,6 +77,7 @@ class Counters:
     n_corrections: int = 0
     n_refused: int = 0
     n_dropped_steps: int = 0
+    n_people: int = 0
 
 
 @dataclass
@@ -293,8 +297,9 @@ class Pipeline:
         self._timing.start_step(self._clock.now_ns(), 0, None)
         found = self._nothing()
         self._repeated |= found
-        dropped = self._window.drop_step(step, found, self._timing, "overloaded", is_hop=self._is_hop(step))
-        if self._is_hop(step):
+        is_hop = self._is_hop(step)
+        dropped = self._window.drop_step(step, found, self._timing, ("overloaded",), is_hop=is_hop)
+        if is_hop:
             self._timing = Timing()
         return [] if dropped is None else [dropped]
 
@@ -382,8 +387,7 @@ class Pipeline:
         )
 
     def _preprocess_clip(self, encoder: Encoder, frames: list[Frame | None]) -> Found:
-        timed = [None if frame is None else (frame.t_ns, frame.pixels) for frame in frames]
-        report = self._clips[encoder.stage].make(timed, self._write_clip[encoder.stage])
+        report = self._make_clip(encoder, [None if one is None else (one.t_ns, one.pixels) for one in frames])
         return Found(
             slot="present",
             feature=None,
@@ -393,6 +397,9 @@ class Pipeline:
             unaligned=report.n_unaligned > 0,
             quality=report.quality,
         )
+
+    def _make_clip(self, encoder: Encoder, frames: TimedFrames) -> ClipReport:
+        return self._clips[encoder.stage].make(frames, self._write_clip[encoder.stage])
 
     def _infer(self, engine: Engine, encoder: Encoder, timing: Timing) -> NDArray[np.float32]:
         began_ns = self._clock.now_ns()

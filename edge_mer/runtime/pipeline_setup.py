@@ -9,9 +9,10 @@ from typing import Protocol
 from edge_mer.engine.base import Engine
 from edge_mer.errors import UsageError
 from edge_mer.preprocess.face import FaceDetector
+from edge_mer.preprocess.people import MAX_PEOPLE
 from edge_mer.runtime.front import CpuFrontEnd, FrontEnd
 from edge_mer.types.evaluation import Findings
-from edge_mer.types.model import MissingPolicy, ModelSpec
+from edge_mer.types.model import FaceClip, MissingPolicy, ModelSpec, SceneClip
 from edge_mer.types.signals import Modality
 
 
@@ -20,6 +21,36 @@ class Closeable(Protocol):
 
     def close(self) -> None:
         """Give it back."""
+
+
+def check_people(model: ModelSpec, people: int | None) -> None:
+    """Whether so many people can be followed.
+
+    Args:
+        model: Declares what is looked at.
+        people: How many at most; None: one, as ever.
+
+    Raises:
+        UsageError: They cannot; says why.
+    """
+    if people is None:
+        return
+    if not 1 <= people <= MAX_PEOPLE:
+        raise UsageError(
+            f"{people} people cannot be followed at once", expected=f"1 to {MAX_PEOPLE}", found=str(people)
+        )
+    looked_at = [encoder.preprocess for encoder in model.encoders]
+    if any(isinstance(spec, FaceClip) for spec in looked_at):
+        return
+    whole = any(isinstance(spec, SceneClip) for spec in looked_at)
+    raise UsageError(
+        f"model {model.name} cannot follow people",
+        expected="a model that looks at faces",
+        found="one that looks at the whole picture: a prediction is about all who are in it"
+        if whole
+        else f"one of {' and '.join(model.modalities)}, which show no faces",
+        hint="leave out people (--people)",
+    )
 
 
 @dataclass(frozen=True)
@@ -40,6 +71,8 @@ class PipelineSetup:
         resources: What the engines run on, closed after them.
         front_end: Writes step tensors into the engines.
         gates: What is too bad to be read counts as missing; papers' protocols take everything.
+        people: How many are followed at once at most, each with predictions of their own; None: one person,
+            without a name.
     """
 
     model: ModelSpec
@@ -55,6 +88,7 @@ class PipelineSetup:
     resources: tuple[Closeable, ...] = ()
     front_end: FrontEnd = field(default_factory=CpuFrontEnd)
     gates: bool = True
+    people: int | None = None
 
     def close(self) -> None:
         """Free what the engines hold; nothing can run afterwards. Twice does no harm."""
@@ -62,6 +96,7 @@ class PipelineSetup:
             one.close()
 
     def __post_init__(self) -> None:
+        check_people(self.model, self.people)
         for encoder in self.model.encoders:
             if self.hop is not None and (self.hop < 1 or self.hop % encoder.repeat):
                 raise UsageError(

@@ -199,7 +199,7 @@ class Window:
         return told
 
     def drop_step(
-        self, step: Step, found: dict[str, Found], timing: Timing, why: str, *, is_hop: bool
+        self, step: Step, found: dict[str, Found], timing: Timing, why: tuple[str, ...], *, is_hop: bool
     ) -> Prediction | None:
         """Nothing was worked on; at the end of a hop, say why."""
         for stage in found:
@@ -208,7 +208,7 @@ class Window:
         prediction = None
         if is_hop:
             self._states = self._ask_states()
-            prediction = self._predict(step, found, Raw(), (why,), timing)
+            prediction = self._predict(step, found, Raw(), why, timing)
         self._n_done += 1
         return prediction
 
@@ -387,6 +387,7 @@ class Window:
             precision=self._setup.precision,
             bundle_id=self._setup.bundle_id,
             confidence=None if measured is None else confidence(self._model.outputs, raw, measured),
+            person=self._person,
         )
 
     def _sync_quality(self, found: dict[str, Found]) -> SyncQuality:
