@@ -15,6 +15,7 @@ from rich.text import Text
 from edge_mer.cli.common import err
 from edge_mer.clock import NS_PER_S, Clock, MonotonicClock
 from edge_mer.errors import UsageError
+from edge_mer.preprocess.people import MAX_PEOPLE
 from edge_mer.runtime.opening import Opened, open_all, refuse_to_overwrite
 from edge_mer.runtime.recording import SessionRecording, record_sources
 from edge_mer.runtime.repair import Mended
@@ -51,6 +52,12 @@ def record(
         typer.Option(help="Run this bundle beside, and keep its predictions too; --redact needs one."),
     ] = None,
     redact: Annotated[str | None, typer.Option(help=REDACT_HELP)] = None,
+    people: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MAX_PEOPLE, help="With --bundle: follow up to so many faces at once, not only one."
+        ),
+    ] = None,
     repair: Annotated[
         Path | None,
         typer.Option(help="Mend this recording, which was cut or spoilt: in its place, or to --out."),
@@ -58,7 +65,7 @@ def record(
 ) -> None:
     """Record sources to an MCAP file, which --source mcap:FILE plays again; faces and voices are in it."""
     if repair is not None:
-        _refuse_beside_repair(source, duration_s, fast, bundle, redact)
+        _refuse_beside_repair(source, duration_s, fast, bundle, redact, people)
         _tell_mended(mend(repair, to), repair if to is None else to)
         return
     if to is None or not source:
@@ -68,8 +75,11 @@ def record(
         raise UsageError(f"--duration-s {duration_s} is no time", expected="seconds")
     if redacted and bundle is None:
         raise UsageError("--redact keeps features, and only a bundle makes them", hint="add --bundle")
+    refuse_redacted_people(people, redacted)
+    if people is not None and bundle is None:
+        raise UsageError("--people follows faces for a model", hint="add --bundle, or leave it out")
     clock, report = MonotonicClock(), SessionReport()
-    opened = None if bundle is None else open_all(bundle, source)
+    opened = None if bundle is None else open_all(bundle, source, people=people)
     sources = [open_source(uri) for uri in source] if opened is None else opened.sources
     try:
         recording = open_recording(to, sources, clock, report, beside=opened, redacted=redacted)
@@ -80,6 +90,19 @@ def record(
     tell_recorded(recording)
     if recording.recorder.failure is not None:
         raise UsageError(f"the recording {to} is not whole", hint="free some space, or name another disk")
+
+
+def refuse_redacted_people(people: int | None, redacted: Sequence[Modality]) -> None:
+    """A redacted recording keeps the features of one person.
+
+    Raises:
+        UsageError: Both were asked for.
+    """
+    if people is not None and redacted:
+        raise UsageError(
+            "--people and --redact exclude each other",
+            hint="leave one out: a redacted recording keeps the features of one person",
+        )
 
 
 def _refuse_beside_repair(*given: object) -> None:

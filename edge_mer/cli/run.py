@@ -12,7 +12,14 @@ import typer
 
 from edge_mer.cli.common import err, parse_missing, progress
 from edge_mer.cli.health import with_health_told
-from edge_mer.cli.record import REDACT_HELP, open_recording, parse_redact, tell_recorded, tell_recording
+from edge_mer.cli.record import (
+    REDACT_HELP,
+    open_recording,
+    parse_redact,
+    refuse_redacted_people,
+    tell_recorded,
+    tell_recording,
+)
 from edge_mer.clock import MonotonicClock
 from edge_mer.errors import UsageError
 from edge_mer.preprocess.people import MAX_PEOPLE
@@ -80,11 +87,7 @@ def run(
         raise UsageError("--redact says what --record leaves out", hint="add --record session.mcap")
     if protocol is not None:
         _refuse_beside_protocol(hop, missing, record, people)
-    if people is not None and redacted:
-        raise UsageError(
-            "--people and --redact exclude each other",
-            hint="leave one out: a redacted recording keeps the features of one person",
-        )
+    refuse_redacted_people(people, redacted)
     way = None if protocol is None else open_protocol(protocol)
     opened = open_all(
         bundle,
