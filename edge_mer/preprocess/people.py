@@ -231,8 +231,7 @@ class PeopleTracker:
             for claim in held
         ]
         taken = [face.box_px for face in faces]
-        for seen in faces:
-            self._tell_stand_ins(seen)
+        self._end_strangers(faces, t_ns)
         for index, face in enumerate(found):
             is_new = index not in unsure and all(_apart(face.box_px, box) for box in taken)
             if is_new and face.eyes_px is not None and len(self._tracks) < _MAX_STRANGERS + self._max_people:
@@ -261,20 +260,33 @@ class PeopleTracker:
         views: dict[tuple[int, int], _View] = {}
         claims: list[Claim] = []
         for is_near in (True, False):
-            settled_tracks, settled_faces = ({getattr(c, of) for c in claims} for of in ("track", "face"))
+            near = list(claims)
             for track in self._tracks.values():
                 for index, face in enumerate(found):
                     overlap = track.overlap(face.box_px, t_ns)
                     if (overlap >= _SAME_PLACE) != is_near or not track.can_reach(face.box_px, t_ns):
                         continue
-                    if track.number in settled_tracks or index in settled_faces:
+                    if any(self._is_settled(claim, track, index) for claim in near):
                         continue
                     least = track.least if is_near else max(track.least, SAME_AFTER_CHANGE)
                     view = self._view(frame, face, track, t_ns, least, is_near=is_near)
                     if view is not None and view.likeness >= least:
                         views[track.number, index] = view
                         claims.append(Claim(track.number, index, view.likeness, overlap))
-        return views, self._without_stand_ins(claims)
+        return views, [claim for claim in claims if not self._is_overruled(claim, claims)]
+
+    def _is_settled(self, near: Claim, track: _Track, face: int) -> bool:
+        """Whether somebody who was away need not be looked for: they are here, or the face is another's."""
+        if near.track == track.number:
+            return True
+        return near.face == face and not _may_be(self._tracks[near.track], track)
+
+    def _is_overruled(self, claim: Claim, claims: list[Claim]) -> bool:
+        """Whether a stranger turns out to be somebody who was away, or looked different for a moment."""
+        stranger = self._tracks[claim.track]
+        return any(
+            _may_be(stranger, self._tracks[other.track]) for other in claims if other.face == claim.face
+        )
 
     def _view(
         self,
@@ -297,11 +309,6 @@ class PeopleTracker:
         look, likeness = self._look_maker.likest(frame, eyes, track.known, least + CLEARLY)
         return _View(eyes, aligned, look, likeness)
 
-    def _without_stand_ins(self, claims: list[Claim]) -> list[Claim]:
-        """Who looks again like the one who was there is that one, and not the stranger met meanwhile."""
-        named = {(claim.track, claim.face) for claim in claims}
-        return [c for c in claims if (self._tracks[c.track].stands_for, c.face) not in named]
-
     def _follow(self, track: _Track, found: Detection, view: _View, t_ns: int) -> Face:
         before, box, eyes = track.face, found.box_px, view.eyes
         if before is not None and track.overlap(box, t_ns) >= _SAME_PLACE:
@@ -318,11 +325,13 @@ class PeopleTracker:
         track.face = Face(box, eyes[0], eyes[1], view.aligned, track.number)
         return track.face
 
-    def _tell_stand_ins(self, seen: Face) -> None:
-        """Strangers who were met where somebody was: the same person, or now known to be another."""
-        for stranger in [one for one in self._tracks.values() if one.stands_for == seen.person]:
-            stranger.stands_for = None
-            if stranger.face is not None and not _apart(stranger.face.box_px, seen.box_px):
+    def _end_strangers(self, seen: list[Face], t_ns: int) -> None:
+        """Strangers in whose place somebody is seen now were nobody else; the others stand for nobody."""
+        for stranger in [track for track in self._tracks.values() if track.name is None]:
+            if any(stranger.stands_for == face.person for face in seen):
+                stranger.stands_for = None
+            boxes = [] if stranger.face is None or stranger.seen_ns == t_ns else [stranger.face.box_px]
+            if not all(_apart(box, face.box_px) for box in boxes for face in seen):
                 del self._tracks[stranger.number]
 
     def _meet(self, frame: NDArray[np.uint8], face: Detection, eyes: Eyes, t_ns: int) -> Face:
@@ -403,6 +412,11 @@ class PeopleClipMaker:
 def _rank(track: _Track) -> tuple[int, int]:
     """First come; of those who came at once, as they were from left to right."""
     return track.first_ns, track.number
+
+
+def _may_be(stranger: _Track, track: _Track) -> bool:
+    """Whether a stranger may be somebody with a name: one who was not seen since the stranger was."""
+    return stranger.name is None and track.name is not None and track.seen_ns < stranger.first_ns
 
 
 def _middle(box: Box) -> complex:
