@@ -14,7 +14,7 @@ from edge_mer.sources.sim import SimSource
 
 Frame = NDArray[np.uint8]
 HZ = 7.5
-"""Pictures per second: as many as jmt-tiny looks at."""
+"""Pictures per second, of a slow camera: people get far between two of them."""
 
 TILE_PX = (144, 128)
 """Height and width of one person's picture."""

@@ -75,9 +75,11 @@ class TestSimulatedPeople:
         other = Walk(lambda t_s: 310 - 85 * t_s)
         frames = [
             (np.maximum(one, two), t_ns)
-            for (one, t_ns), (two, _) in zip(composed(walks, 6), composed({4: other}, 6), strict=True)
+            for (one, t_ns), (two, _) in zip(composed(walks, 3.6), composed({4: other}, 3.6), strict=True)
         ]
-        for moment, names in enumerate(followed(open_face_detector(), frames, 4)):
+        seen = followed(open_face_detector(), frames, 4)
+        assert at(seen, 0.7) == {"p1": 100, "p2": 300}
+        for moment, names in enumerate(seen):
             t_s = moment / HZ
             for name, expected in (("p1", walks[4]), ("p2", other)):
                 if name in names:
@@ -85,10 +87,10 @@ class TestSimulatedPeople:
 
     def test_who_leaves_for_ten_seconds_comes_back_as_somebody_new(self) -> None:
         walks = {4: stay(10), 8: stay(170, (1.2, 11.2))}
-        seen = followed(open_face_detector(), composed(walks, 12.2, hz=5, width_px=320), 2)
-        assert at(seen, 1, hz=5) == {"p1": 100, "p2": 200}
-        assert at(seen, 12, hz=5) == {"p1": 100, "p3": 200}
-        assert all("p1" in names for names in seen[5:])
+        seen = followed(open_face_detector(), composed(walks, 12.5, hz=4, width_px=320), 2)
+        assert at(seen, 1, hz=4) == {"p1": 100, "p2": 200}
+        assert at(seen, 12.25, hz=4) == {"p1": 100, "p3": 200}
+        assert all("p1" in names for names in seen[4:])
 
 
 class TestRealPeople:
@@ -146,13 +148,12 @@ def whose(middle: float, places: dict[int, float]) -> int:
 class TestNobodyIsTakenForAnother:
     """Squares with patterns, however they move."""
 
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=6, deadline=None)
     @given(st.integers(0, 2**32), st.sampled_from([7.5, 15.0]))
     def test_a_name_is_one_persons(self, seed: int, hz: float) -> None:
-        truth = scene(seed, 45, hz)
+        truth = scene(seed, 40, hz)
         frames = [(crowd(places), round(i * NS_PER_S / hz)) for i, places in enumerate(truth)]
         seen = followed(SquaresDetector(), frames)
-        assert followed(SquaresDetector(backwards=True), frames) == seen
         people, last_ns = defaultdict(set), dict[str, int]()
         for places, names, (_, t_ns) in zip(truth, seen, frames, strict=True):
             for name, middle in names.items():
@@ -160,6 +161,12 @@ class TestNobodyIsTakenForAnother:
                 assert t_ns - last_ns.get(name, t_ns) <= AWAY_NS
                 last_ns[name] = t_ns
         assert all(len(persons) == 1 for persons in people.values())
+
+    def test_the_order_in_which_a_detector_finds_them_does_not_matter(self) -> None:
+        frames = [(crowd(places), i * NS_PER_S // 10) for i, places in enumerate(scene(7, 25, 10))]
+        seen = followed(SquaresDetector(), frames)
+        assert followed(SquaresDetector(backwards=True), frames) == seen
+        assert set().union(*seen) >= {"p1", "p2"}
 
     def test_they_are_numbered_from_left_to_right_as_they_came(self) -> None:
         frames = [(crowd({0: 150, 1: 90, 2: 20}), i * NS_PER_S // 10) for i in range(8)]
@@ -195,6 +202,7 @@ claims = st.lists(
 class TestSettle:
     """Whose each face is."""
 
+    @settings(max_examples=50)
     @given(claims)
     def test_each_is_given_once(self, made: list[Claim]) -> None:
         held, unsure = settle(made)
@@ -204,6 +212,7 @@ class TestSettle:
         assert unsure.isdisjoint(claim.face for claim in held)
         assert set(held) <= set(made)
 
+    @settings(max_examples=50)
     @given(claims, st.randoms())
     def test_the_order_does_not_matter(self, made: list[Claim], shuffler: st.DataObject) -> None:
         held, unsure = settle(made)
@@ -211,6 +220,7 @@ class TestSettle:
         shuffler.shuffle(other)  # type: ignore[attr-defined]
         assert settle(other) == (held, unsure)
 
+    @settings(max_examples=50)
     @given(claims)
     def test_nobody_gets_what_may_as_well_be_anothers(self, made: list[Claim]) -> None:
         for claim in settle(made)[0]:
@@ -218,6 +228,7 @@ class TestSettle:
                 is_other = (rival.track == claim.track) != (rival.face == claim.face)
                 assert not is_other or claim.likeness >= rival.likeness + CLEARLY
 
+    @settings(max_examples=50)
     @given(claims)
     def test_what_is_clear_to_all_is_settled_so(self, made: list[Claim]) -> None:
         best = [

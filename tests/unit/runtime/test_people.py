@@ -55,15 +55,15 @@ def estimates(told: dict[int, Prediction], first: int) -> list[Any]:
 
 
 def test_each_has_the_estimates_of_a_session_that_sees_nobody_else() -> None:
-    crowd = TinyCrowd(12, here={0: range(12), 1: range(12), 2: range(12)})
+    crowd = TinyCrowd(10, here={0: range(10), 1: range(10), 2: range(10)})
     told = by_name(play(crowd, set_up()))
     assert set(told) == {None, "p1", "p2", "p3"}
     for person, name in enumerate(("p1", "p2", "p3")):
-        alone = by_name(play(TinyCrowd(12, here={person: range(12)}), set_up(people=None)))[None]
+        alone = by_name(play(TinyCrowd(10, here={person: range(10)}), set_up(people=None)))[None]
         first = min(told[name]) + N_STEPS
         assert estimates(told[name], first) == estimates(alone, first)
-        assert len(estimates(alone, first)) >= 6
-    affects = [told[name][11].affect for name in ("p1", "p2", "p3")]
+        assert len(estimates(alone, first)) >= 4
+    affects = [told[name][9].affect for name in ("p1", "p2", "p3")]
     assert len({affect.valence for affect in affects if affect is not None}) == 3
     assert len({affect.arousal for affect in affects if affect is not None}) == 1  # the voice is the room's
 
@@ -151,7 +151,7 @@ def test_policies_are_each_persons() -> None:
 
 
 def test_an_overloaded_session_tells_everybody() -> None:
-    clock, crowd = ManualClock(), TinyCrowd(40, here={0: range(40), 1: range(40)})
+    clock, crowd = ManualClock(), TinyCrowd(30, here={0: range(30), 1: range(30)})
     live = Streams()
     pipeline = PeoplePipeline(set_up(), crowd.specs, clock, 0, lateness_ns=lateness_ns(MASKED), live=live)
     told: list[Prediction] = []
