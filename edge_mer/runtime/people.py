@@ -95,7 +95,8 @@ class PeoplePipeline(Pipeline):
             person.timing.preprocess_ns += shared.preprocess_ns
             person.timing.infer_ns += shared.infer_ns
             told.append(self._run_person(person, step, found))
-            if self._is_hop(step):
+        if self._is_hop(step):
+            for person in (*self._people.values(), self._nobody):
                 person.timing = Timing()
         return [prediction for prediction in told if prediction is not None]
 
