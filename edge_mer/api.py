@@ -47,6 +47,7 @@ def open_session(
     missing: Policies | None = None,
     hop: int | None = None,
     face_detector: str | PathLike[str] | None = None,
+    people: int | None = None,
     fast: bool = False,
     record: str | PathLike[str] | None = None,
     redact: Sequence[str] = (),
@@ -67,6 +68,8 @@ def open_session(
         missing: Modality -> policy that replaces the declared one, e.g. {"audio": "mask"}.
         hop: Steps between two predictions instead of those that the model declares.
         face_detector: YuNet's ONNX file; without it OpenCV's cascades find faces.
+        people: Follow up to so many faces at once, 1 to 8, with predictions of their own for each, which say
+            in `person` who it is; None follows one, as the models were made for.
         fast: Play recordings as fast as they go, not at their own pace.
         record: A new file, e.g. "session.mcap", that keeps what sources give, faces and voices too.
         redact: Of "faces", "voice" and "words", what the recording keeps as features only.
@@ -94,6 +97,7 @@ def open_session(
         missing=missing,
         hop=hop,
         face_detector=None if face_detector is None else Path(face_detector),
+        people=people,
     )
     callbacks = [on_prediction] if callable(on_prediction) else list(on_prediction)
     return Session(
@@ -116,6 +120,7 @@ def open_session_async(
     missing: Policies | None = None,
     hop: int | None = None,
     face_detector: str | PathLike[str] | None = None,
+    people: int | None = None,
     fast: bool = False,
     record: str | PathLike[str] | None = None,
     redact: Sequence[str] = (),
@@ -138,6 +143,7 @@ def open_session_async(
             missing=missing,
             hop=hop,
             face_detector=face_detector,
+            people=people,
             fast=fast,
             record=record,
             redact=redact,

@@ -15,6 +15,7 @@ from rich.text import Text
 from edge_mer.cli.common import err
 from edge_mer.clock import NS_PER_S, Clock, MonotonicClock
 from edge_mer.errors import UsageError
+from edge_mer.preprocess.people import MAX_PEOPLE
 from edge_mer.runtime.opening import Opened, open_all
 from edge_mer.runtime.recording import (
     REDACTABLE,
@@ -56,6 +57,12 @@ def record(
         typer.Option(help="Run this bundle beside, and keep its predictions too; --redact needs one."),
     ] = None,
     redact: Annotated[str | None, typer.Option(help=REDACT_HELP)] = None,
+    people: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MAX_PEOPLE, help="With --bundle: follow up to so many faces at once, not only one."
+        ),
+    ] = None,
     repair: Annotated[
         Path | None,
         typer.Option(help="Mend this recording, which was cut or spoilt: in its place, or to --out."),
@@ -63,7 +70,7 @@ def record(
 ) -> None:
     """Record sources to an MCAP file, which --source mcap:FILE plays again; faces and voices are in it."""
     if repair is not None:
-        _refuse_beside_repair(source, duration_s, fast, bundle, redact)
+        _refuse_beside_repair(source, duration_s, fast, bundle, redact, people)
         _tell_mended(mend(repair, to), repair if to is None else to)
         return
     if to is None or not source:
@@ -73,8 +80,10 @@ def record(
         raise UsageError(f"--duration-s {duration_s} is no time", expected="seconds")
     if redacted and bundle is None:
         raise UsageError("--redact keeps features, and only a bundle makes them", hint="add --bundle")
+    if people is not None and bundle is None:
+        raise UsageError("--people follows faces for a model", hint="add --bundle, or leave it out")
     clock, report = MonotonicClock(), SessionReport()
-    opened = None if bundle is None else open_all(bundle, source)
+    opened = None if bundle is None else open_all(bundle, source, people=people)
     sources = [open_source(uri) for uri in source] if opened is None else opened.sources
     try:
         recording = open_recording(to, sources, clock, report, tell, beside=opened, redacted=redacted)

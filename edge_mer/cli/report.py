@@ -33,6 +33,12 @@ def report(
             "sim: URI.",
         ),
     ] = None,
+    person: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Of a run that followed several people: who the page is about, e.g. p1."
+        ),
+    ] = None,
     title: Annotated[
         str | None, typer.Option(help="The page's heading; without it the name of the file or the model.")
     ] = None,
@@ -43,16 +49,25 @@ def report(
 ) -> None:
     """Show what a run gave, or what a bundle's candidates are worth, as one HTML page without a network."""
     if given.is_dir():
+        if person is not None:
+            raise UsageError("--person is of a run, not of a bundle", hint="give the predictions of a run")
         _report_bundle(given, out, truth, title, times=times, replace=replace)
     else:
-        _report_run(given, out, truth, title, replace=replace)
+        _report_run(given, out, truth, title, person, replace=replace)
 
 
-def _report_run(predictions: Path, out: Path, truth: str | None, title: str | None, *, replace: bool) -> None:
+def _report_run(
+    predictions: Path, out: Path, truth: str | None, title: str | None, person: str | None, *, replace: bool
+) -> None:
+    if person is not None and truth is not None and truth.startswith("sim:"):
+        raise UsageError(
+            "a simulation does not say which of its people was given which name",
+            hint="give --truth as a CSV of the person's own",
+        )
     inputs = [predictions] if truth is None or truth.startswith("sim:") else [predictions, Path(truth)]
     _refuse_input(out, inputs)
     check_free(out, replace=replace)
-    records = read_records(predictions)
+    records = read_records(predictions, person)
     page = render(records, _truth(truth, records), title)
     write_page(page, out, replace=replace)
     err.print(f"{len(records):,} predictions in {out}, {_kilobytes(page)}.", markup=False)

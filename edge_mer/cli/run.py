@@ -15,6 +15,7 @@ from edge_mer.cli.health import with_health_told
 from edge_mer.cli.record import REDACT_HELP, parse_redact, tell, tell_recorded, tell_recording
 from edge_mer.clock import MonotonicClock
 from edge_mer.errors import UsageError
+from edge_mer.preprocess.people import MAX_PEOPLE
 from edge_mer.runtime.opening import Opened, open_all
 from edge_mer.runtime.protocols.base import EvaluationProtocol
 from edge_mer.runtime.protocols.playing import run_protocol
@@ -54,6 +55,12 @@ def run(
     face_detector: Annotated[
         Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
     ] = None,
+    people: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MAX_PEOPLE, help="Follow up to so many faces at once, with predictions for each."
+        ),
+    ] = None,
     record: Annotated[
         Path | None,
         typer.Option(
@@ -73,10 +80,17 @@ def run(
     if redacted and record is None:
         raise UsageError("--redact says what --record leaves out", hint="add --record session.mcap")
     if protocol is not None:
-        _refuse_beside_protocol(hop, missing, record)
+        _refuse_beside_protocol(hop, missing, record, people)
     way = None if protocol is None else open_protocol(protocol)
     opened = open_all(
-        bundle, source, sink, precision=precision, missing=policies, face_detector=face_detector, hop=hop
+        bundle,
+        source,
+        sink,
+        precision=precision,
+        missing=policies,
+        face_detector=face_detector,
+        hop=hop,
+        people=people,
     )
     if not opened.was_built:
         err.print("No engine was built for this bundle here: running fp32. Next: edge-mer build-engine.")
@@ -107,8 +121,10 @@ def run(
             tell_lost_words(opened.sources)
 
 
-def _refuse_beside_protocol(hop: int | None, missing: list[str], record: Path | None) -> None:
-    options = (("--hop", hop), ("--missing", missing), ("--record", record))
+def _refuse_beside_protocol(
+    hop: int | None, missing: list[str], record: Path | None, people: int | None
+) -> None:
+    options = (("--hop", hop), ("--missing", missing), ("--record", record), ("--people", people))
     given = [name for name, value in options if value]
     if given:
         raise UsageError(
@@ -133,6 +149,8 @@ def _summarise(report: SessionReport, choice: Choice) -> None:
     if report.n_by_reason:
         err.print("Reasons: " + ", ".join(f"{reason} {n}" for reason, n in report.n_by_reason.most_common()))
     counted = report.counters
+    if counted.n_people:
+        err.print(f"{counted.n_people} {'person was' if counted.n_people == 1 else 'people were'} followed.")
     if counted.n_dropped_tail or counted.n_late or counted.n_gaps:
         tail, late, gaps = counted.n_dropped_tail, counted.n_late, counted.n_gaps
         err.print(f"Dropped: {tail} unfinished step, {late} late frames, samples or words. Gaps: {gaps}.")

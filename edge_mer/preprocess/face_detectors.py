@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mer.errors import DataError, EdgeMerError, MissingError
-from edge_mer.preprocess.face import TYPICAL_EYES, Box, Detection, Eyes, FaceDetector, Point
+from edge_mer.preprocess.face import TYPICAL_EYES, Detection, FaceDetector
+from edge_mer.preprocess.looks import Box, Eyes, Point
 
 _FACES = "haarcascade_frontalface_alt2.xml"
 """Of OpenCV's frontal cascades the fastest, and the one with the fewest false faces."""

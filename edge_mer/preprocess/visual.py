@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,35 +67,10 @@ class FaceClipMaker:
         person = self._majority(faces)
         switched = person is not None and self._person is not None and person != self._person
         self._person = self._person if person is None else person
-        crops: list[Crop | None] = []
-        troubles: Counter[Quality] = Counter()
-        for frame, face in zip(frames, faces, strict=True):
-            crop = None
-            if frame is not None and face is not None and face.person == person:
-                crop = Crop(frame[1], self._transform(face))
-            trouble = None if frame is None else self._trouble(crop, face)
-            troubles.update([] if trouble is None else [trouble])
-            crops.append(crop if trouble is None else None)
-        write(crops)
-        used = [face for face, crop in zip(faces, crops, strict=True) if crop is not None]
-        times = [frame[0] for frame, crop in zip(frames, crops, strict=True) if frame and crop]
-        return ClipReport(
-            coverage=len(times) / len(frames),
-            newest_ns=max(times, default=None),
-            n_unaligned=sum(face is not None and not face.aligned for face in used),
-            switched=switched,
-            quality=troubles.most_common(1)[0][0] if troubles else None,
-        )
-
-    def _trouble(self, crop: Crop | None, face: Face | None) -> Quality | None:
-        if face is None:
-            return "no_face"
-        if crop is None or not self._gates:
-            return None
-        return of_face(crop.frame, crop.transform, self._spec.size_px)
-
-    def _transform(self, face: Face) -> NDArray[np.float64]:
-        return crop_transform(face, self._spec.alignment, self._spec.size_px)
+        own = [face if face is not None and face.person == person else None for face in faces]
+        seen = [face is not None for face in faces]
+        report = write_faces(self._spec, frames, own, write, gates=self._gates, seen=seen)
+        return replace(report, switched=switched)
 
     def _face(self, t_ns: int, pixels: NDArray[np.uint8]) -> Face | None:
         """A slow camera's frame may stand at two places of a clip; it is searched once."""
@@ -109,3 +84,46 @@ class FaceClipMaker:
         if not counts:
             return None
         return min(counts, key=lambda person: (-counts[person], person))
+
+
+def write_faces(
+    spec: FaceClip,
+    frames: Sequence[tuple[int, NDArray[np.uint8]] | None],
+    faces: Sequence[Face | None],
+    write: Callable[[Sequence[Crop | None]], None],
+    *,
+    gates: bool,
+    seen: Sequence[bool] | None = None,
+) -> ClipReport:
+    """Have a clip of one person's faces written.
+
+    Args:
+        spec: The clip that the model declares.
+        frames: (capture time in ns, (height, width, 3) uint8 RGB) or None, oldest first.
+        faces: The person's face in each; None = missing.
+        write: Takes the clip's crops, oldest first; None = missing.
+        gates: Leave out faces that are too small or too blurred.
+        seen: Whether anybody's face was in a frame, which is then not without one; None: the person's own.
+    """
+    crops: list[Crop | None] = []
+    troubles: Counter[Quality] = Counter()
+    for index, (frame, face) in enumerate(zip(frames, faces, strict=True)):
+        crop, trouble = None, None
+        if frame is not None and face is not None:
+            crop = Crop(frame[1], crop_transform(face, spec.alignment, spec.size_px))
+            trouble = of_face(crop.frame, crop.transform, spec.size_px) if gates else None
+        elif frame is not None and not (seen is not None and seen[index]):
+            trouble = "no_face"
+        if trouble is not None:
+            troubles[trouble] += 1
+        crops.append(crop if trouble is None else None)
+    write(crops)
+    used = [face for face, crop in zip(faces, crops, strict=True) if face is not None and crop is not None]
+    times = [frame[0] for frame, crop in zip(frames, crops, strict=True) if frame and crop]
+    return ClipReport(
+        coverage=len(times) / len(frames),
+        newest_ns=max(times, default=None),
+        n_unaligned=sum(not face.aligned for face in used),
+        switched=False,
+        quality=troubles.most_common(1)[0][0] if troubles else None,
+    )

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mer.errors import DataError
+from edge_mer.errors import DataError, UsageError
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -29,6 +29,8 @@ MAX_LINE_BYTES = 1_000_000
 MAX_RECORDS = 2_000_000
 MAX_NAMES = 32
 """Modalities, levels or labels in one file."""
+MAX_PEOPLE = 10_000
+"""In one file."""
 MAX_REASON_SETS = 1000
 MAX_TEXT = 200
 """Characters of a name or a reason."""
@@ -44,7 +46,7 @@ class Records:
     """The predictions of one file, one entry per line in the order of time; NaN where there is none.
 
     Attributes:
-        name: The file's name, without its folder.
+        name: The file's name, without its folder, and with whom of several people they are about.
         t_ns: (n,) the moments that the predictions are for, rising.
         t_start_ns: (n,) where their windows start.
         status: (n,) index into `STATUSES`.
@@ -112,15 +114,20 @@ class Records:
         return withheld
 
 
-def read_records(path: Path) -> Records:
+def read_records(path: Path, person: str | None = None) -> Records:
     """Read a file of predictions line by line.
 
     A last line without an end, as a killed run leaves it, is left out and `is_cut` says so.
 
+    Args:
+        path: The file.
+        person: Whose predictions are read, such as "p1", where several people were followed.
+
     Raises:
         DataError: No such file, no predictions in it, or a line that is none; the message names the line.
+        UsageError: It is about several people, and none is named, or one who is not among them.
     """
-    builder = _Builder(path.name)
+    builder = _Builder(path.name, person)
     try:
         with path.open("rb") as file:
             for line in _lines(file, path.name):
@@ -289,8 +296,9 @@ class _Reader:
 class _Builder:
     """Takes records one by one and keeps only numbers."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, person: str | None = None) -> None:
+        self._name, self._person = name, person
+        self._n_of: Counter[str] = Counter()
         self._is_cut = False
         self._t_ns, self._t_start_ns = array("q"), array("q")
         self._status, self._reason_set = array("b"), array("i")
@@ -322,6 +330,8 @@ class _Builder:
         self._take(_Reader(record, line.where))
 
     def _take(self, reader: _Reader) -> None:
+        if not self._is_wanted(reader):
+            return
         index = len(self._t_ns)
         self._take_time(reader)
         status = reader.text("status")
@@ -334,6 +344,31 @@ class _Builder:
         self._take_classes(reader, index, is_withheld)
         self._take_circumstances(reader, index)
         self._take_lineage(reader)
+
+    def _is_wanted(self, reader: _Reader) -> bool:
+        """Whether a line is about the one person that a page is about; of several nobody is mixed up."""
+        person = None if reader.get("person", may_lack=True) is None else reader.text("person")
+        if person is not None:
+            self._n_of[person] += 1
+        if len(self._n_of) > MAX_PEOPLE:
+            reader.refuse("brings one more person", f"at most {MAX_PEOPLE:,} in one file", person)
+        return len(self._n_of) < 2 if self._person is None else person == self._person
+
+    def _check_person(self) -> None:
+        newest = ", ".join(f"{name} ({n})" for name, n in self._n_of.most_common(MAX_NAMES))
+        if self._person is None and len(self._n_of) > 1:
+            raise UsageError(
+                f"{self._name} is about {len(self._n_of)} people, and a page is about one",
+                expected="one of them, with --person",
+                found=f"predictions of {newest}",
+                hint=f"add --person {self._n_of.most_common(1)[0][0]}",
+            )
+        if self._person is not None and self._person not in self._n_of:
+            raise UsageError(
+                f"{self._name} has no predictions about {self._person}",
+                expected="a person that it names" if self._n_of else "no --person: it is about one, unnamed",
+                found=f"predictions of {newest}" if self._n_of else None,
+            )
 
     def _take_time(self, reader: _Reader) -> None:
         t_ns, t_start_ns = reader.ns("t_end_ns"), reader.ns("t_start_ns")
@@ -434,6 +469,7 @@ class _Builder:
 
     def finish(self) -> Records:
         n = len(self._t_ns)
+        self._check_person()
         if n == 0:
             raise DataError(
                 f"{self._name} holds no prediction",
@@ -444,7 +480,7 @@ class _Builder:
         nothing = np.full(n, np.nan, np.float32)
         sync, latency = self._sync.finish(n), self._latency.finish(n)
         return Records(
-            name=self._name,
+            name=self._name if self._person is None else f"{self._name}, {self._person}",
             t_ns=np.frombuffer(self._t_ns, np.int64),
             t_start_ns=np.frombuffer(self._t_start_ns, np.int64),
             status=np.frombuffer(self._status, np.int8),

@@ -40,6 +40,10 @@ _REASONS = {
         "a clock was not known yet",
         "Another machine's clock stamps what a sensor gives, and was not known well enough.",
     ),
+    "nobody_seen": (
+        "nobody was seen",
+        "No face had been in the picture for long enough to be somebody's.",
+    ),
     "overloaded": (
         "the machine was too busy",
         "The machine had fallen too far behind, and dropped whole windows to catch up.",

@@ -87,9 +87,9 @@ class AsyncSession:
         """Predictions that the loop was too slow to get."""
         return self.session.n_dropped
 
-    def latest(self, max_age_ms: float) -> Prediction | None:
+    def latest(self, max_age_ms: float, person: str | None = None) -> Prediction | None:
         """The newest prediction, if it is new enough: as `Session.latest`."""
-        return self.session.latest(max_age_ms)
+        return self.session.latest(max_age_ms, person)
 
     def stop(self) -> None:
         """Ask the session to end; returns at once."""

@@ -71,7 +71,7 @@ class Session:
         self._is_live = is_live(opened.sources)
         self._queue = PredictionQueue(max_queue, is_live=self._is_live)
         self._callbacks: list[PredictionCallback] = []
-        self._latest: tuple[Prediction, int] | None = None
+        self._latest: dict[str | None, tuple[Prediction, int]] = {}
         self._failure: BaseException | None = None
         self._stop_asked = threading.Event()
         self._settled = threading.Event()
@@ -242,7 +242,7 @@ class Session:
             self._queue.end_reading()
         self._raise_failure()
 
-    def latest(self, max_age_ms: float) -> Prediction | None:
+    def latest(self, max_age_ms: float, person: str | None = None) -> Prediction | None:
         """The newest prediction, if it is new enough; never waits and never raises the session's error.
 
         Its age is counted from the moment it is for (`t_end_ns`), by the session's clock. In a
@@ -251,9 +251,10 @@ class Session:
 
         Args:
             max_age_ms: The oldest that is of use, in milliseconds.
+            person: Whom it is about, such as "p1"; None: anybody, which of several is not what you want.
 
         Returns:
-            The prediction, or None when there is none or the newest one is older.
+            The prediction, or None when there is none or the newest one is older, and of people who are gone.
 
         Raises:
             UsageError: `max_age_ms` is not positive.
@@ -261,9 +262,11 @@ class Session:
         if not max_age_ms > 0:
             raise UsageError("max_age_ms is no age", expected="more than 0", found=str(max_age_ms))
         self._queue.expect_no_reader()
-        if self._latest is None:
+        found = self._latest
+        told = found.get(person) if person is not None else next(reversed(found.values()), None)
+        if told is None:
             return None
-        prediction, since_ns = self._latest
+        prediction, since_ns = told
         age_ns = self._clock.now_ns() - since_ns
         return prediction if age_ns <= max_age_ms * NS_PER_S / 1000 else None
 
@@ -311,7 +314,12 @@ class Session:
     def _deliver(self, prediction: Prediction) -> None:
         start_ns = self._report.start_ns
         since_ns = self._clock.now_ns() if start_ns is None else start_ns + prediction.t_end_ns
-        self._latest = (prediction, since_ns)
+        held = self._latest.items()  # made anew: other threads may be looking at it
+        self._latest = {
+            person: told
+            for person, told in held
+            if person != prediction.person and told[0].window_index >= prediction.window_index - 1
+        } | {prediction.person: (prediction, since_ns)}
         if self._failure is None:
             self._call_back(prediction)
         self._queue.put(prediction)

@@ -14,7 +14,7 @@ from edge_mer.engine.onnxruntime import OrtOptions, available_threads
 from edge_mer.errors import MissingError, UsageError
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.build import fitting_build, open_built
-from edge_mer.runtime.pipeline import PipelineSetup
+from edge_mer.runtime.pipeline_setup import PipelineSetup, check_people
 from edge_mer.runtime.setup import check_policies, looks_at_faces, open_setup
 from edge_mer.runtime.target import Choice
 from edge_mer.runtime.targets import TARGETS
@@ -59,6 +59,7 @@ def open_all(
     missing: Policies | None = None,
     face_detector: Path | None = None,
     hop: int | None = None,
+    people: int | None = None,
 ) -> Opened:
     """Find sources and sinks, choose an engine and open it; nothing is read or written yet.
 
@@ -70,9 +71,11 @@ def open_all(
         missing: Modality -> policy, replacing the declared ones.
         face_detector: YuNet's ONNX file; without it OpenCV's cascades find faces.
         hop: Steps between two predictions instead of the declared ones.
+        people: How many are followed at once at most; None: one, without a name.
 
     Raises:
-        UsageError: An unknown source, sink, precision, policy or hop, or a sink that would overwrite.
+        UsageError: An unknown source, sink, precision, policy or hop, a sink that would overwrite, or people
+            whom the model cannot tell apart.
         BundleError: The bundle is broken or altered.
         MissingError: An engine or a file that is needed is not there.
     """
@@ -87,10 +90,11 @@ def open_all(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     model = opened.manifest.model
     check_policies(model, policies)
+    check_people(model, people)
     detector = open_face_detector(face_detector) if looks_at_faces(model) else None
     setup, choice, was_built = open_chosen(opened, precision)
     try:
-        setup = replace(setup, detector=detector, missing=policies, hop=hop)
+        setup = replace(setup, detector=detector, missing=policies, hop=hop, people=people)
     except BaseException:
         setup.close()
         raise

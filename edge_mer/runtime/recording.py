@@ -191,8 +191,14 @@ def open_recording(
         redacted: Of these modalities it keeps features only.
 
     Raises:
-        UsageError: There is such a file, it cannot be written, or something else is written there.
+        UsageError: There is such a file, it cannot be written, something else is written there, or features
+            are to be kept of several people.
     """
+    if beside is not None and beside.setup.people is not None and redacted:
+        raise UsageError(
+            "people and redact exclude each other",
+            hint="leave one out: a redacted recording keeps the features of one person",
+        )
     bundle, sinks = (None, ()) if beside is None else (beside.bundle, beside.sinks)
     manifest = None if bundle is None else bundle.manifest
     recording = SessionRecording(to, sources, clock, report, tell, bundle=manifest, redacted=redacted)

@@ -12,6 +12,7 @@ from edge_mer.errors import DataError, EdgeMerError, UsageError
 from edge_mer.runtime.arrivals import as_they_come, check_chunk, end_ns, never, since_start, wait_until
 from edge_mer.runtime.arrivals import merged as merged  # proofs and calibration play recordings too
 from edge_mer.runtime.clocks import RemoteClocks
+from edge_mer.runtime.people import PeoplePipeline
 from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup, StepTrace
 from edge_mer.runtime.sink_thread import SinkThread
 from edge_mer.runtime.supervisor import SourceHealth, SupervisedSource, health_of, supervised
@@ -208,7 +209,8 @@ def _play(
     report.start_ns = None if fast else clock.now_ns()
     specs = {spec.name: spec for source in sources for spec in source.specs}
     live = _Live(sources) if is_live(sources) else None
-    pipeline = Pipeline(
+    kind = Pipeline if setup.people is None else PeoplePipeline
+    pipeline = kind(
         setup,
         [spec for source in sources for spec in source.specs],
         clock,

@@ -102,6 +102,8 @@ class Prediction:
         pain: Likewise.
         emotion: Likewise; class -> probability, which add up to 1.
         confidence: Calibrated probability of a class; None until measured.
+        person: Who it is about, such as "p1", where several are followed; None where one is, and of hops in
+            which nobody was there. Its key is left out of a record then.
         modalities: What was there.
         sync: How well the streams lie on each other.
         latency_ms: Where the time went.
@@ -127,9 +129,12 @@ class Prediction:
     pain: Pain | None = None
     emotion: dict[str, float] | None = None
     confidence: float | None = field(default=None)
+    person: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers, ready for JSON."""
         record = asdict(self)
         record["reasons"] = list(self.reasons)
+        if self.person is None:
+            del record["person"]
         return record

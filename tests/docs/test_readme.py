@@ -254,8 +254,8 @@ def first_column(table: str) -> set[str]:
 
 def emitted_reasons() -> set[str]:
     """Every reason that the code can give, its modality as "<modality>"."""
-    code = (ROOT / "edge_mer/runtime/pipeline.py").read_text(encoding="utf-8")
-    code += (ROOT / "edge_mer/postprocess/gate.py").read_text(encoding="utf-8")
+    files = ("runtime/pipeline.py", "runtime/people.py", "runtime/window.py", "postprocess/gate.py")
+    code = "".join((ROOT / "edge_mer" / file).read_text(encoding="utf-8") for file in files)
     patterns = (
         r'reasons\.append\(f?"([^"]+)"\)',  # why it is degraded
         r'tuple\(f"([^"]+)" for',  # why it is withheld

@@ -146,6 +146,14 @@ def test_predictions_go_to_the_terminal_without_a_sink(
         (["run", "{bundle}", "--source", SIM, "--missing", "eda=mask"], 2, "no modality eda"),
         (["run", "{bundle}", "--source", SIM, "--precision", "int4"], 2, "no precision"),
         (["run", "{bundle}", "--source", SIM, "--precision", "int8-trt"], 2, "made for TensorRT"),
+        (["run", "{bundle}", "--source", SIM, "--people", "0"], 2, "--people"),
+        (["run", "{bundle}", "--source", SIM, "--people", "2", "--protocol", "affwild2"], 2, "--people"),
+        (
+            ["run", "{bundle}", "--source", SIM, "--people", "2", "--record", "x", "--redact", "faces"],
+            2,
+            "people and redact exclude each other",
+        ),
+        (["record", "--source", SIM, "--out", "/nowhere/x", "--people", "2"], 2, "add --bundle"),
         (["run", "{bundle}", "--source", "sim:duration_s=0.2", "--fast"], 3, "not even one step"),
         (
             ["run", "{bundle}", "--source", "sim:duration_s=2&streams=audio", "--fast", "--hop=100"],

@@ -20,13 +20,13 @@ from edge_mer.preprocess import face_detectors
 from edge_mer.preprocess.face import (
     MIN_FACE_PX,
     Detection,
-    Eyes,
     Face,
     FaceDetector,
     FaceTracker,
     crop_transform,
 )
 from edge_mer.preprocess.face_detectors import CascadeDetector, open_face_detector
+from edge_mer.preprocess.looks import Eyes
 from edge_mer.sources.sim import SimSource
 from edge_mer.types.model import FaceAlignment
 from tests.helpers.data import real

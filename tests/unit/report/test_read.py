@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_mer.errors import DataError
+from edge_mer.errors import DataError, UsageError
 from edge_mer.report.read import MAX_LINE_BYTES, STAGES, read_records
 from edge_mer.types.predictions import Affect, Latency, ModalityStatus, Prediction, SyncQuality
 from tests.helpers.predictions import BUNDLE, STEP_NS, degraded, pain, record, withheld, write_records
@@ -67,6 +67,34 @@ def test_what_the_product_writes_is_read(tmp_path: Path) -> None:
     assert [float(found.latency_ms[stage][0]) for stage in STAGES] == [1.0, 2.0, 3.0, 4.0, 5.0, 14.0]
     assert (found.low["valence"][0], found.high["arousal"][0]) == (0.25, 0.0)
     assert (found.uncertainty_ms[0], found.coverage["audio"][0], found.n_synchronised) == (0.5, 0.5, 1)
+
+
+def of_two(index: int, name: str, valence: float) -> dict[str, Any]:
+    return {**record(index, valence), "person": name}
+
+
+def test_of_several_people_one_is_read(tmp_path: Path) -> None:
+    lines = [withheld(0, "nobody_seen")]
+    lines += [of_two(k, name, v) for k in (1, 2, 3) for name, v in (("p1", 0.25), ("p2", -0.5))]
+    path = write_records(tmp_path / "out.jsonl", lines)
+    found = read_records(path, "p2")
+    assert (found.name, len(found)) == ("out.jsonl, p2", 3)
+    np.testing.assert_array_equal(found.values["valence"], [-0.5] * 3)
+    with pytest.raises(UsageError, match=r"about 2 people.*p1 \(3\), p2 \(3\).*--person p1"):
+        read_records(path)
+    with pytest.raises(UsageError, match="no predictions about p3"):
+        read_records(path, "p3")
+
+
+def test_who_is_alone_in_a_file_needs_no_name(tmp_path: Path) -> None:
+    assert len(read(tmp_path, withheld(0, "nobody_seen"), of_two(1, "p1", 0.5))) == 2
+    with pytest.raises(UsageError, match="no --person: it is about one"):
+        read_records(write_records(tmp_path / "one.jsonl", [record(0)]), "p1")
+
+
+def test_people_one_after_the_other_are_not_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="about 2 people"):
+        read(tmp_path, of_two(0, "p1", 0.5), of_two(1, "p2", 0.5))
 
 
 def test_a_line_that_was_cut_off_is_left_out_and_said(tmp_path: Path) -> None:

@@ -1,0 +1,304 @@
+"""How faces and the scenes around them look, so that one person can be told from another.
+
+A look holds the gradients of the upper face, which speech leaves alone, and the colours of the whole face,
+both cut out aligned by the eyes. Looks are compared, never shown, kept or sent.
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mer.errors import DataError, MissingError
+
+Point = tuple[float, float]
+Eyes = tuple[Point, Point]
+Box = tuple[float, float, float, float]
+Floats = NDArray[np.float32]
+
+CONTINUOUS_NS = 600_000_000
+"""Two frames farther apart than this are not continuous."""
+
+_MAX_LOOKS = 12
+_NOVEL = 0.94
+"""A look less like all remembered ones than this stays remembered."""
+
+_LEAST_WEIGHT = 0.5
+_FOLLOW_AT_ONCE = 0.12
+"""Eyes that moved by this part of their distance or more are not smoothed."""
+
+_SCENE_SIZE = (32, 24)
+_SCENE_NOISE = 6.0
+"""Grey levels; differences of this size say nothing."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A thumbnail of a whole picture, and the picture's width and height."""
+
+    thumbnail: Floats
+    size_px: tuple[int, int]
+
+    @classmethod
+    def of(cls, frame: NDArray[np.uint8]) -> Scene:
+        """Of a frame, (height, width, 3) uint8 RGB."""
+        height, width = frame.shape[:2]
+        # every n-th pixel will do: a thumbnail must be the same for the same scene, not beautiful
+        coarse = np.ascontiguousarray(frame[:: max(1, height // 120), :: max(1, width // 160)])
+        thumbnail = cv2.resize(coarse, _SCENE_SIZE, interpolation=cv2.INTER_AREA)
+        return cls(np.asarray(thumbnail, np.float32), (width, height))
+
+    def change(self, before: Scene, boxes: list[Box]) -> float:
+        """How much changed around the faces: 0 for nothing, 1 for scenes with nothing in common."""
+        if self.size_px != before.size_px:
+            return 1.0
+        around = self._around(boxes)
+        now, then = _contrast(self.thumbnail[around]), _contrast(before.thumbnail[around])
+        return float(((now - then) ** 2).mean()) / 2
+
+    def _around(self, boxes: list[Box]) -> NDArray[np.bool_]:
+        """Where the thumbnail shows no head; everywhere if the heads leave next to nothing."""
+        across, down = _SCENE_SIZE
+        around = np.ones((down, across), np.bool_)
+        for x, y, width, height in boxes:
+            left, right = ((x + part * width) * across / self.size_px[0] for part in (-0.2, 1.2))
+            top, bottom = ((y + part * height) * down / self.size_px[1] for part in (-0.4, 1.2))
+            rows = slice(max(0, int(top)), max(0, int(bottom) + 1))
+            around[rows, max(0, int(left)) : max(0, int(right) + 1)] = False
+        return around if 8 * around.sum() >= around.size else np.ones_like(around)
+
+
+def _contrast(colours: Floats) -> Floats:
+    """(n, 3), each channel without its mean and of deviation 1: light and its colour may change."""
+    centred = colours - colours.mean(axis=0)
+    return np.asarray(centred / np.sqrt((centred**2).mean(axis=0) + _SCENE_NOISE**2), np.float32)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a face looks: two vectors of length 1."""
+
+    shape: Floats
+    colour: Floats
+
+    def likeness(self, other: Look) -> float:
+        """1 for the same look."""
+        return float(self.shape @ other.shape + self.colour @ other.colour) / 2
+
+
+class KnownLooks:
+    """The looks of one person: the newest, and earlier ones that differed."""
+
+    def __init__(self) -> None:
+        self._looks: list[Look] = []
+        self._is_newest_novel = True
+        self._shapes = self._colours = np.zeros((0, 0), np.float32)
+
+    def __len__(self) -> int:
+        return len(self._looks)
+
+    def likeness(self, look: Look) -> float:
+        """Of the likest known look; 0 when none is known."""
+        if not self._looks:
+            return 0.0
+        return float((self._shapes @ look.shape + self._colours @ look.colour).max()) / 2
+
+    def shape_likeness(self, shape: Floats) -> float:
+        """The same by the shape alone."""
+        return float((self._shapes @ shape).max())
+
+    def remember(self, look: Look, likeness: float) -> None:
+        """Keep a look, in place of the newest unless that was novel; `likeness` is that of the new one."""
+        if not self._is_newest_novel:
+            self._looks.pop()
+        self._is_newest_novel = likeness < _NOVEL
+        self._looks.append(look)
+        if len(self._looks) > _MAX_LOOKS:
+            del self._looks[1]
+        self._shapes = np.stack([known.shape for known in self._looks])
+        self._colours = np.stack([known.colour for known in self._looks])
+
+
+_Pose = tuple[float, float, float, float]
+"""Shift to the right and down in distances of the eyes, size, turn in radians."""
+
+_AS_FOUND: _Pose = (0.0, 0.0, 1.0, 0.0)
+_POSE_STEPS = (0.07, 0.07, 0.08, 0.07)
+_HEAD_PX = 96
+_HEAD_EYES = (complex(32, 44), complex(64, 44))
+_HEAD_EYES_PX = 32.0
+"""Distance of the eyes in the upright head that looks are made of."""
+
+
+class LookMaker:
+    """Makes looks of faces."""
+
+    _SIDE_PX = 64
+    _BLUR_PX = 1.5
+    _SHAPE_EYES: Eyes = ((0.25, 0.5), (0.75, 0.5))
+    _COLOUR_BLUR_PX = 2.0
+    _COLOUR_EYES: Eyes = ((0.28, 0.35), (0.72, 0.35))
+    _COLOUR_CELLS = (16, 16)
+
+    def __init__(self) -> None:
+        if not hasattr(cv2, "HOGDescriptor"):
+            raise MissingError(
+                "faces cannot be told apart with this OpenCV",
+                expected="OpenCV 4, which has histograms of oriented gradients",
+                found=f"OpenCV {cv2.__version__}",
+                hint="pip install 'opencv-python-headless>=4.8,<5'",
+            )
+        self._hog = cv2.HOGDescriptor((self._SIDE_PX, self._SIDE_PX), (16, 16), (8, 8), (8, 8), 9)
+
+    def likest(
+        self, frame: NDArray[np.uint8], eyes: Eyes, known: KnownLooks, enough: float
+    ) -> tuple[Look, float]:
+        """The look of a face, aligned so that it is likest to known ones, and how like them it is.
+
+        Detectors place eyes a few percent differently from frame to frame, which would make one
+        person look different; so the alignment may move by as much where it is not like `enough`.
+        """
+        head = _upright_head(frame, eyes)
+        look = self._look(head, _AS_FOUND)
+        likeness = known.likeness(look)
+        if not known or likeness >= enough:
+            return look, likeness
+        pose = _AS_FOUND
+        for part in (1.0, 0.5):
+            for axis in (1, 0, 2, 3):
+                pose = self._likest_pose(head, pose, axis, part * _POSE_STEPS[axis], known)
+        look = self._look(head, pose)
+        return look, known.likeness(look)
+
+    def _likest_pose(self, head: Floats, pose: _Pose, axis: int, step: float, known: KnownLooks) -> _Pose:
+        """The pose itself, or a step along one axis."""
+        poses = [pose, *(_moved(pose, axis, sign * step) for sign in (-1, 1))]
+        return max(poses, key=lambda tried: known.shape_likeness(self._shape(head, tried)))
+
+    def _look(self, head: Floats, pose: _Pose) -> Look:
+        return Look(self._shape(head, pose), self._colour(head, pose))
+
+    def _shape(self, head: Floats, pose: _Pose) -> Floats:
+        """Gradients of the upper face; light, blur and noise change them little."""
+        grey = _cut(head[..., 3], pose, self._SIDE_PX, self._SHAPE_EYES)
+        grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), self._BLUR_PX), np.float32)
+        low, high = float(grey.min()), float(grey.max())
+        stretched = np.rint((grey - low) * (255 / max(high - low, 1.0))).astype(np.uint8)
+        return _unit(np.asarray(self._hog.compute(stretched), np.float32))
+
+    def _colour(self, head: Floats, pose: _Pose) -> Floats:
+        """Coarse colours of the face, without their common brightness."""
+        colours = _cut(head[..., :3], pose, self._SIDE_PX, self._COLOUR_EYES)
+        colours = np.asarray(cv2.GaussianBlur(colours, (0, 0), self._COLOUR_BLUR_PX), np.float32)
+        cells = cv2.resize(colours, self._COLOUR_CELLS, interpolation=cv2.INTER_AREA)
+        return _unit(np.asarray(cells, np.float32))
+
+
+def _moved(pose: _Pose, axis: int, step: float) -> _Pose:
+    across, down, size, turn = (value + step * (index == axis) for index, value in enumerate(pose))
+    return across, down, size, turn
+
+
+def _upright_head(frame: NDArray[np.uint8], eyes: Eyes) -> Floats:
+    """(96, 96, 4): red, green, blue and grey around a face, its eyes at `_HEAD_EYES`."""
+    left, right = complex(*eyes[0]), complex(*eyes[1])
+    distance = max(1.0, abs(right - left))
+    corner, piece = _piece(frame, (left + right) / 2, 2.2 * distance)
+    steps = complex(1, 1)
+    if distance > 1.1 * _HEAD_EYES_PX:
+        height, width = piece.shape[:2]
+        shrink = _HEAD_EYES_PX / distance
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        piece = np.asarray(cv2.resize(piece, size, interpolation=cv2.INTER_AREA), np.uint8)
+        steps = complex(size[0] / width, size[1] / height)
+    placed = tuple(_scaled(eye - corner, steps) for eye in (left, right))
+    colours = _warped(piece.astype(np.float32), similarity(_HEAD_EYES, (placed[0], placed[1])), _HEAD_PX)
+    return np.dstack([colours, cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)])
+
+
+def _piece(frame: NDArray[np.uint8], middle: complex, reach_px: float) -> tuple[complex, NDArray[np.uint8]]:
+    """A square as far as it lies in the frame (at least 2 x 2 pixels), and its first pixel's place."""
+    height, width = frame.shape[:2]
+    x0 = min(max(0, int(middle.real - reach_px)), max(0, width - 2))
+    y0 = min(max(0, int(middle.imag - reach_px)), max(0, height - 2))
+    x1, y1 = max(x0 + 2, int(middle.real + reach_px)), max(y0 + 2, int(middle.imag + reach_px))
+    return complex(x0, y0), np.ascontiguousarray(frame[y0:y1, x0:x1])
+
+
+def _scaled(place: complex, steps: complex) -> complex:
+    """A pixel after a picture was scaled by `steps`; pixel centres at integers."""
+    return complex((place.real + 0.5) * steps.real - 0.5, (place.imag + 0.5) * steps.imag - 0.5)
+
+
+def _cut(head: Floats, pose: _Pose, side_px: int, eyes: Eyes) -> Floats:
+    """A square of an upright head with the eyes at fractions of its side, were they where `pose` says."""
+    across, down, size, turn_rad = pose
+    middle = (_HEAD_EYES[0] + _HEAD_EYES[1]) / 2 + _HEAD_EYES_PX * complex(across, down)
+    half = cmath.rect(_HEAD_EYES_PX * size / 2, turn_rad)
+    targets = (complex(*eyes[0]) * side_px, complex(*eyes[1]) * side_px)
+    return _warped(head, similarity(targets, (middle - half, middle + half)), side_px)
+
+
+def _warped(picture: Floats, transform: NDArray[np.float64], side_px: int) -> Floats:
+    """A square of a picture; what lies outside it continues its edge."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    square = cv2.warpAffine(
+        picture, transform, (side_px, side_px), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(square, np.float32)
+
+
+def _unit(values: Floats) -> Floats:
+    """Flat, without its mean, of length 1."""
+    flat = values.ravel() - values.mean()
+    return np.asarray(flat / max(float(np.linalg.norm(flat)), 1e-6), np.float32)
+
+
+def similarity(source: tuple[complex, complex], target: tuple[complex, complex]) -> NDArray[np.float64]:
+    """(2, 3): turn, size and shift that take two source points to two target points."""
+    if source[0] == source[1] or target[0] == target[1]:
+        raise DataError("a face cannot be aligned", expected="two different eyes", found="one point for both")
+    turn = (target[1] - target[0]) / (source[1] - source[0])
+    shift = target[0] - turn * source[0]
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+
+
+def intersection_over_union(a: Box, b: Box) -> float:
+    """How far two boxes overlap, 0 to 1."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / (a[2] * a[3] + b[2] * b[3] - width * height)
+
+
+def eyes_in_frame(eyes_in_box: Eyes, box: Box) -> Eyes:
+    """From fractions of a box to pixels of the frame."""
+    left, right = ((box[0] + x * box[2], box[1] + y * box[3]) for x, y in eyes_in_box)
+    return left, right
+
+
+def eyes_in_box(eyes_px: Eyes, box: Box) -> Eyes:
+    """From pixels of the frame to fractions of a box."""
+    left, right = (((x - box[0]) / box[2], (y - box[1]) / box[3]) for x, y in eyes_px)
+    return left, right
+
+
+def smoothed(before: Eyes, now: Eyes) -> Eyes:
+    """Eyes that hardly moved follow slowly, for most of that is the detector's noise; others at once."""
+    distance = max(math.dist(*now), 1.0)
+    left, right = (
+        _blend(old, new, math.dist(old, new) / distance / _FOLLOW_AT_ONCE)
+        for old, new in zip(before, now, strict=True)
+    )
+    return left, right
+
+
+def _blend(old: Point, new: Point, weight: float) -> Point:
+    weight = min(1.0, max(_LEAST_WEIGHT, weight))
+    return old[0] + weight * (new[0] - old[0]), old[1] + weight * (new[1] - old[1])
