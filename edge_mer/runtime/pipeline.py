@@ -31,7 +31,7 @@ from edge_mer.preprocess.words import Utterance, WordTokenizer, write_words
 from edge_mer.runtime.blank import blank_feature
 from edge_mer.runtime.front import CpuFrontEnd, FrontEnd, WriteClip, WriteSamples
 from edge_mer.runtime.stream_watch import StreamWatch
-from edge_mer.runtime.streams import check_fits, chosen_streams
+from edge_mer.runtime.streams import check_fits, chosen_streams, rates_to_resample
 from edge_mer.sync.features import FeatureRing, Slot
 from edge_mer.sync.frames import Frame
 from edge_mer.sync.regular import RegularStream, Run
@@ -289,7 +289,8 @@ class Pipeline:
         self._streams = streams
         self._states: dict[Modality, str | None] = {}
         self._lateness_ns = lateness_ns
-        self._windower = StepWindower(setup.model, frozenset(streams), lateness_ns)
+        self._streams_hz = rates_to_resample(setup.model, streams)
+        self._windower = StepWindower(setup.model, frozenset(streams), lateness_ns, self._streams_hz)
         self._fusion = setup.engines[setup.model.fusion.stage]
         self._rings = {
             encoder.stage: _fresh_ring(self._fusion, spec.name)
@@ -325,7 +326,9 @@ class Pipeline:
             self._tokenizers[encoder.stage] = WordTokenizer(spec, self._setup.assets[spec.tokenizer])
         elif not isinstance(spec, Clip) and stream.rate_hz is not None:
             engine = self._setup.engines[encoder.stage]
-            self._write_samples[encoder.stage] = self._setup.front_end.sample_writer(encoder, engine)
+            self._write_samples[encoder.stage] = self._setup.front_end.sample_writer(
+                encoder, engine, self._streams_hz.get(encoder.modality)
+            )
             watch.regular = RegularStream(stream.rate_hz)
             self._sampled[encoder.stage] = _Sampled(
                 _conditioner(spec, round(stream.rate_hz)),
@@ -553,7 +556,7 @@ class Pipeline:
         end_ns = to_ns(encoder.period * (step.index // encoder.repeat + 1) + encoder.offset)
         quality = sampled.quality.verdict(end_ns) if sampled is not None and self._setup.gates else None
         if piece.coverage > 0:
-            self._write_samples[encoder.stage](piece.samples)
+            self._write_samples[encoder.stage](piece)
         return _Found(
             slot="present" if quality is None else "absent",
             feature=None,
