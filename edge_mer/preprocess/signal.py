@@ -75,11 +75,14 @@ def _resampled(samples: Floats, at: Floats, width: float) -> Floats:
     weights = np.where(np.isnan(values), 0.0, np.maximum(weights, 0.0))
     sums = (weights * np.where(weights > 0, values, 0.0)).sum(axis=1)
     is_known = ~np.isnan(_at(samples, np.floor(at + _NEAR)))
-    return np.divide(sums, weights.sum(axis=1), out=np.zeros(len(at)), where=is_known)
+    found: Floats = np.zeros(len(at))
+    np.divide(sums, weights.sum(axis=1), out=found, where=is_known)
+    return found
 
 
 def _at(samples: Floats, places: Floats) -> Floats:
     """The samples at whole places, NaN outside."""
     is_inside = (places >= 0) & (places < len(samples))
     padded: Floats = np.append(samples, np.nan)
-    return padded[np.where(is_inside, places, len(samples)).astype(np.int64)]
+    found: Floats = padded[np.where(is_inside, places, len(samples)).astype(np.int64)]
+    return found
