@@ -15,7 +15,7 @@ from edge_mer.nvrtc import compile_cubin
 KERNELS = {
     "crop.cu": ("crop_float32", "crop_float16", "crop_int8"),
     "log_mel.cu": ("log_mel", "vggish_log_mel"),
-    "signal.cu": ("write_signal",),
+    "signal.cu": ("write_signal", "resample_signal"),
     "features.cu": ("push_features",),
 }
 """Source -> its kernels."""

@@ -13,10 +13,13 @@ from edge_mer.engine.tensorrt import TensorRtEngine
 from edge_mer.errors import UsageError
 from edge_mer.preprocess.gpu_audio import GpuSpectrogramWriter
 from edge_mer.preprocess.gpu_image import GpuClipWriter, GpuCrop
-from edge_mer.preprocess.gpu_signal import GpuSignalWriter
+from edge_mer.preprocess.gpu_signal import GpuSignalResampler, GpuSignalWriter
 from edge_mer.preprocess.image import Crop, FrameLayout
-from edge_mer.runtime.front import CpuFrontEnd, FrontEnd, Samples, WriteClip, WriteSamples
+from edge_mer.runtime.front import CpuFrontEnd, FrontEnd, WriteClip, WriteSamples
+from edge_mer.sync.samples import Piece
 from edge_mer.types.model import Clip, Encoder, LogMel, Signal, VggishLogMel
+
+_SampleWriter = GpuSpectrogramWriter | GpuSignalWriter | GpuSignalResampler
 
 
 class GpuFrontEnd(FrontEnd):
@@ -45,20 +48,22 @@ class GpuFrontEnd(FrontEnd):
 
         return write
 
-    def sample_writer(self, encoder: Encoder, engine: Engine) -> WriteSamples:
+    def sample_writer(self, encoder: Encoder, engine: Engine, stream_hz: float | None = None) -> WriteSamples:
         """Samples go to the GPU; spectrograms and scaled pieces are made there."""
         spec, name = encoder.preprocess, encoder.input.name
         if not isinstance(engine, TensorRtEngine) or not self._can(spec):
-            return self._on_processor.sample_writer(encoder, engine)
-        writers: dict[int, GpuSpectrogramWriter | GpuSignalWriter] = {}  # pieces may differ by a sample
+            return self._on_processor.sample_writer(encoder, engine, stream_hz)
+        writers: dict[int, _SampleWriter] = {}  # pieces may differ by a sample
 
-        def write(samples: Samples) -> None:
-            n_samples = len(samples)
+        def write(piece: Piece) -> None:
+            n_samples = len(piece.samples)
             if n_samples not in writers:
-                writers[n_samples] = self._writer(spec, n_samples, engine.tensors[name])
+                writers[n_samples] = self._writer(spec, n_samples, engine.tensors[name], stream_hz)
             writer = writers[n_samples]
             self._gpu.synchronize()  # what was given before may still be read
-            writer.samples.host[...] = samples.reshape(writer.samples.shape)
+            writer.samples.host[...] = piece.samples.reshape(writer.samples.shape)
+            if isinstance(writer, GpuSignalResampler):
+                writer.firsts.host[...] = piece.first
             writer.write()
             engine.mark_on_device(name)
 
@@ -70,9 +75,12 @@ class GpuFrontEnd(FrontEnd):
             return spec.n_fft & (spec.n_fft - 1) == 0 and 64 <= spec.n_fft <= 4096
         return isinstance(spec, Signal)
 
-    def _writer(self, spec: object, n_samples: int, out: GpuTensor) -> GpuSpectrogramWriter | GpuSignalWriter:
+    def _writer(self, spec: object, n_samples: int, out: GpuTensor, stream_hz: float | None) -> _SampleWriter:
         if isinstance(spec, (LogMel, VggishLogMel)):
             return GpuSpectrogramWriter(self._gpu, self._kernels, spec, n_samples, out)
+        if isinstance(spec, Signal) and stream_hz is not None:
+            step = stream_hz / spec.rate_hz
+            return GpuSignalResampler(self._gpu, self._kernels, spec, n_samples, step, out)
         if isinstance(spec, Signal):
             return GpuSignalWriter(self._gpu, self._kernels, spec, out)
         raise UsageError(f"no kernel writes {spec}")

@@ -23,7 +23,7 @@ from edge_mer.preprocess.words import WordTokenizer, write_words
 from edge_mer.runtime.front import WriteClip, WriteSamples
 from edge_mer.runtime.pipeline_setup import PipelineSetup as PipelineSetup  # who runs one, sets one up
 from edge_mer.runtime.stream_watch import StreamWatch
-from edge_mer.runtime.streams import check_fits, chosen_streams
+from edge_mer.runtime.streams import check_fits, chosen_streams, rates_to_resample
 from edge_mer.runtime.window import NS_PER_MS as NS_PER_MS
 from edge_mer.runtime.window import Common, Found, LiveStreams, Spoken, Timing, Window
 from edge_mer.runtime.window import StepTrace as StepTrace
@@ -128,7 +128,8 @@ class Pipeline:
         streams = chosen_streams(setup.model, specs)
         self._live = live
         self._lateness_ns = lateness_ns
-        self._windower = StepWindower(setup.model, frozenset(streams), lateness_ns)
+        self._streams_hz = rates_to_resample(setup.model, streams)
+        self._windower = StepWindower(setup.model, frozenset(streams), lateness_ns, self._streams_hz)
         self._common = Common(
             setup, streams, clock, start_ns, clock.utc(), clock.is_utc_synchronised(), live, self._stamps_ns
         )
@@ -161,7 +162,9 @@ class Pipeline:
             self._tokenizers[encoder.stage] = WordTokenizer(spec, self._setup.assets[spec.tokenizer])
         elif not isinstance(spec, Clip) and stream.rate_hz is not None:
             engine = self._setup.engines[encoder.stage]
-            self._write_samples[encoder.stage] = self._setup.front_end.sample_writer(encoder, engine)
+            self._write_samples[encoder.stage] = self._setup.front_end.sample_writer(
+                encoder, engine, self._streams_hz.get(encoder.modality)
+            )
             watch.regular = RegularStream(stream.rate_hz)
             self._sampled[encoder.stage] = _Sampled(
                 _conditioner(spec, round(stream.rate_hz)),
@@ -376,7 +379,7 @@ class Pipeline:
         end_ns = to_ns(encoder.period * (step.index // encoder.repeat + 1) + encoder.offset)
         quality = sampled.quality.verdict(end_ns) if sampled is not None and self._setup.gates else None
         if piece.coverage > 0:
-            self._write_samples[encoder.stage](piece.samples)
+            self._write_samples[encoder.stage](piece)
         return Found(
             slot="present" if quality is None else "absent",
             feature=None,

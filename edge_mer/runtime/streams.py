@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from edge_mer.errors import SpecMismatchError, UsageError
 from edge_mer.types.model import Clip, Encoder, LogMel, ModelSpec, Signal, VggishLogMel, Words
@@ -44,10 +44,31 @@ def check_fits(encoder: Encoder, stream: StreamSpec) -> None:
             expected = f"a whole rate from 1000 to 384000 Hz, to be resampled to {spec.rate_hz} Hz"
             raise _mismatch(encoder, stream, expected, _rate(stream))
     if isinstance(spec, Signal):
-        if stream.rate_hz != spec.rate_hz:
-            raise _mismatch(encoder, stream, f"{spec.rate_hz} Hz", _rate(stream))
+        _check_rate(encoder, spec, stream)
         if len(stream.channels) != 1:
             raise _mismatch(encoder, stream, "one channel", f"{len(stream.channels)} channels")
+
+
+def rates_to_resample(model: ModelSpec, streams: Mapping[Modality, StreamSpec]) -> dict[Modality, float]:
+    """The rates of the biosignals whose pieces are resampled step by step; others are taken as they are."""
+    rates = {}
+    for encoder in model.encoders:
+        spec, stream = encoder.preprocess, streams.get(encoder.modality)
+        rate_hz = None if stream is None else stream.rate_hz
+        if isinstance(spec, Signal) and rate_hz is not None and rate_hz != spec.rate_hz:
+            rates[encoder.modality] = rate_hz
+    return rates
+
+
+def _check_rate(encoder: Encoder, spec: Signal, stream: StreamSpec) -> None:
+    slowest, fastest = spec.stream_hz or (spec.rate_hz, spec.rate_hz)
+    if stream.rate_hz is not None and slowest <= stream.rate_hz <= fastest:
+        return
+    expected = f"{spec.rate_hz} Hz"
+    if spec.stream_hz is not None:
+        expected = f"{slowest:g} to {fastest:g} Hz, to be resampled to {expected}"
+    hint = "set the sensor to such a rate, or take a model that declares other rates (Signal.stream_hz)"
+    raise _mismatch(encoder, stream, expected, _rate(stream), hint)
 
 
 def _check_unit(encoder: Encoder, stream: StreamSpec) -> None:
@@ -68,6 +89,8 @@ def _rate(stream: StreamSpec) -> str:
     return "an irregular stream" if stream.rate_hz is None else f"{stream.rate_hz} Hz"
 
 
-def _mismatch(encoder: Encoder, stream: StreamSpec, expected: str, found: str) -> SpecMismatchError:
+def _mismatch(
+    encoder: Encoder, stream: StreamSpec, expected: str, found: str, hint: str | None = None
+) -> SpecMismatchError:
     what = f"stream {stream.name} does not fit encoder {encoder.stage}"
-    return SpecMismatchError(what, expected=expected, found=found)
+    return SpecMismatchError(what, expected=expected, found=found, hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,16 +24,32 @@ class Piece:
     """The samples of one step.
 
     Attributes:
-        samples: (n,) float32, of a signal with courses (n, courses); zero where missing.
-        coverage: Share of them that is present.
+        samples: (n,) float32, of a signal with courses (n, courses); zero where missing, or NaN where the
+            piece is yet to be resampled.
+        coverage: Share of those of the step's time that is present.
         newest_ns: When the last present one ended; None when there is none.
         is_settling: Some came, but the memory that they are compared with was not full yet.
+        first: Where the piece begins, counted in samples from the first one here: what lies before is what
+            its own first ones are made with.
     """
 
     samples: Samples
     coverage: float
     newest_ns: int | None
     is_settling: bool = False
+    first: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Samples by index: those of a step's time end before `stop`.
+
+    `start` is the first one that is needed, `at` where the step's time begins, between samples perhaps.
+    """
+
+    start: int
+    at: Fraction
+    stop: int
 
 
 class Continuity:
@@ -67,14 +84,24 @@ class SampleRing:
 
     Args:
         encoder: Declares span and offset of a step's piece.
-        rate_hz: Samples per second.
+        rate_hz: Samples per second of a piece.
         grid: Pieces begin at multiples of so many samples, the nearest ones.
         n_courses: Numbers in a sample; None: a sample is one number.
+        stream_hz: Samples per second of what is held, where pieces are yet to be resampled; None: `rate_hz`.
     """
 
-    def __init__(self, encoder: Encoder, rate_hz: int, grid: int = 1, n_courses: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        rate_hz: int,
+        grid: int = 1,
+        n_courses: int | None = None,
+        stream_hz: float | None = None,
+    ) -> None:
         self._encoder = encoder
-        self._rate_hz = rate_hz
+        self._piece_hz = rate_hz
+        self._rate_hz = rate_hz if stream_hz is None else Fraction(stream_hz)
+        self._missing = 0.0 if stream_hz is None else np.nan
         self._grid = grid
         self._sample_shape = () if n_courses is None else (n_courses,)
         self._segments: deque[tuple[int, Samples]] = deque()  # in the order of their time, none over another
@@ -121,14 +148,22 @@ class SampleRing:
         return self._filled_to * NS_PER_S // self._rate_hz
 
     def _bounds(self, step: int) -> tuple[int, int]:
+        """The samples of a step's piece."""
         encoder = self._encoder
         end = encoder.period * (step // encoder.repeat + 1) + encoder.offset
-        n = int(encoder.span * self._rate_hz)
+        n = int(encoder.span * self._piece_hz)
         if self._grid == 1:
-            stop = int(end * self._rate_hz)
+            stop = int(end * self._piece_hz)
             return stop - n, stop
-        start = round((end - encoder.span) * self._rate_hz / self._grid) * self._grid
+        start = round((end - encoder.span) * self._piece_hz / self._grid) * self._grid
         return start, start + n
+
+    def _span(self, step: int) -> _Span:
+        """Those that are held of a step's time, and before it what its piece's first ones are made with."""
+        start, stop = self._bounds(step)
+        ratio = Fraction(self._rate_hz, self._piece_hz)
+        at, reach = start * ratio, (max(Fraction(1), ratio) + 1) / 2
+        return _Span(math.floor(at - reach) + 1, at, math.ceil(stop * ratio))
 
     def is_complete(self, step: int, settled_ns: int | None = None) -> bool:
         """True once samples up to the end of the step's piece are there.
@@ -137,10 +172,10 @@ class SampleRing:
             step: The step.
             settled_ns: Holes after this time may still be filled, and are waited for; None: none are.
         """
-        start, stop = self._bounds(step)
-        if self._filled_to < stop:
+        span = self._span(step)
+        if self._filled_to < span.stop:
             return False
-        return settled_ns is None or not self._has_hole(max(start, self._index(settled_ns)), stop)
+        return settled_ns is None or not self._has_hole(max(span.start, self._index(settled_ns)), span.stop)
 
     def _has_hole(self, start: int, stop: int) -> bool:
         at = start
@@ -155,8 +190,9 @@ class SampleRing:
 
     def take(self, step: int) -> Piece:
         """The samples of `step`; what only earlier steps needed is forgotten."""
-        start, stop = self._bounds(step)
-        samples = np.zeros((stop - start, *self._sample_shape), np.float32)
+        span = self._span(step)
+        start, begin, stop = span.start, math.floor(span.at), span.stop
+        samples = np.full((stop - start, *self._sample_shape), self._missing, np.float32)
         n_present, newest, n_empty = 0, None, 0
         for first, held in self._segments:
             low, high = max(first, start), min(first + len(held), stop)
@@ -164,14 +200,16 @@ class SampleRing:
                 part = held[low - first : high - first]
                 there = np.flatnonzero(np.isfinite(part.reshape(high - low, -1)).all(axis=1))
                 samples[low - start + there] = part[there]
-                n_present += there.size
                 n_empty += high - low - there.size
+                there = there[there >= begin - low]
+                n_present += there.size
                 newest = low + int(there[-1]) + 1 if there.size else newest
-        needed_from = self._bounds(step + 1)[0]
+        needed_from = self._span(step + 1).start
         self._forget_before(needed_from)
         self._taken_to = max(self._taken_to, min(stop, needed_from))
         newest_ns = None if newest is None else newest * NS_PER_S // self._rate_hz
-        return Piece(samples, n_present / (stop - start), newest_ns, is_settling=n_empty > 0)
+        coverage = n_present / (stop - begin)
+        return Piece(samples, coverage, newest_ns, n_empty > 0, first=float(span.at - start))
 
     def _forget_before(self, index: int) -> None:
         self._needed_from = max(self._needed_from, index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,10 +71,15 @@ class StepWindower:
         model: Declares grid and encoders.
         present: Modalities that the session has a stream for; the others never hold a step back.
         lateness_ns: How late a live session's data may be; None: a recording.
+        streams_hz: Samples per second of streams whose pieces are yet to be resampled.
     """
 
     def __init__(
-        self, model: ModelSpec, present: frozenset[Modality], lateness_ns: int | None = None
+        self,
+        model: ModelSpec,
+        present: frozenset[Modality],
+        lateness_ns: int | None = None,
+        streams_hz: Mapping[Modality, float] | None = None,
     ) -> None:
         self._model = model
         self._lateness_ns = lateness_ns
@@ -93,7 +99,8 @@ class StepWindower:
             elif isinstance(spec, Words):
                 self._tracks[encoder.modality] = WordTrack(encoder)
             else:
-                self._rings[encoder.modality] = _ring(encoder, spec)
+                stream_hz = None if streams_hz is None else streams_hz.get(encoder.modality)
+                self._rings[encoder.modality] = _ring(encoder, spec, stream_hz)
 
     def push_frame(self, modality: Modality, t_ns: int, pixels: NDArray[np.uint8]) -> None:
         """Take one frame, captured at `t_ns`."""
@@ -188,9 +195,9 @@ class StepWindower:
         return max(self._model.step_end_ns(step), to_ns(max(ends)))
 
 
-def _ring(encoder: Encoder, spec: SampledSpec) -> SampleRing:
+def _ring(encoder: Encoder, spec: SampledSpec, stream_hz: float | None) -> SampleRing:
     if isinstance(spec, Signal):
         n_courses = None if spec.courses is None else len(spec.courses)
-        return SampleRing(encoder, spec.piece_hz, n_courses=n_courses)
+        return SampleRing(encoder, spec.piece_hz, n_courses=n_courses, stream_hz=stream_hz)
     grid = spec.hop_samples if isinstance(spec, VggishLogMel) else 1
     return SampleRing(encoder, spec.rate_hz, grid)

@@ -277,6 +277,9 @@ def _check_bands(spec: LogMel | VggishLogMel) -> None:
 CourseKind = Literal["level", "log_level", "heart_rate"]
 """What can be derived from a biosignal, see `Course`."""
 
+MAX_STREAM_HZ = 100_000
+"""The fastest stream of a biosignal."""
+
 PULSE_SPAN_S = 10
 """How far a heart rate looks back."""
 
@@ -306,24 +309,46 @@ class Signal(Declared):
     longer than it, nothing counts as present: statistics over what is there would tell how long a
     session has been going on.
 
+    A stream of another rate is refused, unless it lies in `stream_hz`: then each step's piece of it is
+    resampled. A sample of the stream stands for the time halfway to its neighbours, and one of the piece for
+    the mean over its own time, but over no less than a sample of the stream: slow samples are joined by
+    straight lines, and fast ones averaged.
+
     Attributes:
-        rate_hz: Samples per second; a stream of another rate is refused.
+        rate_hz: Samples per second of a piece, and of the stream.
         unit: Physical unit of the stream; another one is refused.
         mean: Subtracted from the values, in `unit`.
         std: Divides them, in `unit`.
         courses: What is derived of the stream; None: nothing.
         course_hz: Values of each course per second.
         normalise_memory: How far back a course is compared with itself.
+        stream_hz: Slowest and fastest stream that is taken, with `rate_hz` between; None: only `rate_hz`.
+            Not together with courses, which are made of the stream as it comes.
     """
 
     kind: Literal["signal"] = "signal"
-    rate_hz: int = Field(gt=0, le=100_000)
+    rate_hz: int = Field(gt=0, le=MAX_STREAM_HZ)
     unit: Literal["uS", "mV", "degC", "1"]
     mean: float = 0.0
     std: float = Field(default=1.0, gt=0)
     courses: Annotated[tuple[Course, ...], Field(min_length=1, max_length=16)] | None = None
     course_hz: int | None = Field(default=None, gt=0)
     normalise_memory: Seconds | None = None
+    stream_hz: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _takes_its_own_rate(self) -> Signal:
+        if self.stream_hz is None:
+            return self
+        if self.courses is not None:
+            raise ValueError("courses are made of a stream of exactly `rate_hz`: leave out stream_hz")
+        slowest, fastest = self.stream_hz
+        if not 0 < slowest <= self.rate_hz <= fastest <= MAX_STREAM_HZ:
+            raise ValueError(
+                f"stream_hz goes from a rate above 0 to one of at most {MAX_STREAM_HZ} Hz, with rate_hz "
+                f"({self.rate_hz}) between them, not from {slowest:g} to {fastest:g} Hz"
+            )
+        return self
 
     @model_validator(mode="after")
     def _goes_together(self) -> Signal:
@@ -628,6 +653,11 @@ class ModelSpec(Declared):
                 raise ValueError(
                     f"{encoder.stage}: {spec.width} columns are made of {spec.n_samples} samples, "
                     f"its span of {encoder.span} s has {int(encoder.span * spec.rate_hz)}"
+                )
+            if isinstance(spec, Signal) and spec.stream_hz and encoder.span * Fraction(spec.stream_hz[0]) < 2:
+                raise ValueError(
+                    f"{encoder.stage}: its span of {encoder.span} s has fewer than 2 samples of the slowest "
+                    f"stream that it takes, of {spec.stream_hz[0]:g} Hz"
                 )
             if encoder.period != self.step * encoder.repeat:
                 raise ValueError(f"{encoder.stage}: period {encoder.period} s is not {encoder.repeat} steps")

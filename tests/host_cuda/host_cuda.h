@@ -40,6 +40,7 @@ struct Triple {
 };
 inline Triple blockIdx, threadIdx, blockDim, gridDim;
 
+using std::isnan;
 using std::max;
 using std::min;
 

@@ -18,6 +18,8 @@ from tests.helpers.tensorrt_bindings import is_there
 
 DOUBLE = Path(__file__).resolve().parents[1] / "tensorrt_double"
 VERSIONS = ("10.3.0", "11.4.0")
+ON_THE_DRIVER = ("test_bundle.py", "test_signals.py")
+"""They run engines; the others compare."""
 
 Load = Callable[..., ModuleType]
 
@@ -26,11 +28,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Without the host's driver no engine can run; without the bindings nothing can be compared."""
     if not all(is_there(version) for version in VERSIONS):
         for item in items:
-            if item.path.parent == Path(__file__).parent and item.path.name != "test_bundle.py":
+            if item.path.parent == Path(__file__).parent and item.path.name not in ON_THE_DRIVER:
                 item.add_marker(pytest.mark.skip(reason="needs the vendor's bindings: make types"))
     if "HOST_CUDA_KERNELS" not in os.environ:
         for item in items:
-            if item.path == Path(__file__).with_name("test_bundle.py"):
+            if item.path.parent == Path(__file__).parent and item.path.name in ON_THE_DRIVER:
                 item.add_marker(pytest.mark.skip(reason="needs the host's CUDA driver: make cuda"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import weakref
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -33,7 +34,7 @@ IDS = ["plain", "overlapping", "sparse", "looking_ahead", "looking_back"]
 class Everything:
     """Remembers each sample by its index; a sample's value is unlike that of its neighbours."""
 
-    rate_hz: int
+    rate_hz: int | Fraction
     held: dict[int, float] = field(default_factory=dict)
     next: int = 0
     n_given: int = 0
@@ -358,3 +359,79 @@ def test_rows_of_courses_keep_their_places_and_empty_ones_are_missing() -> None:
     np.testing.assert_array_equal(piece.samples[n // 2 :], rows[n // 2 :])
     ring.append(np.full((n, 2), np.nan, np.float32))
     assert (ring.take(1).coverage, ring.take(1).newest_ns) == (0, None)
+
+
+# -- streams of another rate than the piece's -------------------------------------------------------
+
+STREAMS_HZ = [50.0, 7_999.9, 16_000.0]
+
+
+@settings(max_examples=6, deadline=None)
+@given(chunks=CHUNKS, start_ns=st.sampled_from([0, 12_345_678, 2**40]))
+@pytest.mark.parametrize("stream_hz", STREAMS_HZ)
+@pytest.mark.parametrize("encoder", ENCODERS, ids=IDS)
+def test_a_piece_to_be_resampled_holds_the_streams_samples_of_its_time(
+    encoder: Encoder, stream_hz: float, chunks: list[tuple[int, int]], start_ns: int
+) -> None:
+    rate_hz = Fraction(stream_hz)
+    ring = SampleRing(encoder, RATE_HZ, stream_hz=stream_hz)
+    everything, t_ns = Everything(rate_hz), start_ns
+    for index, (jump_ns, n) in enumerate(chunks):
+        if jump_ns or index == 0:
+            t_ns = max(0, t_ns + jump_ns)
+            ring.anchor(t_ns)
+            everything.anchor(t_ns)
+        ring.append(everything.append(n))
+        t_ns += int(n * 1_000_000_000 / rate_hz)
+    first = max(0, start_ns // step_ns(1) - 3)
+    for step in range(first, first + 6):
+        piece = ring.take(step)
+        stop_s = Fraction(int((encoder.period * (step + 1) + encoder.offset) * RATE_HZ), RATE_HZ)
+        begin_s = stop_s - Fraction(int(encoder.span * RATE_HZ), RATE_HZ)
+        begins = round(begin_s * rate_hz - Fraction(piece.first))
+        indices = range(begins, begins + len(piece.samples))
+        expected = [everything.held.get(index, math.nan) for index in indices]
+        np.testing.assert_array_equal(piece.samples, np.array(expected, np.float32))
+
+        assert indices[-1] / rate_hz < stop_s <= (indices[-1] + 1) / rate_hz  # nothing of later times
+        reach = (
+            max(Fraction(1), rate_hz / RATE_HZ) + 1
+        ) / 2  # no sample before them has a share in the first one
+        assert begin_s * rate_hz - reach < begins <= begin_s * rate_hz - reach + 1
+        of_its_time = range(math.floor(begin_s * rate_hz), indices.stop)
+        there = [i for i in of_its_time if i in everything.held]
+        assert piece.coverage == pytest.approx(len(there) / len(of_its_time), abs=1e-12)
+        assert piece.newest_ns == (int((there[-1] + 1) * 1_000_000_000 / rate_hz) if there else None)
+
+
+def test_a_step_waits_for_the_last_sample_of_its_time_and_no_longer() -> None:
+    ring = SampleRing(audio_encoder(span=1, period=1), 1_000, stream_hz=4.0)
+    ring.append(np.ones(3, np.float32))
+    assert not ring.is_complete(0)
+    ring.append(np.ones(1, np.float32))
+    assert ring.is_complete(0)
+    piece = ring.take(0)
+    assert (len(piece.samples), piece.first, piece.coverage, piece.newest_ns) == (4, 0.0, 1.0, 10**9)
+
+
+def test_samples_that_the_next_piece_begins_with_are_kept() -> None:
+    ring = SampleRing(audio_encoder(span=1, period=1), 1_000, stream_hz=2.5)
+    ring.append(np.arange(3, dtype=np.float32))
+    np.testing.assert_array_equal(ring.take(0).samples, [0, 1, 2])  # at 0, 0.4 and 0.8 s
+    ring.append(np.arange(3, 10, dtype=np.float32))
+    piece = ring.take(1)
+    np.testing.assert_array_equal(piece.samples, [2, 3, 4])  # from 0.8 s on
+    assert (piece.first, piece.coverage) == (0.5, 1.0)
+
+
+def test_a_hole_before_the_step_that_its_first_samples_lack_is_waited_for() -> None:
+    ring = SampleRing(audio_encoder(span=1, period=1), 1_000, stream_hz=2.5)
+    ring.append(np.ones(2, np.float32))
+    ring.take(0)
+    ring.anchor(1_200_000_000)
+    ring.append(np.ones(2, np.float32))
+    assert not ring.is_complete(1, settled_ns=0)
+    assert ring.is_complete(1, settled_ns=1_200_000_000)
+    ring.anchor(800_000_000)
+    ring.append(np.ones(1, np.float32))
+    assert ring.is_complete(1, settled_ns=0)

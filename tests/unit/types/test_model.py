@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from fractions import Fraction
@@ -519,6 +520,49 @@ def test_a_piece_has_a_channel_for_each_course_at_their_rate() -> None:
     raw = TensorSpec(name="x", axes=("batch", "channel", "sample"), shape=("batch", 1, 60))
     with pytest.raises(ValidationError, match="channel=2, sample=20"):
         tiny_model(encoders=(visual_encoder(), good.model_copy(update={"input": raw})))
+
+
+@pytest.mark.parametrize(
+    ("stream_hz", "said"),
+    [
+        (
+            (0, 64),
+            "from a rate above 0 to one of at most 100000 Hz, with rate_hz (32) between them, not from 0 to",
+        ),
+        ((33, 64), "not from 33 to 64 Hz"),
+        ((4, 31.5), "not from 4 to 31.5 Hz"),
+        ((4, math.inf), "not from 4 to inf Hz"),
+        ((math.nan, 64), "not from nan to 64 Hz"),
+        ((4,), "Field required"),
+    ],
+)
+def test_rates_that_cannot_be_taken_are_refused(stream_hz: tuple[float, ...], said: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        Signal(rate_hz=32, unit="uS", stream_hz=stream_hz)
+
+
+def test_courses_take_no_other_rate() -> None:
+    courses = {"courses": (LEVEL,), "course_hz": 1, "normalise_memory": Fraction(60)}
+    with pytest.raises(ValidationError, match="courses are made of a stream of exactly `rate_hz`"):
+        Signal(rate_hz=4, unit="uS", stream_hz=(4, 64), **courses)
+
+
+def test_a_range_of_rates_is_written_and_read_again() -> None:
+    spec = Signal(rate_hz=32, unit="uS", stream_hz=(4, 130.5))
+    written = spec.model_dump_json(exclude_none=True)
+    assert '"stream_hz":[4.0,130.5]' in written
+    assert Signal.model_validate_json(written) == spec
+
+
+def test_the_slowest_stream_has_samples_to_join() -> None:
+    def eda(slowest_hz: float) -> Encoder:
+        spec = Signal(rate_hz=32, unit="uS", stream_hz=(slowest_hz, 64))
+        shape = TensorSpec(name="x", axes=("batch", "channel", "sample"), shape=("batch", 1, 64))
+        return audio_encoder(modality="eda", preprocess=spec, input=shape, span=Fraction(2))
+
+    assert tiny_model(encoders=(visual_encoder(), eda(1.0))).encoders[1] == eda(1.0)
+    with pytest.raises(ValidationError, match=r"span of 2 s has fewer than 2 samples .* of 0\.9 Hz"):
+        tiny_model(encoders=(visual_encoder(), eda(0.9)))
 
 
 def test_a_signal_without_courses_is_written_as_ever() -> None:
