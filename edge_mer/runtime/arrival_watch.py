@@ -53,13 +53,17 @@ class ArrivalWatch:
         self._n_samples = 0
 
     def arrived(self, chunk: Chunk, now_ns: int) -> None:
-        """Take a chunk into account; one that comes again shows that the stream is alive, and no more."""
+        """Take a chunk into account; one that comes again shows that the stream is alive, and no more.
+
+        The rate is that at which chunks came, not that at which a busy session got round to them.
+        """
         self._last_ns = now_ns
+        at_ns = now_ns if chunk.arrived_ns is None else chunk.arrived_ns
         if chunk.seq not in self._seqs:
-            self._arrivals.append((now_ns, chunk.n_samples, chunk.seq))
+            self._arrivals.append((at_ns, chunk.n_samples, chunk.seq))
             self._seqs.add(chunk.seq)
             self._n_samples += chunk.n_samples
-        while self._arrivals and self._arrivals[0][0] < now_ns - _RATE_OVER_NS:
+        while self._arrivals and self._arrivals[0][0] < at_ns - _RATE_OVER_NS:
             _, n_samples, seq = self._arrivals.popleft()
             self._seqs.remove(seq)
             self._n_samples -= n_samples

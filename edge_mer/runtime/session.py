@@ -316,10 +316,11 @@ def _live_chunks(
     hooks: SessionHooks,
     clocks: RemoteClocks,
 ) -> Iterator[Chunk | int]:
+    remote = [source for source in sources if isinstance(source, RemotelyClocked)]
     for found in as_they_come(sources, clock, hooks.should_stop):
         if hooks.should_stop():
             return
-        for look in _looks(sources):
+        for look in _looks(remote):
             clocks.look(look)
             hooks.on_offset(look)
         if isinstance(found, int):
@@ -334,11 +335,10 @@ def _live_chunks(
             yield timed
 
 
-def _looks(sources: Iterable[Source]) -> Iterator[ClockOffset]:
+def _looks(sources: Iterable[RemotelyClocked]) -> Iterator[ClockOffset]:
     """What sources have seen of remote clocks since they were last asked."""
     for source in sources:
-        if isinstance(source, RemotelyClocked):
-            yield from source.clock_offsets()
+        yield from source.clock_offsets()
 
 
 def _hand_on(

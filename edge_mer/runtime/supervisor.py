@@ -56,6 +56,7 @@ class SupervisedSource:
 
     def __init__(self, source: Source, clock: Clock, hop_ns: int) -> None:
         self._source, self._clock, self._hop_ns = source, clock, hop_ns
+        self._remote = source if isinstance(source, RemotelyClocked) else None
         self._specs: tuple[StreamSpec, ...] = ()
         self._watches: dict[str, ArrivalWatch] = {}
         self._wrong_since_ns: int | None = None
@@ -115,9 +116,7 @@ class SupervisedSource:
 
     def clock_offsets(self) -> list[ClockOffset]:
         """What the source knows of a remote clock; nothing while it is being opened again."""
-        if self._mender is None and isinstance(self._source, RemotelyClocked):
-            return self._source.clock_offsets()
-        return []
+        return [] if self._remote is None or self._mender is not None else self._remote.clock_offsets()
 
     def ensure_stopped(self) -> None:
         """Release everything, also in the middle of opening it again."""

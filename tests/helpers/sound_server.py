@@ -102,7 +102,9 @@ class SoundServer:
         Raises:
             OSError: The server does not run.
         """
-        pipe_fd = os.open(self._folder / "pipe", os.O_WRONLY | os.O_NONBLOCK)  # otherwise it would wait for one
+        pipe_fd = os.open(
+            self._folder / "pipe", os.O_WRONLY | os.O_NONBLOCK
+        )  # otherwise it would wait for one
         os.set_blocking(pipe_fd, True)
         with os.fdopen(pipe_fd, "wb", buffering=0) as pipe:
             yield pipe
