@@ -36,7 +36,8 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/edge-mer demo --out demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow' --durations 40 --durations-min 2
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow and not live' --durations 40 --durations-min 2
+	$(BIN)/python -m pytest -n $(JOBS) -m 'live and not slow' --durations 10 --durations-min 2 tests/e2e tests/unit/sources
 	@$(BIN)/python tests/helpers/system_packages.py
 
 check: $(VENV)/dev.stamp lint types contracts docs test device cuda
@@ -54,7 +55,7 @@ types: $(VENV)/dev.stamp host-cuda
 	@$(BIN)/python tests/helpers/tensorrt_bindings.py
 	@$(BIN)/python tests/helpers/pycuda_bindings.py
 	MYPYPATH=build/pycuda/typings:build/tensorrt/10.3.0/typings $(BIN)/mypy
-	MYPYPATH=build/pycuda/typings:build/tensorrt/11.4.0/typings $(BIN)/mypy --cache-dir .mypy_cache/tensorrt-11 -p edge_mer
+	MYPYPATH=build/pycuda/typings:build/tensorrt/11.4.0/typings $(BIN)/mypy -p edge_mer
 
 contracts: $(VENV)/dev.stamp
 	$(BIN)/lint-imports --no-cache

@@ -7,10 +7,13 @@ import os
 import shutil
 import signal
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.helpers.sound_server import SoundServer
 
 # A gate must not depend on luck or on how busy the machine is; `random` searches on.
 settings.register_profile("gate", derandomize=True, deadline=None)
@@ -46,7 +49,10 @@ if importlib.util.find_spec("torch") is None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several Pythons share the tests, each runs its part of the files, and the tests of the walls."""
+    """Live tests get a second chance, for machines are busy; several Pythons share the files but for the walls."""
+    for item in items:
+        if item.get_closest_marker("live"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
     share = os.environ.get("EDGE_MER_TEST_SHARE")
     if share is None:
         return
@@ -82,3 +88,15 @@ def tiny_bundle(shared_bundle: Path, tmp_path: Path) -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines built in a test stay in that test."""
     monkeypatch.setenv("EDGE_MER_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def sound_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SoundServer]:
+    """A running sound server, which PortAudio finds."""
+    pytest.importorskip("pyaudio", reason="needs portaudio19-dev and pip install 'edge-mer[mic]'")
+    server = SoundServer(tmp_path / "sound")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    server.start()
+    yield server
+    server.kill()

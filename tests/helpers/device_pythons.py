@@ -40,7 +40,10 @@ def prepare(version: str, python: str) -> Path:
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
         subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
         pip = [str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "-e", f"{ROOT}[text]", "pytest>=8", "hypothesis>=6.100"], check=True)
+        subprocess.run(
+            [*pip, "-e", f"{ROOT}[text]", "pytest>=8", "pytest-rerunfailures>=14", "hypothesis>=6.100"],
+            check=True,
+        )
         stamp.write_text(wanted, encoding="utf-8")
     return inside
 

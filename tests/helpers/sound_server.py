@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
+from edge_mer.clock import NS_PER_S, MonotonicClock
+
 RATE_HZ = 16_000
 DEVICE = "edgemer_test"
 """What PortAudio calls the microphone that hears what is played."""
@@ -99,12 +103,42 @@ class SoundServer:
     def fed(self) -> Iterator[BinaryIO]:
         """What is written here, 16 bits per sample, comes out of the microphone `FED` as it is written.
 
+        While nobody listens, what no longer fits the pipe is lost.
+
         Raises:
             OSError: The server does not run.
         """
         pipe_fd = os.open(
             self._folder / "pipe", os.O_WRONLY | os.O_NONBLOCK
         )  # otherwise it would wait for one
-        os.set_blocking(pipe_fd, True)
         with os.fdopen(pipe_fd, "wb", buffering=0) as pipe:
             yield pipe
+
+    def click(self, duration_s: float, every_s: float, since_s: float = 0.0) -> list[int]:
+        """Feed silence with clicks in it, 10 ms every 10 ms as a device does.
+
+        Where the machine is busy, what was captured in time is handed over late.
+
+        Args:
+            duration_s: How long.
+            every_s: From one click to the next.
+            since_s: From here on.
+
+        Returns:
+            When each click sounded, host monotonic nanoseconds.
+        """
+        clock, block_ns = MonotonicClock(), NS_PER_S // 100
+        silence = np.zeros(RATE_HZ // 100, np.int16)
+        click = silence.copy()
+        click[0] = 30_000
+        clicked_ns = []
+        with self.fed() as pipe:
+            start_ns = clock.now_ns()
+            for number in range(round(duration_s * 100)):
+                full_ns = start_ns + (number + 1) * block_ns
+                clock.sleep_until_ns(full_ns)
+                is_click = number >= since_s * 100 and number % round(every_s * 100) == 0
+                if is_click:
+                    clicked_ns.append(full_ns - block_ns)
+                pipe.write((click if is_click else silence).tobytes())
+        return clicked_ns

@@ -24,6 +24,8 @@ from edge_mer.sources.pieces import GAP_NS, first_ns, pieces
 from edge_mer.sources.registry import LISTERS, open_source
 from edge_mer.types.signals import Chunk
 
+pytestmark = pytest.mark.live
+
 NS = 1_000_000_000
 MS = 1_000_000
 CLOCK = MonotonicClock()

@@ -21,6 +21,8 @@ from edge_mer.sources.camera_csi import CsiSettings, CsiSource, argus_elements
 from tests.helpers.live_sources import lost_within_s
 from tests.helpers.system_packages import needs
 
+pytestmark = pytest.mark.live
+
 ROOT = Path(__file__).resolve().parents[3]
 URI = "0?width=160&height=120&fps=50"
 SMPTE = ((191, 191, 191), (191, 191, 0), (0, 191, 191), (0, 191, 0), (191, 0, 191), (191, 0, 0), (0, 0, 191))

@@ -30,6 +30,8 @@ from tests.helpers.live_sources import lost_within_s, read_chunks
 from tests.helpers.senders import FPS, N_FRAMES, PATCHES, Sender, free_port, number_of, patch_colours
 from tests.helpers.system_packages import needs, needs_rtsp
 
+pytestmark = pytest.mark.live
+
 STEP_NS = NS_PER_S // FPS
 KINDS = [
     pytest.param("http", marks=needs("ffmpeg")),

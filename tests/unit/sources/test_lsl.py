@@ -22,6 +22,8 @@ from tests.helpers.lsl_network import LslNetwork
 from tests.helpers.lsl_outlet import WRAP_S
 from tests.helpers.system_packages import needs
 
+pytestmark = pytest.mark.live
+
 NS = 1_000_000_000
 MS = 1_000_000
 CLOCK = MonotonicClock()

@@ -24,6 +24,8 @@ from edge_mer.types.signals import Chunk
 from tests.helpers.pty_pair import PtyPair
 from tests.helpers.system_packages import needs
 
+pytestmark = pytest.mark.live
+
 NS = 1_000_000_000
 MS = 1_000_000
 CLOCK = MonotonicClock()
