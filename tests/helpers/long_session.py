@@ -58,7 +58,6 @@ _BEHIND_NS = 2 * NS_PER_S
 """So much do devices keep for whoever is slow."""
 
 _LOOK_EVERY_NS = 5 * NS_PER_S
-_TICK_NS = 500 * MS
 _SPEED = 200
 _MENDING = "edge-mer mending"
 
@@ -69,11 +68,18 @@ class TickingClock(ManualClock):
     """Jumps to its next tick when somebody sleeps; lets time pass in earnest only while a source is mended.
 
     That happens in another thread, which would otherwise have to open it within no time at all.
+
+    Args:
+        tick_ns: How far apart ticks are.
     """
+
+    def __init__(self, tick_ns: int = 500 * MS) -> None:
+        super().__init__(START_NS)
+        self._tick_ns = tick_ns
 
     def sleep_until_ns(self, t_ns: int) -> None:
         """Jump to the first tick that is not before `t_ns`."""
-        until_ns = -(-t_ns // _TICK_NS) * _TICK_NS
+        until_ns = -(-t_ns // self._tick_ns) * self._tick_ns
         if any(thread.name == _MENDING for thread in threading.enumerate()):
             time.sleep(max(0, until_ns - self.now_ns()) / NS_PER_S / _SPEED)
         super().sleep_until_ns(until_ns)
@@ -317,8 +323,9 @@ class Census:
         """Taken now, after a collection."""
         gc.collect()
         found = Counter(type(one).__qualname__ for one in gc.get_objects())
-        n_blocks, n_fds = sys.getallocatedblocks(), len(list(Path("/proc/self/fd").iterdir()))
-        return cls(t_ns, found, n_blocks, rss_bytes(), threading.active_count(), n_fds)
+        return cls(
+            t_ns, found, sys.getallocatedblocks(), rss_bytes(), threading.active_count(), n_open_files()
+        )
 
     def more_than(self, earlier: Census) -> dict[str, int]:
         """Types of which there are more now, and by how much."""
@@ -328,6 +335,11 @@ class Census:
 def rss_bytes() -> int:
     """Resident memory of this process."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def n_open_files() -> int:
+    """File descriptors of this process."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def growth_per_hour(hours: Sequence[float], values: Iterable[float]) -> float:
@@ -398,7 +410,7 @@ class LongRun:
         n_dropped_steps: Steps that there was no time for.
         n_written: The last prediction that the sink wrote, and 1.
         sources: How the sensors were at the end.
-        censuses: What was held, in order.
+        censuses: What was held at first and at last.
     """
 
     n_predictions: int
@@ -445,7 +457,7 @@ def play(
         elif due and now_ns >= due[0]:
             del due[0]
             turn.wait_for(lambda: turn.read == turn.written == turn.made)
-            censuses.append(Census.now(now_ns))
+            censuses[1:] = [Census.now(now_ns)]
             on_census(censuses[-1])
         if now_ns >= duration_ns:
             turn.set(is_over=True)

@@ -15,7 +15,6 @@ from tests.helpers.fake_session import FakeSink
 from tests.helpers.long_session import (
     MAX_QUEUE,
     MINUTE_NS,
-    START_NS,
     Census,
     Data,
     Device,
@@ -52,7 +51,7 @@ def leaks(earlier: Census, later: Census) -> dict[str, int]:
 
 
 def test_an_hour_leaves_nothing_behind(tmp_path: Path) -> None:
-    clock, out = TickingClock(START_NS), tmp_path / "out.jsonl"
+    clock, out = TickingClock(), tmp_path / "out.jsonl"
     played = play(slow_session(clock), clock, out, 60 * MINUTE_NS, [10 * MINUTE_NS, 60 * MINUTE_NS])
     assert len(played.censuses) == 2
     assert leaks(*played.censuses) == {}
@@ -72,7 +71,7 @@ def test_an_hour_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_what_is_left_behind_is_seen(tmp_path: Path) -> None:
     """A sink that keeps predictions, a camera that keeps memory, a microphone that leaves files open."""
-    clock = TickingClock(START_NS)
+    clock = TickingClock()
     opened = slow_session(clock)
     camera, microphone, _ = opened.sources
     assert isinstance(camera, Device)
