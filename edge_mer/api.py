@@ -8,9 +8,11 @@ from pathlib import Path
 
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.clock import Clock, MonotonicClock
+from edge_mer.errors import UsageError
 from edge_mer.runtime.async_session import AsyncSession
 from edge_mer.runtime.live_session import PredictionCallback, Session
 from edge_mer.runtime.opening import Policies, open_all
+from edge_mer.runtime.recording import checked_redact
 from edge_mer.sinks.base import Sink
 from edge_mer.sources.base import Source
 
@@ -46,6 +48,8 @@ def open_session(
     hop: int | None = None,
     face_detector: str | PathLike[str] | None = None,
     fast: bool = False,
+    record: str | PathLike[str] | None = None,
+    redact: Sequence[str] = (),
     max_queue: int = MAX_QUEUE,
     on_prediction: PredictionCallback | Sequence[PredictionCallback] = (),
     clock: Clock | None = None,
@@ -64,6 +68,8 @@ def open_session(
         hop: Steps between two predictions instead of those that the model declares.
         face_detector: YuNet's ONNX file; without it OpenCV's cascades find faces.
         fast: Play recordings as fast as they go, not at their own pace.
+        record: A new file, e.g. "session.mcap", that keeps what sources give, faces and voices too.
+        redact: Of "faces", "voice" and "words", what the recording keeps as features only.
         max_queue: Predictions that may wait for the loop; 1 or more.
         on_prediction: One callback or several, called with each prediction in the session's thread.
         clock: Where the time comes from; the host's monotonic clock unless a test brings its own.
@@ -77,6 +83,9 @@ def open_session(
         BundleError: The bundle is broken or altered.
         MissingError: An engine or a file that is needed is not there.
     """
+    if redact and record is None:
+        raise UsageError("redact says what a recording leaves out", hint="add record='session.mcap'")
+    redacted = checked_redact(redact)
     opened = open_all(
         bundle if isinstance(bundle, Bundle) else Path(bundle),
         sources,
@@ -87,7 +96,15 @@ def open_session(
         face_detector=None if face_detector is None else Path(face_detector),
     )
     callbacks = [on_prediction] if callable(on_prediction) else list(on_prediction)
-    return Session(opened, clock or MonotonicClock(), fast=fast, max_queue=max_queue, callbacks=callbacks)
+    return Session(
+        opened,
+        clock or MonotonicClock(),
+        fast=fast,
+        max_queue=max_queue,
+        callbacks=callbacks,
+        record=None if record is None else Path(record),
+        redacted=redacted,
+    )
 
 
 def open_session_async(
@@ -100,6 +117,8 @@ def open_session_async(
     hop: int | None = None,
     face_detector: str | PathLike[str] | None = None,
     fast: bool = False,
+    record: str | PathLike[str] | None = None,
+    redact: Sequence[str] = (),
     max_queue: int = MAX_QUEUE,
     on_prediction: PredictionCallback | Sequence[PredictionCallback] = (),
     clock: Clock | None = None,
@@ -120,6 +139,8 @@ def open_session_async(
             hop=hop,
             face_detector=face_detector,
             fast=fast,
+            record=record,
+            redact=redact,
             max_queue=max_queue,
             on_prediction=on_prediction,
             clock=clock,

@@ -49,7 +49,7 @@ if importlib.util.find_spec("torch") is None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Live tests get a second chance, for machines are busy; several Pythons share the files but for the walls."""
+    """Live tests get a second chance; several Pythons share the files, but for those of the walls."""
     for item in items:
         if item.get_closest_marker("live"):
             item.add_marker(pytest.mark.flaky(reruns=1))

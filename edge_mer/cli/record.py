@@ -15,8 +15,14 @@ from rich.text import Text
 from edge_mer.cli.common import err
 from edge_mer.clock import NS_PER_S, Clock, MonotonicClock
 from edge_mer.errors import UsageError
-from edge_mer.runtime.opening import Opened, open_all, refuse_to_overwrite
-from edge_mer.runtime.recording import SessionRecording, record_sources
+from edge_mer.runtime.opening import Opened, open_all
+from edge_mer.runtime.recording import (
+    REDACTABLE,
+    SessionRecording,
+    checked_redact,
+    open_recording,
+    record_sources,
+)
 from edge_mer.runtime.repair import Mended
 from edge_mer.runtime.repair import repair as mend
 from edge_mer.runtime.session import SessionReport, run_session
@@ -26,7 +32,6 @@ from edge_mer.types.signals import Modality
 
 _TELL_EVERY_NS = 10 * NS_PER_S
 
-REDACTABLE: dict[str, Modality] = {"faces": "visual", "voice": "audio", "words": "text"}
 REDACT_HELP = (
     f"Of these, separated by commas, keep what the bundle's encoders made of them and nothing else: "
     f"{', '.join(REDACTABLE)}."
@@ -72,7 +77,7 @@ def record(
     opened = None if bundle is None else open_all(bundle, source)
     sources = [open_source(uri) for uri in source] if opened is None else opened.sources
     try:
-        recording = open_recording(to, sources, clock, report, beside=opened, redacted=redacted)
+        recording = open_recording(to, sources, clock, report, tell, beside=opened, redacted=redacted)
         _record(recording, sources, opened, clock, report, duration_s, fast=fast)
     finally:
         if opened is not None:
@@ -109,43 +114,13 @@ def _record(
         recording.close()
 
 
-def open_recording(
-    to: Path,
-    sources: Sequence[Source],
-    clock: Clock,
-    report: SessionReport,
-    *,
-    beside: Opened | None,
-    redacted: Sequence[Modality],
-) -> SessionRecording:
-    """A recording whose file was made, and takes no other one's place.
-
-    Args:
-        to: The file.
-        sources: What is recorded.
-        clock: The session's.
-        report: The session's.
-        beside: What runs beside it.
-        redacted: Of these modalities it keeps features only.
-    """
-    bundle, sinks = (None, ()) if beside is None else (beside.bundle, beside.sinks)
-    manifest = None if bundle is None else bundle.manifest
-    recording = SessionRecording(to, sources, clock, report, tell, bundle=manifest, redacted=redacted)
-    refuse_to_overwrite([*sinks, recording], sources, None if bundle is None else bundle.path)
-    recording.open()
-    return recording
-
-
 def parse_redact(text: str | None) -> list[Modality]:
     """Modalities that are not kept, from such as "faces,voice".
 
     Raises:
         UsageError: No such word.
     """
-    words = [] if text is None else [word.strip() for word in text.split(",")]
-    if unknown := [word for word in words if word not in REDACTABLE]:
-        raise UsageError(f"--redact {unknown[0]!r} is unknown", expected=" or ".join(REDACTABLE))
-    return [REDACTABLE[word] for word in words]
+    return checked_redact([] if text is None else [word.strip() for word in text.split(",")])
 
 
 def tell(what: str) -> None:

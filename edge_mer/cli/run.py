@@ -12,13 +12,14 @@ import typer
 
 from edge_mer.cli.common import err, parse_missing, progress
 from edge_mer.cli.health import with_health_told
-from edge_mer.cli.record import REDACT_HELP, open_recording, parse_redact, tell_recorded, tell_recording
+from edge_mer.cli.record import REDACT_HELP, parse_redact, tell, tell_recorded, tell_recording
 from edge_mer.clock import MonotonicClock
 from edge_mer.errors import UsageError
 from edge_mer.runtime.opening import Opened, open_all
 from edge_mer.runtime.protocols.base import EvaluationProtocol
 from edge_mer.runtime.protocols.playing import run_protocol
 from edge_mer.runtime.protocols.registry import open_protocol
+from edge_mer.runtime.recording import open_recording
 from edge_mer.runtime.session import SessionHooks, SessionReport, run_session
 from edge_mer.runtime.target import Choice
 from edge_mer.sources.base import Source, shown
@@ -84,7 +85,7 @@ def run(
     try:
         if record is not None:
             recording = open_recording(
-                record, opened.sources, clock, report, beside=opened, redacted=redacted
+                record, opened.sources, clock, report, tell, beside=opened, redacted=redacted
             )
             tell_recording(recording)
         if way is None:

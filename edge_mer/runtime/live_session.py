@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 
 from edge_mer.bundle.read import Bundle
@@ -13,8 +15,13 @@ from edge_mer.errors import UsageError
 from edge_mer.runtime.opening import Opened
 from edge_mer.runtime.pipeline import Counters
 from edge_mer.runtime.prediction_queue import PredictionQueue
+from edge_mer.runtime.recording import SessionRecording, open_recording
 from edge_mer.runtime.session import SessionHooks, SessionReport, is_live, run_session
+from edge_mer.sinks.recorder import Recorder
 from edge_mer.types.predictions import Prediction
+from edge_mer.types.signals import Modality
+
+_log = logging.getLogger(__name__)
 
 PredictionCallback = Callable[[Prediction], None]
 """What is called with each prediction, on the session's own thread."""
@@ -40,6 +47,8 @@ class Session:
         fast: Play recordings as fast as they go.
         max_queue: Predictions that may wait for the loop.
         callbacks: Called with each prediction, in this order.
+        record: A new file that keeps the session.
+        redacted: Of these modalities it keeps features only.
     """
 
     def __init__(
@@ -50,8 +59,12 @@ class Session:
         fast: bool = False,
         max_queue: int = 64,
         callbacks: Sequence[PredictionCallback] = (),
+        record: Path | None = None,
+        redacted: Sequence[Modality] = (),
     ) -> None:
         self._opened = opened
+        self._record, self._redacted = record, redacted
+        self._recording: SessionRecording | None = None
         self._clock = clock
         self._fast = fast
         self._report = SessionReport()
@@ -105,6 +118,11 @@ class Session:
     def n_dropped(self) -> int:
         """Predictions that the loop was too slow to get; 0 when there never was a loop."""
         return self._queue.n_dropped
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What keeps the session in a file: what it has and left out, and why it failed; None: nothing."""
+        return None if self._recording is None else self._recording.recorder
 
     # -- its life --------------------------------------------------------------------------------
 
@@ -252,7 +270,6 @@ class Session:
     # -- the thread ------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        hooks = SessionHooks(self._begin, self._deliver, self._stop_asked.is_set)
         opened = self._opened
         try:
             run_session(
@@ -262,13 +279,30 @@ class Session:
                 self._clock,
                 self._report,
                 fast=self._fast,
-                hooks=hooks,
+                hooks=self._hooks(),
             )
         except BaseException as error:  # carried over to the thread that uses the session
             self._failure = self._failure or error
         finally:
+            if self._recording is not None:
+                self._recording.close()
             self._queue.end()
             self._settled.set()
+
+    def _hooks(self) -> SessionHooks:
+        own = SessionHooks(self._begin, self._deliver, self._stop_asked.is_set)
+        if self._record is None:
+            return own
+        self._recording = recording = open_recording(
+            self._record,
+            self._opened.sources,
+            self._clock,
+            self._report,
+            _log.warning,
+            beside=self._opened,
+            redacted=self._redacted,
+        )
+        return recording.hooks.before(own)
 
     def _begin(self) -> None:
         self._is_playing = True

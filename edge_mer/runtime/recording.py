@@ -10,7 +10,9 @@ from pathlib import Path
 import edge_mer
 from edge_mer.bundle.manifest import Manifest
 from edge_mer.clock import NS_PER_S, Clock
+from edge_mer.errors import UsageError
 from edge_mer.runtime.clocks import RemoteClocks
+from edge_mer.runtime.opening import Opened, refuse_to_overwrite
 from edge_mer.runtime.pipeline import StepTrace
 from edge_mer.runtime.session import (
     SessionHooks,
@@ -27,6 +29,9 @@ from edge_mer.sources.base import Source
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.recording import SessionInfo
 from edge_mer.types.signals import Chunk, ClockOffset, Modality
+
+REDACTABLE: dict[str, Modality] = {"faces": "visual", "voice": "audio", "words": "text"}
+"""What need not be kept -> modality."""
 
 
 def _nothing() -> None: ...
@@ -162,6 +167,49 @@ class SessionRecording:
         """The session's time; None when it runs ahead of any clock."""
         start_ns = self._report.start_ns
         return None if start_ns is None else self._clock.now_ns() - start_ns
+
+
+def open_recording(
+    to: Path,
+    sources: Sequence[Source],
+    clock: Clock,
+    report: SessionReport,
+    tell: Callable[[str], None],
+    *,
+    beside: Opened | None,
+    redacted: Sequence[Modality],
+) -> SessionRecording:
+    """A recording whose file was made, and takes no other one's place.
+
+    Args:
+        to: The file.
+        sources: What is recorded.
+        clock: The session's.
+        report: The session's.
+        tell: Told in one sentence what the user must know, from any thread.
+        beside: What runs beside it.
+        redacted: Of these modalities it keeps features only.
+
+    Raises:
+        UsageError: There is such a file, it cannot be written, or something else is written there.
+    """
+    bundle, sinks = (None, ()) if beside is None else (beside.bundle, beside.sinks)
+    manifest = None if bundle is None else bundle.manifest
+    recording = SessionRecording(to, sources, clock, report, tell, bundle=manifest, redacted=redacted)
+    refuse_to_overwrite([*sinks, recording], sources, None if bundle is None else bundle.path)
+    recording.open()
+    return recording
+
+
+def checked_redact(words: Sequence[str]) -> list[Modality]:
+    """Modalities that are not kept, of words such as "faces".
+
+    Raises:
+        UsageError: No such word.
+    """
+    if unknown := [word for word in words if word not in REDACTABLE]:
+        raise UsageError(f"redact {unknown[0]!r} is unknown", expected=" or ".join(REDACTABLE))
+    return [REDACTABLE[word] for word in words]
 
 
 def record_sources(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from edge_mer.clock import Clock
@@ -81,6 +81,19 @@ class SessionHooks:
     on_offset: Callable[[ClockOffset], None] = _nothing
     on_time: Callable[[int], None] = _nothing
     on_step: Callable[[StepTrace], None] | None = None
+
+    def before(self, other: SessionHooks) -> SessionHooks:
+        """These, and after them another's start and predictions; the other says when to stop."""
+
+        def on_start() -> None:
+            self.on_start()
+            other.on_start()
+
+        def on_prediction(prediction: Prediction) -> None:
+            self.on_prediction(prediction)
+            other.on_prediction(prediction)
+
+        return replace(self, on_start=on_start, on_prediction=on_prediction, should_stop=other.should_stop)
 
 
 def is_live(sources: Iterable[Source]) -> bool:

@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mcap.reader import make_reader
 
+import edge_mer
 from edge_mer.cli.main import main
 from edge_mer.clock import NS_PER_S
+from edge_mer.errors import UsageError
 from edge_mer.sources.replay import ReplaySource
 from tests.helpers.data import real
 from tests.helpers.recordings import played, played_until_refused
@@ -28,7 +30,11 @@ PERSON = "sim:seed=3&person=2&width=160&height=128&fps=15"
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
     """Predictions, without the fields of timing."""
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return untimed(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def untimed(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same without the fields of timing."""
     return [{k: v for k, v in record.items() if k not in ("latency_ms", "utc")} for record in records]
 
 
@@ -133,6 +139,45 @@ def test_without_faces_and_voices_there_are_features_and_predictions(
         assert one.stat().st_size < 100_000
         assert topics.count("/edge-mer/predictions") == len(lines_of(tmp_path / "out.jsonl"))
         assert {chunk.modality for chunk in played(ReplaySource(str(one)))} == {"eda"}
+
+
+def test_a_program_records_what_it_runs(shared_bundle: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "a.mcap", tmp_path / "again.jsonl"
+    told: list[edge_mer.Prediction] = []
+    session = edge_mer.open_session(
+        shared_bundle, sources=[f"{PERSON}&duration_s=2"], fast=True, record=path, on_prediction=told.append
+    )
+    assert session.recorder is None
+    with session:
+        session.wait()
+    assert session.recorder is not None
+    assert (session.recorder.n_dropped, session.recorder.failure) == (0, None)
+    assert (
+        main(["run", str(shared_bundle), "--source", f"mcap:{path}", "--sink", f"jsonl:{out}", "--fast"]) == 0
+    )
+    expected = [json.loads(json.dumps(prediction.to_dict())) for prediction in told]
+    assert [{k: v for k, v in one.items() if k not in ("latency_ms", "utc")} for one in expected] == lines_of(
+        out
+    )
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match=r"a\.mcap"), session_of(shared_bundle, record=path):
+        pass
+    assert path.read_bytes() == before
+
+
+def session_of(bundle: Path, **given: Any) -> edge_mer.Session:
+    return edge_mer.open_session(bundle, sources=[f"{PERSON}&duration_s=2"], **given)
+
+
+def test_a_program_that_keeps_less_or_wrongly(shared_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    with session_of(shared_bundle, record=path, redact=["faces"], fast=True) as session:
+        session.wait()
+    assert {chunk.modality for chunk in played(ReplaySource(str(path)))} == {"audio"}
+    for wrong in ({"redact": ["faces"]}, {"redact": ["hands"], "record": tmp_path / "b.mcap"}):
+        with pytest.raises(UsageError, match="redact"):
+            session_of(shared_bundle, **wrong)
+    assert not (tmp_path / "b.mcap").exists()
 
 
 def test_a_full_disk_stops_the_recording_and_no_prediction(shared_bundle: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ HEAD = """\
 
 The first lines befall a session of camera, microphone and skin conductance from its fifth hop on, mostly for
 two hops; each is a test, and predictions keep coming in all of them. The last five stop or starve what a
-session runs on, and are tests too; the very last is tried sensor by sensor, not yet in a whole session.
+session runs on, and are tests too; the very last one with real components, five sensors at once for a minute.
 "Seen" is the number of hops until the predictions show it, 0 = in the prediction of the hop in which it
 happens; "over" is the number of hops, from the fault's begin, after which all is well again.
 
@@ -59,9 +59,9 @@ OTHERS = (
     ),
     (
         "device vanishes and returns",
-        "a sound server, a camera's server, a serial port is killed and started again",
-        "each source says within a second that it is lost, and delivers when it is opened again",
-        "-",
+        "a sound server, a camera's server, a serial port is killed, and started again after two seconds",
+        "`audio_missing` or `visual_missing` with `_restarting`; it is there again within 5 s of its return",
+        "1",
         "-",
     ),
 )

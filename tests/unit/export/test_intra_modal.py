@@ -85,6 +85,7 @@ def test_rows_do_not_depend_on_their_batch(kind: str, steps: tuple[int, ...]) ->
     check_rows(build(kind), torch.randn(3, *steps, 6), torch.randn(3, *steps, second_size(kind)))
 
 
+@pytest.mark.slow  # a whole checkpoint goes the same way in tests/e2e/test_published_checkpoints.py
 @pytest.mark.parametrize(("kind", "steps"), [("wide", ()), *((kind, ("steps",)) for kind in KINDS)])
 def test_export_computes_the_same(kind: str, steps: tuple[str, ...]) -> None:
     features = {"first": ("batch", *steps, 6), "second": ("batch", *steps, second_size(kind))}

@@ -100,6 +100,7 @@ def test_silence_and_no_face_are_finite(variant: str) -> None:
         assert torch.isfinite(output).all()
 
 
+@pytest.mark.slow  # a whole checkpoint goes the same way in tests/e2e/test_published_checkpoints.py
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_export_computes_the_same(variant: str) -> None:
     module = build(variant)

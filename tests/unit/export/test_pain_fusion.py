@@ -99,6 +99,7 @@ def test_rows_do_not_depend_on_their_batch(kind: type[nn.Module]) -> None:
     check_rows(build(kind), torch.randn(3, n_steps(kind), 8), torch.randn(3, n_steps(kind), 8))
 
 
+@pytest.mark.slow  # a whole checkpoint goes the same way in tests/e2e/test_published_checkpoints.py
 # a published checkpoint of the largest goes through the command line in tests/e2e
 @pytest.mark.parametrize(
     "kind",

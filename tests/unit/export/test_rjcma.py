@@ -135,6 +135,7 @@ def test_rows_do_not_depend_on_their_batch(small: RJCMA) -> None:
     assert deviation_error(together[:1], together[1:2]) > 0.1, "outputs must depend on inputs"
 
 
+@pytest.mark.slow  # a whole checkpoint goes the same way in tests/e2e/test_published_checkpoints.py
 def test_export_computes_the_same(small: RJCMA) -> None:
     inputs = tuple(
         TensorSpec(name=name, axes=("batch", "step", "feature"), shape=("batch", 11, width))
