@@ -2,8 +2,8 @@
 
     make soak
 
-Takes 30 minutes at real pace; three processes, of which two play simulated hours beside it. What was measured is kept
-in benchmarks/measured/soak, and is measured anew when its file is deleted.
+Takes 30 minutes at real pace, with two processes more beside it that play simulated hours. What was measured
+is kept in benchmarks/measured/soak, and is measured anew when its file is deleted.
 """
 
 from __future__ import annotations
@@ -136,19 +136,20 @@ class Samples:
         self.n_fds.append(n_open)
 
     def found(self, warm_after_h: float) -> Found:
-        """All of them, and the slope of memory over those after the warm-up."""
-        warm = [index for index, hours in enumerate(self.hours) if hours >= warm_after_h]
-        slope = growth_per_hour([self.hours[i] for i in warm], [self.rss_mb[i] for i in warm])
+        """All of them, and how fast memory grew after the warm-up."""
+        samples = vars(self)
         return {
             "warm_after_h": warm_after_h,
-            "mb_per_hour": round(slope, 4),
-            "samples": {
-                "hours": self.hours,
-                "rss_mb": self.rss_mb,
-                "n_threads": self.n_threads,
-                "n_fds": self.n_fds,
-            },
+            "mb_per_hour": slope_of(samples, warm_after_h),
+            "samples": samples,
         }
+
+
+def slope_of(samples: Found, warm_after_h: float) -> float:
+    """Growth of memory after the warm-up, MB an hour."""
+    warm = [n for n, hours in enumerate(samples["hours"]) if hours >= warm_after_h]
+    hours, held = ([samples[name][n] for n in warm] for name in ("hours", "rss_mb"))
+    return round(growth_per_hour(hours, held), 4)
 
 
 def simulated(name: str, opened: Opened, clock: TickingClock, hours: int) -> Found:
@@ -189,7 +190,7 @@ def a_day() -> Found:
 
 
 def bundle_hours() -> Found:
-    """Hours of the model that comes along, in ONNX Runtime; only its faces are found by a simpler detector."""
+    """Hours of the model that comes along, in ONNX Runtime; its faces are found by a simpler detector."""
     clock = TickingClock(100 * MS)
     opened = open_all(bundle_path(), devices(clock, fps=15, audio_hz=44_100, audio_samples=4_410))
     opened = replace(opened, setup=replace(opened.setup, detector=SquareDetector()))
@@ -293,25 +294,26 @@ MEASURES: dict[str, Callable[[], Found]] = {"simulated": a_day, "bundle": bundle
 
 # -- the page ------------------------------------------------------------------------------------
 
-HEAD = f"""\
+HEAD = """\
 # Long runs
 
-Made by `make soak`; do not edit. What sessions hold and lose over hours, while their sensors break and come back.
+Made by `make soak`; do not edit. What sessions hold and lose over hours in which their sensors break and
+come back.
 
-- **Simulated**: a whole session of face, voice and skin under a clock that jumps, {{simulated[hours]}} hours of it. In
-  every ten minutes the camera comes loose and the skin sensor is unplugged, each for 6 s, the microphone gives nothing
-  for 6 s, something else has the processor for 12 s, the remote clock of the skin sensor is set anew, another person
-  sits down twice, and whoever reads predictions pauses until some are lost. Of the chunks, one in 200 never comes,
-  and one in 200 comes twice. `tests/unit/runtime/test_long_session.py` plays one hour of the same.
-- **Bundle**: the same with `jmt-tiny` in ONNX Runtime, at 15 pictures a second and sound at 44.1 kHz,
-  {{bundle[hours]}} hours; only its faces are found by a simpler detector.
-- **Real pace**: `jmt-tiny` for {LIVE_S // 60} minutes with an RTSP camera, a microphone of a sound server, a sensor on a
-  serial line, BrainFlow's synthetic board and a stream of the Lab Streaming Layer from another process. In every five
-  minutes the sound server, the camera's server, the serial line and the stream's process are killed in turn, and
-  started again after 3 s, the last one after 6 s.
+- **Simulated**: {day} hours of a whole session of face, voice and skin, under a clock that jumps. In
+  every ten minutes the camera comes loose and the skin sensor is unplugged, each for 6 s; the microphone
+  gives nothing for 6 s; something else has the processor for 12 s; the clock of the skin sensor is set
+  anew; another person sits down, twice; and whoever reads predictions pauses until some are lost. Of the
+  chunks, one in 200 never comes, and one in 200 comes twice. One hour of the same is among the tests.
+- **Bundle**: {hours} hours of the same with `jmt-tiny` in ONNX Runtime, at 15 pictures a second and sound
+  at 44.1 kHz. A simpler detector finds its faces.
+- **Real pace**: {minutes} minutes of `jmt-tiny` with an RTSP camera, a microphone of a sound server, a
+  sensor on a serial line, BrainFlow's synthetic board, and a stream of the Lab Streaming Layer from
+  another process. In every five minutes the sound server, the camera's server, the serial line and the
+  stream's process are killed in turn, and started again after 3 s, the last one after 6 s.
 
-Growth is the slope of the line that fits resident memory best, after {WARM_AFTER_H["simulated"]:.0f} hours, {60 * WARM_AFTER_H["bundle"]:.0f} minutes
-and {60 * WARM_AFTER_H["live"]:.0f} minutes. It must be below {MAX_MB_PER_HOUR:g} MB an hour.
+Growth is the slope of the line that fits resident memory best, once the session has run for {warm}. It
+must be below {most:g} MB an hour.
 """
 
 
@@ -323,7 +325,15 @@ def page(found: dict[str, Found]) -> str:
         *([what, *(show(found[name]) for name in MEASURES)] for what, show in ROWS.items()),
     ]
     table = [f"| {' | '.join(cells)} |" for cells in rows]
-    return "\n".join([HEAD.format(**found), *table, "", *back(found["live"]), "", *where(found), ""])
+    day, some, pace = (found[name] for name in MEASURES)
+    head = HEAD.format(
+        day=day["hours"],
+        hours=some["hours"],
+        minutes=round(60 * pace["hours"]),
+        warm=", ".join(f"{60 * one['warm_after_h']:.0f} min ({name})" for name, one in found.items()),
+        most=MAX_MB_PER_HOUR,
+    )
+    return "\n".join([head, *table, "", *back(pace), "", *where(found), ""])
 
 
 def back(live: Found) -> list[str]:

@@ -13,7 +13,7 @@ from edge_mer.runtime.arrivals import as_they_come, check_chunk, end_ns, never, 
 from edge_mer.runtime.arrivals import merged as merged  # proofs and calibration play recordings too
 from edge_mer.runtime.clocks import RemoteClocks
 from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup, StepTrace
-from edge_mer.runtime.sink_thread import SinkThread
+from edge_mer.runtime.sink_thread import SinkHealth, SinkThread
 from edge_mer.runtime.supervisor import SourceHealth, SupervisedSource, health_of, supervised
 from edge_mer.sinks.base import Sink
 from edge_mer.sources.base import RemotelyClocked, Replayed, Source, shown
@@ -36,6 +36,7 @@ class SessionReport:
             recording is played as fast as it goes.
         sources: Says how each live source is; any thread may call it.
         streams: Says what came of each stream that the model looks at; any thread may call it.
+        sinks: Says how each sink of a live session is; any thread may call it.
     """
 
     n_by_status: Counter[str] = field(default_factory=Counter)
@@ -44,6 +45,7 @@ class SessionReport:
     start_ns: int | None = None
     sources: Callable[[], list[SourceHealth]] = list
     streams: Callable[[], tuple[StreamHealth, ...]] = tuple
+    sinks: Callable[[], list[SinkHealth]] = list
 
     @property
     def n_predictions(self) -> int:
@@ -129,7 +131,8 @@ def run_session(
     failure: BaseException | None = None
     sources = supervised(sources, clock, _hop_ns(setup))
     if is_live(sources):
-        sinks = [SinkThread(sink) for sink in sinks]
+        sinks = threads = [SinkThread(sink) for sink in sinks]
+        report.sinks = lambda: [sink.health() for sink in threads]
     report.sources = partial(health_of, sources)
     try:
         check_pace(sources, fast=fast)

@@ -17,7 +17,7 @@ from tests.helpers.sound_server import FED, RATE_HZ, SoundServer
 
 FPS = 25
 KINDS = ("audio", "visual", "eda", "lsl")
-"""Sensors that can be turned off and on: a microphone, a camera, and skin conductance by cable and network."""
+"""What can be turned off and on: a microphone, a camera, and skin conductance by cable and by network."""
 
 
 def voice_and_face(raw: Path) -> tuple[bytes, tuple[int, int]]:
