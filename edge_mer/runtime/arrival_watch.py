@@ -52,28 +52,28 @@ class ArrivalWatch:
         self._seqs.clear()
         self._n_samples = 0
 
-    def arrived(self, chunk: Chunk, now_ns: int) -> None:
-        """Take a chunk into account; one that comes again shows that the stream is alive, and no more.
-
-        The rate is that at which chunks came, not that at which a busy session got round to them.
-        """
-        self._last_ns = now_ns
-        at_ns = now_ns if chunk.arrived_ns is None else chunk.arrived_ns
+    def arrived(self, chunk: Chunk, arrived_ns: int) -> None:
+        """Take a chunk into account; one that comes again shows that the stream is alive, and no more."""
+        self._last_ns = arrived_ns
         if chunk.seq not in self._seqs:
-            self._arrivals.append((at_ns, chunk.n_samples, chunk.seq))
+            self._arrivals.append((arrived_ns, chunk.n_samples, chunk.seq))
             self._seqs.add(chunk.seq)
             self._n_samples += chunk.n_samples
-        while self._arrivals and self._arrivals[0][0] < at_ns - _RATE_OVER_NS:
+        while self._arrivals and self._arrivals[0][0] < arrived_ns - _RATE_OVER_NS:
             _, n_samples, seq = self._arrivals.popleft()
             self._seqs.remove(seq)
             self._n_samples -= n_samples
 
-    def state(self, now_ns: int) -> StreamState:
-        """How it is now; an irregular stream is always well once its source started."""
+    def state(self, emptied_ns: int) -> StreamState:
+        """How it is; an irregular stream is always well once its source started.
+
+        Args:
+            emptied_ns: When all that had come by then was known: what waits unread is not missing.
+        """
         if self.spec.rate_hz is None:
             return "ok"
         last_ns = self._since_ns if self._last_ns is None else self._last_ns
-        if now_ns - last_ns > self.stall_ns:
+        if emptied_ns - last_ns > self.stall_ns:
             return "stalled"
         if self._last_ns is None:
             return "restarting" if self._is_again else "starting"

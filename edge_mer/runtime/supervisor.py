@@ -60,7 +60,7 @@ class SupervisedSource:
         self._specs: tuple[StreamSpec, ...] = ()
         self._watches: dict[str, ArrivalWatch] = {}
         self._wrong_since_ns: int | None = None
-        self._started_ns = 0
+        self._started_ns = self._emptied_ns = 0
         self._next_seqs: dict[str, int] = {}
         self._first_seqs: dict[str, int] = {}
         self._back_off = BackOff(zlib.crc32(source.uri.encode()))
@@ -109,6 +109,8 @@ class SupervisedSource:
         except LostError as lost:
             self._mend(str(lost))
             return None
+        if chunk is None:
+            self._emptied_ns = self._clock.now_ns()
         counted = None if chunk is None else self._counted(chunk)
         if not self._source.ended:
             self._look_for_trouble()
@@ -137,7 +139,7 @@ class SupervisedSource:
         if self._mender is not None:
             return "restarting"
         with self._lock:
-            return self._watches[stream].state(self._clock.now_ns())
+            return self._watches[stream].state(self._emptied_ns)
 
     def health(self) -> SourceHealth:
         """How it all is now; any thread may ask."""
@@ -151,26 +153,27 @@ class SupervisedSource:
         return max(self._hop_ns // 2, STALL_LEAST_NS, few_ns)
 
     def _begin_watching(self) -> None:
-        self._started_ns, self._wrong_since_ns = self._clock.now_ns(), None
+        self._started_ns = self._emptied_ns = self._clock.now_ns()
+        self._wrong_since_ns = None
         with self._lock:
             for watch in self._watches.values():
                 watch.start(self._started_ns, again=self._n_restarts > 0)
 
     def _counted(self, chunk: Chunk) -> Chunk:
-        now_ns = self._clock.now_ns()
+        arrived_ns = self._clock.now_ns() if chunk.arrived_ns is None else chunk.arrived_ns
         with self._lock:
             watch = self._watches.get(chunk.stream)
             if watch is not None:
-                watch.arrived(chunk, now_ns)
-        self._back_off.was_well(now_ns - self._started_ns)
+                watch.arrived(chunk, arrived_ns)
+        self._back_off.was_well(arrived_ns - self._started_ns)
         seq = self._first_seqs.get(chunk.stream, 0) + chunk.seq
         self._next_seqs[chunk.stream] = max(seq + 1, self._next_seqs.get(chunk.stream, 0))
-        return replace(chunk, seq=seq, arrived_ns=now_ns if chunk.arrived_ns is None else chunk.arrived_ns)
+        return replace(chunk, seq=seq, arrived_ns=arrived_ns)
 
     def _look_for_trouble(self) -> None:
         now_ns = self._clock.now_ns()
         with self._lock:
-            states = {name: watch.state(now_ns) for name, watch in self._watches.items()}
+            states = {name: watch.state(self._emptied_ns) for name, watch in self._watches.items()}
         stalled = [name for name, state in states.items() if state == "stalled"]
         wrong = [
             name

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,19 +45,6 @@ def test_the_rate_is_measured_over_what_came_of_late(given_hz: int, state: str) 
     now_ns = round(299 * 10 * NS_PER_S / given_hz)
     assert watch.state(now_ns) == state
     assert watch.measured_hz() == pytest.approx(given_hz, rel=1e-6)
-
-
-def test_a_busy_session_does_not_change_the_rate() -> None:
-    """For three seconds nobody reads what goes on coming, then all of it is read at once."""
-    watch = ArrivalWatch(spec(100.0), stall_ns=500 * MS)
-    watch.start(0)
-    for i in range(600):
-        came_ns = i * 100 * MS
-        is_busy = 20 * NS_PER_S <= came_ns < 23 * NS_PER_S
-        now_ns = 23 * NS_PER_S if is_busy else came_ns
-        watch.arrived(replace(chunk(10, i), arrived_ns=came_ns), now_ns)
-        if i > 20:
-            assert watch.state(now_ns) == "ok"
 
 
 def test_of_an_irregular_stream_nothing_is_expected() -> None:

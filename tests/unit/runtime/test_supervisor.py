@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -117,6 +117,19 @@ def test_silence_is_seen_within_half_a_hop_and_the_source_opened_again() -> None
     assert "nothing came any more" in source.health().trouble
     assert len(read_until_mended(source)) == 1
     source.ensure_stopped()
+
+
+def test_what_waits_unread_is_not_missing() -> None:
+    came = [replace(chunk, arrived_ns=(i + 1) * 100 * MS) for i, chunk in enumerate(chunks(60)) if chunk]
+    sensor = Sensor(ManualClock(), [[*came]])
+    source = opened(sensor)
+    for i in range(60):
+        if i % 20 == 10:
+            sensor.clock.advance_ns(3 * NS_PER_S)  # the session has other things to do
+            assert source.state("s") in ("starting", "ok")
+        assert source.read(0) is not None
+        assert source.state("s") == "ok"
+    assert source.health().n_restarts == 0
 
 
 def test_opening_is_tried_again_until_it_works() -> None:
