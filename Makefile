@@ -14,7 +14,7 @@ MIC := $(if $(wildcard /usr/include/portaudio.h),$(shell echo ,)mic)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-code test-live cuda cuda-in-any-order cuda-within-bounds host-cuda gpu-check check format lint types contracts docs device jetson-check results systems stress voice weights check-slow clean
+.PHONY: help demo test test-code test-live cuda cuda-in-any-order cuda-within-bounds host-cuda gpu-check check format lint types contracts docs device jetson-check results soak systems stress voice weights check-slow clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -99,6 +99,10 @@ jetson-check: $(VENV)/dev.stamp
 # docs/results.md anew, from the weights that come along
 results: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/results.py
+
+# docs/soak.md anew: live sessions for half an hour and for simulated days, while sensors break; half an hour
+soak: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.soak
 
 # docs/systems.md anew: four published systems and one of our own at full size; an hour
 systems: $(VENV)/dev.stamp

@@ -1,4 +1,4 @@
-"""Says on the terminal what changes in how live sources are."""
+"""Says on the terminal what changes in how live sources and sinks are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from edge_mer.cli.common import err
 from edge_mer.runtime.session import SessionHooks, SessionReport
+from edge_mer.runtime.sink_thread import SinkHealth
 from edge_mer.types.predictions import Prediction
 
 _WORDS = {
@@ -17,10 +18,16 @@ _WORDS = {
 
 
 def with_health_told(hooks: SessionHooks, report: SessionReport) -> SessionHooks:
-    """The same hooks; with each prediction it is looked at how live sources are, and told what changed."""
+    """The same hooks; with each prediction it is told what changed in how sources and sinks are."""
     told: dict[str, str] = {}
 
     def on_prediction(prediction: Prediction) -> None:
+        for sink in report.sinks():
+            name = name_of(sink)
+            state = _state_of(sink)
+            if state and state != told.get(name):
+                err.print(f"{name} {state}", markup=False)
+                told[name] = state
         for source in report.sources():
             for stream, state in source.states.items():
                 if state in _WORDS and state != told.get(stream, "ok"):
@@ -30,3 +37,22 @@ def with_health_told(hooks: SessionHooks, report: SessionReport) -> SessionHooks
         hooks.on_prediction(prediction)
 
     return replace(hooks, on_prediction=on_prediction)
+
+
+def name_of(sink: SinkHealth) -> str:
+    """What a sink is called."""
+    return "standard output" if sink.target is None else str(sink.target)
+
+
+def _state_of(sink: SinkHealth) -> str:
+    """What is wrong with it; "" if nothing is."""
+    if sink.trouble:
+        return f"gets nothing more: {sink.trouble}"
+    return "is too slow: predictions are left out." if sink.n_dropped else ""
+
+
+def tell_unwritten(report: SessionReport) -> None:
+    """One line per sink that lacks predictions."""
+    for sink in report.sinks():
+        if sink.n_dropped:
+            err.print(f"{name_of(sink)} lacks {sink.n_dropped} predictions.", markup=False)

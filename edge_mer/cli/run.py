@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from edge_mer.cli.common import err, parse_missing, progress
-from edge_mer.cli.health import with_health_told
+from edge_mer.cli.health import tell_unwritten, with_health_told
 from edge_mer.cli.record import REDACT_HELP, parse_redact, tell, tell_recorded, tell_recording
 from edge_mer.clock import MonotonicClock
 from edge_mer.errors import UsageError
@@ -119,6 +119,7 @@ def run(
         if report.n_predictions:
             _summarise(report, opened.choice)
             tell_lost_words(opened.sources)
+            tell_unwritten(report)
 
 
 def _refuse_beside_protocol(

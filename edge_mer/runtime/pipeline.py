@@ -86,7 +86,8 @@ class _Sampled:
 
     conditioner: SoundConditioner | SignalConditioner | CourseConditioner
     regular: RegularStream
-    quality: QualityTrack
+    quality: QualityTrack | None
+    """None: whatever comes is taken."""
 
 
 class Pipeline:
@@ -166,10 +167,11 @@ class Pipeline:
                 encoder, engine, self._streams_hz.get(encoder.modality)
             )
             watch.regular = RegularStream(stream.rate_hz)
+            track = QualityTrack(encoder.modality, stream.rate_hz, to_ns(encoder.span))
             self._sampled[encoder.stage] = _Sampled(
                 _conditioner(spec, round(stream.rate_hz)),
                 watch.regular,
-                QualityTrack(encoder.modality, stream.rate_hz, to_ns(encoder.span)),
+                track if self._setup.gates else None,
             )
 
     # -- what comes in -------------------------------------------------------------------------
@@ -225,7 +227,8 @@ class Pipeline:
         if run.t_ns is not None:
             ring.append(sampled.conditioner.flush())
             ring.anchor(sampled.conditioner.resume(run.t_ns))
-        sampled.quality.push(run.t_ns, run.samples)
+        if sampled.quality is not None:
+            sampled.quality.push(run.t_ns, run.samples)
         ring.append(sampled.conditioner.push(run.samples))
 
     def _push_words(self, encoder: Encoder, chunk: Chunk) -> None:
@@ -377,7 +380,8 @@ class Pipeline:
     def _preprocess_samples(self, encoder: Encoder, step: Step) -> Found:
         piece, sampled = step.samples[encoder.modality], self._sampled.get(encoder.stage)
         end_ns = to_ns(encoder.period * (step.index // encoder.repeat + 1) + encoder.offset)
-        quality = sampled.quality.verdict(end_ns) if sampled is not None and self._setup.gates else None
+        track = None if sampled is None else sampled.quality
+        quality = None if track is None else track.verdict(end_ns)
         if piece.coverage > 0:
             self._write_samples[encoder.stage](piece)
         return Found(

@@ -14,7 +14,7 @@ from edge_mer.runtime.arrivals import merged as merged  # proofs and calibration
 from edge_mer.runtime.clocks import RemoteClocks
 from edge_mer.runtime.people import PeoplePipeline
 from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup, StepTrace
-from edge_mer.runtime.sink_thread import SinkThread
+from edge_mer.runtime.sink_thread import SinkHealth, SinkThread
 from edge_mer.runtime.supervisor import SourceHealth, SupervisedSource, health_of, supervised
 from edge_mer.sinks.base import Sink
 from edge_mer.sources.base import RemotelyClocked, Replayed, Source, shown
@@ -37,6 +37,7 @@ class SessionReport:
             recording is played as fast as it goes.
         sources: Says how each live source is; any thread may call it.
         streams: Says what came of each stream that the model looks at; any thread may call it.
+        sinks: Says how each sink of a live session is; any thread may call it.
     """
 
     n_by_status: Counter[str] = field(default_factory=Counter)
@@ -45,6 +46,7 @@ class SessionReport:
     start_ns: int | None = None
     sources: Callable[[], list[SourceHealth]] = list
     streams: Callable[[], tuple[StreamHealth, ...]] = tuple
+    sinks: Callable[[], list[SinkHealth]] = list
 
     @property
     def n_predictions(self) -> int:
@@ -130,7 +132,8 @@ def run_session(
     failure: BaseException | None = None
     sources = supervised(sources, clock, _hop_ns(setup))
     if is_live(sources):
-        sinks = [SinkThread(sink) for sink in sinks]
+        sinks = threads = [SinkThread(sink) for sink in sinks]
+        report.sinks = lambda: [sink.health() for sink in threads]
     report.sources = partial(health_of, sources)
     try:
         check_pace(sources, fast=fast)
@@ -331,10 +334,11 @@ def _live_chunks(
     hooks: SessionHooks,
     clocks: RemoteClocks,
 ) -> Iterator[Chunk | int]:
+    remote = [source for source in sources if isinstance(source, RemotelyClocked)]
     for found in as_they_come(sources, clock, hooks.should_stop):
         if hooks.should_stop():
             return
-        for look in _looks(sources):
+        for look in _looks(remote):
             clocks.look(look)
             hooks.on_offset(look)
         if isinstance(found, int):
@@ -349,11 +353,10 @@ def _live_chunks(
             yield timed
 
 
-def _looks(sources: Iterable[Source]) -> Iterator[ClockOffset]:
+def _looks(sources: Iterable[RemotelyClocked]) -> Iterator[ClockOffset]:
     """What sources have seen of remote clocks since they were last asked."""
     for source in sources:
-        if isinstance(source, RemotelyClocked):
-            yield from source.clock_offsets()
+        yield from source.clock_offsets()
 
 
 def _hand_on(

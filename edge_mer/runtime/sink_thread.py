@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_mer.errors import EdgeMerError
@@ -14,6 +15,21 @@ MAX_WAITING = 256
 """So many predictions wait for a slow sink; then the oldest go, and are counted."""
 
 _CLOSE_S = 10.0
+
+
+@dataclass(frozen=True)
+class SinkHealth:
+    """How one sink of a live session is.
+
+    Attributes:
+        target: The file that it writes, if it writes one.
+        n_dropped: Predictions that it has not, and will not have.
+        trouble: What ended its writing; "" if nothing did.
+    """
+
+    target: Path | None
+    n_dropped: int
+    trouble: str
 
 
 class SinkThread:
@@ -44,6 +60,12 @@ class SinkThread:
     def target(self) -> Path | None:
         """The sink's own."""
         return self._sink.target
+
+    def health(self) -> SinkHealth:
+        """How it is now; any thread may ask."""
+        with self._changed:
+            trouble = "" if self.trouble is None else str(self.trouble)
+            return SinkHealth(self.target, self.n_dropped, trouble)
 
     def open(self) -> None:
         """Open the sink, and begin."""

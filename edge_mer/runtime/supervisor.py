@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.errors import EdgeMerError, LostError, SpecMismatchError
 from edge_mer.runtime.arrival_watch import STALL_LEAST_NS, ArrivalWatch, BackOff, StreamState
+from edge_mer.runtime.memory import give_back_memory
 from edge_mer.sources.base import RemotelyClocked, Source, shown
 from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
 
@@ -56,6 +57,7 @@ class SupervisedSource:
 
     def __init__(self, source: Source, clock: Clock, hop_ns: int) -> None:
         self._source, self._clock, self._hop_ns = source, clock, hop_ns
+        self._remote = source if isinstance(source, RemotelyClocked) else None
         self._specs: tuple[StreamSpec, ...] = ()
         self._watches: dict[str, ArrivalWatch] = {}
         self._wrong_since_ns: int | None = None
@@ -117,9 +119,7 @@ class SupervisedSource:
 
     def clock_offsets(self) -> list[ClockOffset]:
         """What the source knows of a remote clock; nothing while it is being opened again."""
-        if self._mender is None and isinstance(self._source, RemotelyClocked):
-            return self._source.clock_offsets()
-        return []
+        return [] if self._remote is None or self._mender is not None else self._remote.clock_offsets()
 
     def ensure_stopped(self) -> None:
         """Release everything, also in the middle of opening it again."""
@@ -226,6 +226,7 @@ class SupervisedSource:
             self._first_seqs = dict(self._next_seqs)
             self._begin_watching()
             self._mended.set()
+            give_back_memory()
             return
 
     def _is_stopped_before(self, t_ns: int) -> bool:

@@ -39,6 +39,7 @@ class FrameSelector:
         self._tolerance_ns = to_ns(spec.frame_tolerance) + 1
         self._next_step = 0
         self._taken_until_ns = -1
+        self._last_nominal = -1, 0
         self._chosen: dict[int, list[Frame | None]] = {}
         self._recent_ns: deque[int] = deque(maxlen=_N_RECENT)
         self.watermark_ns: int | None = None
@@ -87,7 +88,9 @@ class FrameSelector:
 
     def is_complete(self, step: int) -> bool:
         """True once no later frame can be nearer to any nominal time of `step`."""
-        return self.watermark_ns is not None and self.watermark_ns >= self.nominal_ns(step)[-1]
+        if step != self._last_nominal[0]:  # asked again and again, until it is so
+            self._last_nominal = step, self.nominal_ns(step)[-1]
+        return self.watermark_ns is not None and self.watermark_ns >= self._last_nominal[1]
 
     def take(self, step: int) -> list[Frame | None]:
         """The frames of `step`, None where missing; afterwards they are forgotten."""

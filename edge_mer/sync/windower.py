@@ -84,6 +84,7 @@ class StepWindower:
         self._model = model
         self._lateness_ns = lateness_ns
         self._now_ns = 0
+        self._due = -1, 0
         self._open = set(present)
         # Words alone end no step: a transcript may go on long after the camera stopped.
         sensed = {e.modality for e in model.encoders if not isinstance(e.preprocess, Words)} & present
@@ -191,8 +192,10 @@ class StepWindower:
 
     def due_ns(self, step: int) -> int:
         """When all pieces of `step` should be there; one that serves several steps ends with the last."""
-        ends = (e.period * (step // e.repeat + 1) + e.offset for e in self._model.encoders)
-        return max(self._model.step_end_ns(step), to_ns(max(ends)))
+        if step != self._due[0]:  # asked again and again, until it is taken
+            ends = (e.period * (step // e.repeat + 1) + e.offset for e in self._model.encoders)
+            self._due = step, max(self._model.step_end_ns(step), to_ns(max(ends)))
+        return self._due[1]
 
 
 def _ring(encoder: Encoder, spec: SampledSpec, stream_hz: float | None) -> SampleRing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from edge_mer.errors import LostError
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.session import SessionHooks, SessionReport, run_session
 from edge_mer.sinks.base import Sink
-from edge_mer.types.model import Encoder, Fusion, ModelSpec, Signal, TensorSpec
+from edge_mer.types.model import Encoder, FaceClip, Fusion, LogMel, ModelSpec, Signal, TensorSpec
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
 from tests.helpers.fake_session import FakeSink
@@ -24,6 +25,8 @@ from tests.helpers.tiny_model import (
     STEP,
     audio_encoder,
     feature_spec,
+    tiny_clip,
+    tiny_log_mel,
     tiny_model,
     visual_encoder,
 )
@@ -57,15 +60,20 @@ class FastClock(ManualClock):
 
 def model() -> ModelSpec:
     """Face, voice and skin; a fusion that takes a mask."""
-    n_samples = int(STEP * EDA_HZ)
+    return model_of(STEP, tiny_clip(), tiny_log_mel(), EDA_HZ)
+
+
+def model_of(step: Fraction, clip: FaceClip, log_mel: LogMel, eda_hz: int) -> ModelSpec:
+    """The same with other steps."""
+    n_samples = int(step * eda_hz)
     eda = Encoder(
         stage="eda",
         modality="eda",
         input=TensorSpec(name="eda", axes=("batch", "channel", "sample"), shape=("batch", 1, n_samples)),
         output=feature_spec(),
-        period=STEP,
-        span=STEP,
-        preprocess=Signal(rate_hz=EDA_HZ, unit="uS"),
+        period=step,
+        span=step,
+        preprocess=Signal(rate_hz=eda_hz, unit="uS"),
         missing="mask",
     )
     tiny = tiny_model(visual="mask", audio="mask")
@@ -85,8 +93,12 @@ def model() -> ModelSpec:
         has_present_input=True,
         warm_up="mask",
     )
-    encoders = (visual_encoder(missing="mask"), audio_encoder(missing="mask"), eda)
-    return tiny.model_copy(update={"encoders": encoders, "fusion": fusion})
+    encoders = (
+        visual_encoder(clip, missing="mask", period=step, span=step),
+        audio_encoder(log_mel, missing="mask", period=step, span=step),
+        eda,
+    )
+    return tiny.model_copy(update={"step": step, "encoders": encoders, "fusion": fusion})
 
 
 def fused(*inputs: NDArray[np.generic]) -> tuple[NDArray[np.generic], ...]:

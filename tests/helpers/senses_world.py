@@ -16,8 +16,8 @@ from tests.helpers.senders import SYSTEM_PYTHON, Sender, free_port
 from tests.helpers.sound_server import FED, RATE_HZ, SoundServer
 
 FPS = 25
-KINDS = ("audio", "visual", "eda")
-"""Modalities whose sensor can be turned off and on."""
+KINDS = ("audio", "visual", "eda", "lsl")
+"""What can be turned off and on: a microphone, a camera, and skin conductance by cable and by network."""
 
 
 def voice_and_face(raw: Path) -> tuple[bytes, tuple[int, int]]:
@@ -85,7 +85,6 @@ class SensesWorld:
         """Turn everything on."""
         for name in KINDS:
             self.turn_on(name)
-        self._lab.send(name="Wrist", type="EDA", rate_hz=50, channels=[["GSR", "microsiemens", "EDA"]])
         for thread in self._threads:
             thread.start()
 
@@ -95,6 +94,8 @@ class SensesWorld:
             self.sound.start()
         elif name == "visual":
             self._camera = Sender(self._rtsp, self._port)
+        elif name == "lsl":
+            self._lab.send(name="Wrist", type="EDA", rate_hz=50, channels=[["GSR", "microsiemens", "EDA"]])
         else:
             self._cable.plug()
 
@@ -104,6 +105,8 @@ class SensesWorld:
             self.sound.kill()
         elif name == "visual" and self._camera is not None:
             self._camera.kill()
+        elif name == "lsl":
+            self._lab.stop()
         else:
             self._cable.unplug()
 
@@ -113,7 +116,6 @@ class SensesWorld:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
-        self._lab.stop()
         for name in KINDS:
             self.turn_off(name)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from edge_mer.cli.health import with_health_told
+from edge_mer.cli.health import tell_unwritten, with_health_told
 from edge_mer.runtime.arrival_watch import StreamState
 from edge_mer.runtime.session import SessionHooks, SessionReport
+from edge_mer.runtime.sink_thread import SinkHealth
 from edge_mer.runtime.supervisor import SourceHealth
 from tests.helpers.live_faults import Scene
 
@@ -34,3 +37,21 @@ def test_each_change_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
         "cam/visual is back.",
     ]
     assert counted == [prediction] * len(states)
+
+
+def test_a_sink_that_lacks_predictions_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    states = [(0, ""), (2, ""), (5, ""), (6, "cannot go on writing. Found: No space left on device.")]
+    report = SessionReport()
+    hooks = with_health_told(SessionHooks(), report)
+    prediction = Scene(n_hops=1).play().predictions[0]
+    for n_dropped, trouble in states:
+        health = [SinkHealth(Path("out.jsonl"), n_dropped, trouble), SinkHealth(None, 0, "")]
+        report.sinks = lambda health=health: health  # type: ignore[misc]
+        hooks.on_prediction(prediction)
+        hooks.on_prediction(prediction)
+    tell_unwritten(report)
+    assert capsys.readouterr().err.splitlines() == [
+        "out.jsonl is too slow: predictions are left out.",
+        "out.jsonl gets nothing more: cannot go on writing. Found: No space left on device.",
+        "out.jsonl lacks 6 predictions.",
+    ]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_mer.errors import UsageError
+from edge_mer.runtime import sink_thread
 from edge_mer.types.predictions import Prediction
 from tests.helpers.live_faults import FAULTS, HOP_NS, HOP_STEPS, N_HOPS, Fault, Scene
 from tests.helpers.make_fault_page import PAGE, page
@@ -101,6 +102,26 @@ def test_a_full_disk_ends_its_own_writing_alone() -> None:
     played = Scene().play(beside=[disk])
     assert [p.status for p in played.predictions] == ["ok"] * N_HOPS
     assert disk.written == list(played.predictions[:3])
+    assert disk.ending == "closed"
+    gathered, full = played.report.sinks()
+    assert (gathered.n_dropped, gathered.trouble) == (0, "")
+    assert full.n_dropped == N_HOPS - 3
+    assert "No space left" in full.trouble
+
+
+def test_a_slow_sink_loses_whole_predictions_and_catches_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_thread, "MAX_WAITING", 2)
+    disk = Disk()
+
+    def sixth(prediction: Prediction) -> None:
+        if prediction.window_index == 5:  # one is in its hands and two wait: the others were too many
+            disk.released.set()
+
+    played = Scene().play(sixth, beside=[disk])
+    indices = [p.window_index for p in disk.written]
+    assert indices == sorted(set(indices))
+    assert {4, 5, N_HOPS - 1} <= set(indices)
+    assert played.report.sinks()[1].n_dropped == N_HOPS - len(indices) >= 3
     assert disk.ending == "closed"
 
 
