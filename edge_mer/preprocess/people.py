@@ -123,6 +123,13 @@ class _Track:
         stands_for: Of a stranger who appeared where somebody was, and does not look like them: who that was.
         name: "p1", "p2" and so on; None of a stranger.
         n_seen: Frames that show them.
+        known: How they look.
+        least: How like that their next face must be, if it is where they were.
+        seen_ns: When they were last seen.
+        face: Where that was.
+        eyes_in_box: Their eyes when they were last found, in fractions of the box; None = never.
+        eyes_ns: When that was.
+        speed_px: Of the face, right and down, in pixels per nanosecond.
     """
 
     number: int
@@ -137,7 +144,6 @@ class _Track:
     eyes_in_box: Eyes | None = None
     eyes_ns: int = 0
     speed_px: complex = 0j
-    """Per nanosecond."""
 
     def expected(self, t_ns: int) -> list[Box]:
         """Where the face is if it stays, and if it moves on as it did."""

@@ -12,7 +12,7 @@ import pytest
 import edge_mer
 from edge_mer.cli.main import main
 
-CROWD = "sim:seed=1&person=8&people=2&duration_s=2.4&width=256&height=128&fps=15"
+CROWD = "sim:seed=1&person=8&people=2&duration_s=1.7&width=256&height=128&fps=15"
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ def test_two_people_are_followed_recorded_replayed_and_shown(
     told = lines_of(out)
     n_of = Counter(record.get("person", "nobody") for record in told)
     assert set(n_of) == {"nobody", "p1", "p2"}
-    assert n_of["p1"] == n_of["p2"] == 9 - n_of["nobody"]
+    assert n_of["p1"] == n_of["p2"] == 6 - n_of["nobody"]
     assert main([*run, "--source", f"mcap:{kept}", "--sink", f"jsonl:{again}"]) == 0
     assert lines_of(again) == told
     report = ["report", str(out), "--out", str(page)]
@@ -46,7 +46,7 @@ def test_two_people_are_followed_recorded_replayed_and_shown(
 
 
 def test_python_follows_them_too(shared_bundle: Path) -> None:
-    source = CROWD.replace("duration_s=2.4", "duration_s=1.4")
+    source = CROWD.replace("duration_s=1.7", "duration_s=1.2")
     with edge_mer.open_session(shared_bundle, sources=[source], fast=True, people=2) as session:
         told = list(session)
         for name in ("p1", "p2"):
