@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -20,6 +20,8 @@ from edge_mer.types.signals import Chunk, StreamSpec
 from tests.helpers.tiny_model import audio_encoder, tiny_model, visual_encoder
 
 RATE_HZ, SPAN_S = 64, 2
+Play = Callable[[PipelineSetup, StreamSpec, Sequence[Chunk]], list[Prediction]]
+
 START_NS = 5_000 * NS_PER_S
 LATE_NS = 5_000_000
 

@@ -17,6 +17,7 @@ from edge_mer.bundle.read import MANIFEST_NAME, open_bundle
 from edge_mer.bundle.write import check_free, pack_arrays, write_bundle
 from edge_mer.errors import BundleError, UsageError
 from tests.helpers import wire
+from tests.helpers.skin_session import skin_model
 from tests.helpers.tiny_bundle import stage_path, tiny_files, tiny_manifest, write_tiny_bundle
 
 
@@ -219,6 +220,13 @@ def test_the_identity_survives_writing_and_reading() -> None:
     again = Manifest.model_validate(json.loads(json.dumps(original.model_dump(mode="json"))))
     assert again == original
     assert again.bundle_id == original.bundle_id
+
+
+def test_a_range_of_rates_travels_and_a_model_without_one_keeps_its_identity() -> None:
+    narrow, wide = (manifest().model_copy(update={"model": skin_model(hz)}) for hz in (None, (4.0, 130.5)))
+    assert b"stream_hz" not in narrow.canonical()
+    assert b'"stream_hz":[4.0,130.5]' in wide.canonical()
+    assert Manifest.model_validate_json(wide.canonical()).canonical() == wide.canonical()
 
 
 def test_the_identity_is_the_hash_of_the_canonical_manifest() -> None:

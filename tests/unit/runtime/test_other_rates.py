@@ -12,7 +12,7 @@ from edge_mer.errors import SpecMismatchError
 from edge_mer.runtime.pipeline import Pipeline, PipelineSetup
 from edge_mer.types.model import ModelSpec
 from tests.helpers.numpy_engines import tiny_engines
-from tests.helpers.skin_session import RATE_HZ, arousal, live, recorded, skin, skin_model
+from tests.helpers.skin_session import RATE_HZ, Play, arousal, live, recorded, skin, skin_model
 from tests.helpers.tiny_session import SquareDetector
 
 WIDE = skin_model((4.0, 512.0))
@@ -24,7 +24,7 @@ def set_up(model: ModelSpec) -> PipelineSetup:
 
 
 @pytest.mark.parametrize("play", [recorded, live])
-def test_the_models_own_rate_gives_the_very_same_numbers_as_without_a_range(play: type[recorded]) -> None:
+def test_the_models_own_rate_gives_the_very_same_numbers_as_without_a_range(play: Play) -> None:
     stream = skin(RATE_HZ, DURATION_S)
     narrow, wide = (play(set_up(model), *stream) for model in (skin_model(), WIDE))
     assert np.isfinite(arousal(wide)).sum() > 15
@@ -33,9 +33,7 @@ def test_the_models_own_rate_gives_the_very_same_numbers_as_without_a_range(play
 
 @pytest.mark.parametrize("play", [recorded, live])
 @pytest.mark.parametrize(("stream_hz", "most"), [(2 * RATE_HZ, 1e-6), (130.5, 1e-6), (32, 5e-6), (8, 1e-4)])
-def test_another_rate_gives_nearly_the_same_numbers(
-    play: type[recorded], stream_hz: float, most: float
-) -> None:
+def test_another_rate_gives_nearly_the_same_numbers(play: Play, stream_hz: float, most: float) -> None:
     own = recorded(set_up(WIDE), *skin(RATE_HZ, DURATION_S))
     other = play(set_up(WIDE), *skin(stream_hz, DURATION_S))
     assert [one.modalities["eda"].present for one in other] == [o.modalities["eda"].present for o in own]
