@@ -17,6 +17,9 @@ said. `restarting`: its source is being opened again, or was, and nothing came s
 STALL_LEAST_NS = NS_PER_S // 2
 """Devices deliver in bursts; a shorter silence is none."""
 
+START_LEAST_NS = 2 * NS_PER_S
+"""A device that was just started may take so long until something comes."""
+
 RATE_TOLERANCE = 0.2
 """Share by which a stream's rate may differ from what its source said."""
 
@@ -32,7 +35,7 @@ class ArrivalWatch:
 
     Args:
         spec: What the source says.
-        stall_ns: A longer silence is a stall.
+        stall_ns: A longer silence is a stall, unless chunks are half as long or more.
     """
 
     spec: StreamSpec
@@ -44,6 +47,7 @@ class ArrivalWatch:
         self._seqs: set[int] = set()
         self._n_samples = 0  # of them all
         self._last_ns: int | None = None
+        self._chunk_ns = 0  # how long the last one was
 
     def start(self, now_ns: int, *, again: bool = False) -> None:
         """The source was started, or started again."""
@@ -55,6 +59,9 @@ class ArrivalWatch:
     def arrived(self, chunk: Chunk, arrived_ns: int) -> None:
         """Take a chunk into account; one that comes again shows that the stream is alive, and no more."""
         self._last_ns = arrived_ns
+        self._chunk_ns = (
+            0 if self.spec.rate_hz is None else int(chunk.n_samples * NS_PER_S / self.spec.rate_hz)
+        )
         if chunk.seq not in self._seqs:
             self._arrivals.append((arrived_ns, chunk.n_samples, chunk.seq))
             self._seqs.add(chunk.seq)
@@ -72,11 +79,11 @@ class ArrivalWatch:
         """
         if self.spec.rate_hz is None:
             return "ok"
-        last_ns = self._since_ns if self._last_ns is None else self._last_ns
-        if emptied_ns - last_ns > self.stall_ns:
-            return "stalled"
         if self._last_ns is None:
-            return "restarting" if self._is_again else "starting"
+            is_late = emptied_ns - self._since_ns > max(self.stall_ns, START_LEAST_NS)
+            return "stalled" if is_late else "restarting" if self._is_again else "starting"
+        if emptied_ns - self._last_ns > max(self.stall_ns, 2 * self._chunk_ns):
+            return "stalled"
         measured_hz = self.measured_hz()
         is_off = measured_hz is not None and abs(measured_hz / self.spec.rate_hz - 1) > RATE_TOLERANCE
         return "wrong_rate" if is_off else "ok"

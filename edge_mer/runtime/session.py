@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from edge_mer.clock import Clock
+from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.errors import DataError, EdgeMerError, UsageError
 from edge_mer.runtime.arrivals import as_they_come, check_chunk, end_ns, never, since_start, wait_until
 from edge_mer.runtime.arrivals import merged as merged  # proofs and calibration play recordings too
 from edge_mer.runtime.clocks import RemoteClocks
+from edge_mer.runtime.memory import give_back_memory
 from edge_mer.runtime.people import PeoplePipeline
 from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup, StepTrace
 from edge_mer.runtime.sink_thread import SinkHealth, SinkThread
@@ -23,6 +24,9 @@ from edge_mer.types.health import StreamHealth
 from edge_mer.types.model import to_ns
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
+
+GIVE_BACK_EVERY_NS = 60 * NS_PER_S
+"""So often a live session returns freed memory, which takes some milliseconds."""
 
 
 @dataclass
@@ -335,6 +339,7 @@ def _live_chunks(
     clocks: RemoteClocks,
 ) -> Iterator[Chunk | int]:
     remote = [source for source in sources if isinstance(source, RemotelyClocked)]
+    given_back_ns = start_ns
     for found in as_they_come(sources, clock, hooks.should_stop):
         if hooks.should_stop():
             return
@@ -342,6 +347,9 @@ def _live_chunks(
             clocks.look(look)
             hooks.on_offset(look)
         if isinstance(found, int):
+            if found - given_back_ns >= GIVE_BACK_EVERY_NS:
+                give_back_memory()
+                given_back_ns = found
             hooks.on_time(found - start_ns)
             yield found - start_ns
             continue

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.errors import EdgeMerError, LostError, SpecMismatchError
 from edge_mer.runtime.arrival_watch import STALL_LEAST_NS, ArrivalWatch, BackOff, StreamState
-from edge_mer.runtime.memory import give_back_memory
 from edge_mer.sources.base import RemotelyClocked, Source, shown
 from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
 
@@ -226,7 +225,6 @@ class SupervisedSource:
             self._first_seqs = dict(self._next_seqs)
             self._begin_watching()
             self._mended.set()
-            give_back_memory()
             return
 
     def _is_stopped_before(self, t_ns: int) -> bool:

@@ -39,7 +39,7 @@ OTHERS = (
     (
         "slow sink",
         "a sink hangs",
-        "nothing; it gets later what fits into its queue, the rest is counted",
+        "nothing; it gets later what fits into its queue, the rest is counted and told",
         "-",
         "-",
     ),

@@ -25,13 +25,23 @@ def chunk(n: int, seq: int = 0) -> Chunk:
 def test_silence_is_a_stall_after_a_while_and_over_with_the_next_chunk() -> None:
     watch = ArrivalWatch(spec(100.0), stall_ns=500 * MS)
     watch.start(0)
-    assert watch.state(499 * MS) == "starting"
-    assert watch.state(501 * MS) == "stalled"
-    watch.arrived(chunk(10), 600 * MS)
-    assert watch.state(1100 * MS) == "ok"
-    assert watch.state(1101 * MS) == "stalled"
-    watch.start(2000 * MS)
-    assert watch.state(2100 * MS) == "starting"
+    assert watch.state(2000 * MS) == "starting"
+    assert watch.state(2001 * MS) == "stalled"
+    watch.arrived(chunk(10), 2600 * MS)
+    assert watch.state(3100 * MS) == "ok"
+    assert watch.state(3101 * MS) == "stalled"
+    watch.start(4000 * MS)
+    assert watch.state(4100 * MS) == "starting"
+
+
+def test_chunks_of_a_second_are_waited_for() -> None:
+    watch = ArrivalWatch(spec(8.0), stall_ns=500 * MS)
+    watch.start(0)
+    for i in range(1, 20):
+        assert watch.state(i * 1000 * MS) in ("starting", "ok")
+        watch.arrived(chunk(8, i), i * 1000 * MS)
+    assert watch.state(21_000 * MS) == "ok"
+    assert watch.state(21_001 * MS) == "stalled"
 
 
 @pytest.mark.parametrize(

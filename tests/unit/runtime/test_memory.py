@@ -8,9 +8,10 @@ import threading
 import numpy as np
 import pytest
 
-from edge_mer.runtime import supervisor
+from edge_mer.clock import NS_PER_S
+from edge_mer.runtime import session
 from edge_mer.runtime.memory import give_back_memory
-from tests.helpers.live_faults import FAULTS, Scene
+from tests.helpers.live_faults import Scene
 from tests.helpers.long_session import rss_bytes
 
 MB = 1_000_000
@@ -34,11 +35,9 @@ def test_what_threads_freed_is_given_back() -> None:
     assert all(piece.sum() == 2_000 for piece in held)
 
 
-def test_it_is_given_back_when_a_sensor_came_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[str] = []
-    monkeypatch.setattr(supervisor, "give_back_memory", lambda: given.append(threading.current_thread().name))
-    scene = Scene()
-    next(fault for fault in FAULTS if fault.name == "end").change(scene)
-    n_restarts = scene.play().n_restarts
-    assert given == ["edge-mer mending"] * sum(n_restarts.values())
-    assert given
+def test_a_live_session_gives_it_back_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(session, "GIVE_BACK_EVERY_NS", 2 * NS_PER_S)
+    monkeypatch.setattr(session, "give_back_memory", lambda: given.append(None))
+    Scene().play()
+    assert len(given) in (4, 5)  # of almost eleven seconds
