@@ -312,9 +312,9 @@ come back.
   another process. In every five minutes the sound server, the camera's server, the serial line and the
   stream's process are killed in turn, and started again after 3 s, the last one after 6 s.
 
-Growth is the slope of the line that fits resident memory best, once the session has run for {warm}. It
-must be below {most:g} MB an hour. Before, memory grows: the C library gives each thread that opens or reads
-a sensor a pool of its own, and later threads take over the pools of those that ended.
+Growth is the slope of the line that fits resident memory best. What a session comes to need in its first
+minutes does not count: the line begins after {warm}.
+The aim is less than {most:g} MB an hour. {verdict}
 """
 
 
@@ -333,8 +333,15 @@ def page(found: dict[str, Found]) -> str:
         minutes=round(60 * pace["hours"]),
         warm=", ".join(f"{60 * one['warm_after_h']:.0f} min ({TITLES[n]})" for n, one in found.items()),
         most=MAX_MB_PER_HOUR,
+        verdict=verdict(found),
     )
     return "\n".join([head, *table, "", *back(pace), "", *where(found), ""])
+
+
+def verdict(found: dict[str, Found]) -> str:
+    """Which sessions grew too fast."""
+    grew = [TITLES[name] for name, one in found.items() if one["mb_per_hour"] >= MAX_MB_PER_HOUR]
+    return f"**Not reached**: {', '.join(grew)}." if grew else "All reached it."
 
 
 def back(live: Found) -> list[str]:
