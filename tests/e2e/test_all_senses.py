@@ -31,9 +31,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SensesWor
     found = SensesWorld(tmp_path)
     for name, value in found.sound.environment.items():
         monkeypatch.setenv(name, value)
-    found.start()
-    yield found
-    found.end()
+    try:
+        found.start()
+        yield found
+    finally:
+        found.end()
 
 
 @needs("pulseaudio")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 
-_READY_S = 10.0
+_READY_S = 30.0
 
 
 class PtyPair:
@@ -24,6 +25,7 @@ class PtyPair:
         self.port, self._far = folder / "sensor", folder / "far"
         self._socat: subprocess.Popen[bytes] | None = None
         self._fd: int | None = None
+        self._lock = threading.Lock()  # what was closed is somebody else's the next moment
 
     def plug(self) -> None:
         """Return when both ends are there."""
@@ -39,17 +41,19 @@ class PtyPair:
 
     def write(self, data: bytes) -> None:
         """What the sensor sends."""
-        assert self._fd is not None
-        while data:
-            data = data[os.write(self._fd, data) :]
+        with self._lock:
+            assert self._fd is not None
+            while data:
+                data = data[os.write(self._fd, data) :]
 
     def unplug(self) -> None:
         """Take the cable out; harmless when it is out."""
-        if self._fd is not None:
-            os.close(self._fd)
         if self._socat is not None:
             self._socat.kill()
             self._socat.wait()
-        self._fd = self._socat = None
+        with self._lock:
+            if self._fd is not None:
+                os.close(self._fd)
+            self._fd = self._socat = None
         for end in (self.port, self._far):
             end.unlink(missing_ok=True)

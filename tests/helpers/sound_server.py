@@ -21,7 +21,7 @@ DEVICE = "edgemer_test"
 FED = "edgemer_fed"
 """What it calls the one that hears what is written into a pipe."""
 
-_READY_S = 10.0
+_READY_S = 30.0
 _ALSA = """
 </usr/share/alsa/alsa.conf>
 pcm.edgemer_test { type pulse device "edgemer_mic" }
