@@ -78,13 +78,14 @@ device: $(VENV)/dev.stamp
 host-cuda: $(BIN)/python
 	$(BIN)/python tests/host_cuda/build.py
 
+# With NICE="nice -n 19" these give way to tests that go by the clock.
 cuda: cuda-in-any-order cuda-within-bounds
 
 cuda-in-any-order: host-cuda $(VENV)/dev.stamp
-	$(BIN)/python tests/host_cuda/run.py $(BIN)/python -m pytest -q -n $(JOBS) tests/cuda tests/tensorrt
+	$(NICE) $(BIN)/python tests/host_cuda/run.py $(BIN)/python -m pytest -q -n $(JOBS) tests/cuda tests/tensorrt
 
 cuda-within-bounds: host-cuda $(VENV)/dev.stamp
-	$(BIN)/python tests/host_cuda/run.py --asan $(BIN)/python -m pytest -q tests/cuda
+	$(NICE) $(BIN)/python tests/host_cuda/run.py --asan $(BIN)/python -m pytest -q tests/cuda
 
 # The same tests on a GPU that is really there, under compute-sanitizer too, and how fast the kernels are: a table, and
 # benchmarks/results. Needs a CUDA toolkit and this Python's PyTorch; docs/gpu-check.md

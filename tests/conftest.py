@@ -49,10 +49,10 @@ if importlib.util.find_spec("torch") is None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Live tests get a second chance; several Pythons share the files, but for those of the walls."""
+    """Live tests get more chances; several Pythons share the files, but for those of the walls."""
     for item in items:
         if item.get_closest_marker("live"):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+            item.add_marker(pytest.mark.flaky(reruns=2))
     share = os.environ.get("EDGE_MER_TEST_SHARE")
     if share is None:
         return

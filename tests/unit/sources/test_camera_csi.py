@@ -75,7 +75,7 @@ def wait_for(path: Path, timeout_s: float = 10.0) -> str:
 def test_pictures_come_at_their_pace_with_their_colours() -> None:
     source = CsiSource(f"{URI}&latency_ms=50", elements=test_picture)
     source.start()
-    chunks = [source.read(2_000) for _ in range(25)]
+    chunks = [source.read(10_000) for _ in range(25)]
     (spec,) = source.specs
     source.ensure_stopped()
     times_ns = []
@@ -101,7 +101,7 @@ def test_it_is_ended_in_order_and_can_be_opened_again(tmp_path: Path) -> None:
     for _ in range(2):
         ended.unlink(missing_ok=True)
         source.start()
-        assert source.read(2_000) is not None
+        assert source.read(10_000) is not None
         assert is_running(int(wait_for(pid)))
         begin = time.monotonic()
         source.ensure_stopped()
@@ -120,12 +120,12 @@ def test_a_pipeline_that_was_killed_is_lost_and_comes_back(tmp_path: Path) -> No
     program, pid, _ = recorded_program(tmp_path)
     source = CsiSource(URI, elements=test_picture, program=program)
     source.start()
-    assert source.read(2_000) is not None
+    assert source.read(10_000) is not None
     os.kill(int(wait_for(pid)), signal.SIGKILL)
     assert lost_within_s(source, "csi:0 stopped") < 1
     source.ensure_stopped()
     source.start()
-    assert source.read(2_000) is not None
+    assert source.read(10_000) is not None
     source.ensure_stopped()
 
 
