@@ -139,8 +139,8 @@ class PeoplePipeline(Pipeline):
         names = self._maker.look(frames, end_ns)
         self.counters.n_people += sum(name not in self._people for name in names)
         self._people = {name: self._people.get(name) or self._newcomer(name) for name in names}
-        is_empty = any(frame is not None for frame in frames)
-        self._nobody.found = replace(self._nobody.found, quality="no_face" if is_empty else None)
+        has_pictures = any(frame is not None for frame in frames)
+        self._nobody.found = replace(self._nobody.found, quality="no_face" if has_pictures else None)
         timing.preprocess_ns += self._clock.now_ns() - began_ns
 
     def _newcomer(self, name: str) -> _Person:
