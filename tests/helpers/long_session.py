@@ -487,3 +487,9 @@ def play(
         sources,
         censuses,
     )
+
+
+def slow_hour(out: Path) -> LongRun:
+    """An hour of the slow session, counted after ten minutes and at its end; `out` is for predictions."""
+    clock = TickingClock()
+    return play(slow_session(clock), clock, out, 60 * MINUTE_NS, [10 * MINUTE_NS, 60 * MINUTE_NS])
