@@ -240,7 +240,7 @@ def _read_bounded(path: Path, max_bytes: int) -> tuple[bytes, int]:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise UsageError(f"cannot read {path}", found=error.strerror) from error
-    with os.fdopen(file, "rb") as stream:
+    try:
         state = os.fstat(file)
         if not stat.S_ISREG(state.st_mode) or state.st_size > max_bytes:
             raise UsageError(
@@ -248,4 +248,7 @@ def _read_bounded(path: Path, max_bytes: int) -> tuple[bytes, int]:
                 expected=f"a plain file of at most {max_bytes} bytes",
                 found=f"{stat.filemode(state.st_mode)}, {state.st_size} bytes",
             )
-        return stream.read(max_bytes), stat.S_IMODE(state.st_mode)
+        with os.fdopen(file, "rb", closefd=False) as stream:
+            return stream.read(max_bytes), stat.S_IMODE(state.st_mode)
+    finally:
+        os.close(file)

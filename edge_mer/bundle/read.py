@@ -243,16 +243,21 @@ def _check_paths(path: Path, manifest: Manifest) -> None:
             )
 
 
-def _check_name(path: Path, name: str) -> None:
+def is_plain_name(name: str) -> bool:
+    """Whether a path inside a bundle is relative, stays there, and is written in its only form."""
     pure = PurePosixPath(name)
-    if (
+    return not (
         pure.is_absolute()
         or not pure.parts
         or ".." in pure.parts
         or "\\" in name
         or not name.isprintable()
         or name != str(pure)
-    ):
+    )
+
+
+def _check_name(path: Path, name: str) -> None:
+    if not is_plain_name(name):
         raise BundleError(
             f"bundle {path}: the manifest names a path that leaves the bundle",
             expected="a plain relative path",
