@@ -73,7 +73,7 @@ class TokenConfig(_Section):
 
     Attributes:
         name: For the audit log.
-        sha256: Of the token, as `edge-mer daemon --new-token` shows it; the token itself is kept nowhere.
+        sha256: Of the token, as `edge-mer daemon token` shows it; the token itself is kept nowhere.
         may: "read", "acknowledge", "swap".
     """
 
