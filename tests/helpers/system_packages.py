@@ -15,6 +15,7 @@ PACKAGES = {
     "paplay": "pulseaudio-utils",
     "pulseaudio": "pulseaudio",
     "socat": "socat",
+    "systemd-analyze": "systemd",
 }
 """Command -> Debian package."""
 
