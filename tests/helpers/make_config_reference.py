@@ -28,7 +28,7 @@ _HEAD = """\
 
 <!-- Written by tests/helpers/make_config_reference.py; do not edit. -->
 
-`edge-mer daemon --config edge-mer.toml` reads one [TOML](https://toml.io) file. `edge-mer daemon --check` says
+`edge-mer daemon --config FILE` reads one [TOML](https://toml.io) file. `edge-mer daemon --check` says
 whether it can be carried out, and names everything that is wrong with it at once. What it does is in
 [How to run the daemon](how-to-daemon.md).
 
