@@ -110,8 +110,8 @@ def _check_output(rule: AlarmRule) -> None:
 
 
 AlarmState = Literal["active", "latched", "acknowledged", "ended"]
-"""`active`: it is so, and nobody said that they know; `latched`: it is over, and nobody said so; `acknowledged`:
-somebody did, and it is not over; `ended`: it no longer stands."""
+"""`active`: it is so, and nobody said that they know; `latched`: it is over, and nobody said that they know;
+`acknowledged`: somebody knows, and it is not over; `ended`: it no longer stands."""
 
 AlarmEventKind = Literal[
     "raised", "returned", "cleared", "acknowledged", "ended", "lost_sight", "sees_again", "dropped"
@@ -176,7 +176,11 @@ class AlarmEvent:
     alarm: Alarm
     who: str | None = None
 
+    @property
+    def is_of_sight(self) -> bool:
+        """Whether only what can be seen of it changed: such events may come often, and need not be kept."""
+        return self.kind in ("lost_sight", "sees_again")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers, ready for JSON."""
         return {**asdict(self), "alarm": self.alarm.to_dict()}
-
