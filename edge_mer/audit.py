@@ -1,8 +1,8 @@
 """An audit log: who did what, in lines that are only added, each of which vouches for the one before.
 
 A file of JSON lines. Every record holds the SHA-256 of the record before it, so that `check_audit` finds one
-that was changed, taken out or put in. Whoever may write the file can reckon all later hashes anew, and can cut off
-its end: who must rule that out keeps the newest hash elsewhere, too.
+that was changed, taken out or put in. Whoever may write the file can reckon all later hashes anew, and can
+cut off its end: who must rule that out keeps the newest hash elsewhere, too.
 """
 
 from __future__ import annotations

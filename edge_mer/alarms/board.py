@@ -112,7 +112,6 @@ class AlarmBoard:
         self._t_ns = self._window_index = None
         for watch in self._watches.values():
             watch.forget_time()
-            watch.hop = self._hop
         utc = self._utc()
         named = [watch for watch in self._watches.values() if watch.person is not None]
         events = [event for watch in named for event in self._leave(watch, utc)]

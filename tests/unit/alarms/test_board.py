@@ -184,13 +184,14 @@ def test_a_rule_that_takes_longer_than_that_is_not_blind_from_the_start() -> Non
     assert play(board, 0.6, start=60) == {60: ["raised"]}
 
 
-def test_of_several_people_one_estimate_is_enough() -> None:
-    board = board_of(BLIND)
+@pytest.mark.parametrize("limit_s", [0.5, 1, 3])
+def test_of_several_people_one_estimate_is_enough(limit_s: float) -> None:
+    board = board_of(AlarmRule(name="blind", no_estimate_for_s=limit_s))
     for index in range(9):
         assert board.update(withheld(index, "p1")) == []
         assert board.update(predicted(index, person="p2")) == []
-    assert [board.update(withheld(index, None)) for index in (9, 10)] == [[], []]
-    assert happened(board.update(withheld(11))) == [("raised", "active")]
+    told = [event for index in range(9, 13) for event in board.update(withheld(index))]
+    assert happened(told) == [("raised", "active")]
 
 
 # -- people ---------------------------------------------------------------------------------------
@@ -291,6 +292,13 @@ def test_time_that_goes_back_is_a_new_session() -> None:
     play(board, 0.6, 0.6)
     assert play(board, 0.6, 0.6) == {}
     assert play(board, 0.6, start=2) == {2: ["raised"]}
+
+
+def test_a_new_session_knows_nothing_of_quiet_times_of_an_old_clock() -> None:
+    board = board_of(high(quiet_s=5))
+    play(board, 0.6, 0.1, start=1000)
+    board.acknowledge(board.active()[0].id, "ward-3")
+    assert play(board, 0.6) == {0: ["raised"]}
 
 
 def test_people_of_an_earlier_session_are_others() -> None:
