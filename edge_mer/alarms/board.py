@@ -68,6 +68,7 @@ class AlarmBoard:
         self._hop = 0
         self._t_ns: int | None = None
         self._window_index: int | None = None
+        self._made_by: tuple[str, str, str] | None = None
         self._for_none = {rule.name for rule in rules if rule.output is None}
         self._longest_ns = max((_ns(rule.for_s) for rule in rules), default=0)
 
@@ -87,7 +88,8 @@ class AlarmBoard:
     def update(self, prediction: Prediction) -> list[AlarmEvent]:
         """Take the next prediction; of several people, one after the other.
 
-        A `t_end_ns` that goes back begins a new session, as `begin_session` does.
+        A `t_end_ns` that goes back, and another bundle, precision or engine, begin a new session, as
+        `begin_session` does.
 
         Returns:
             What it changed, in order; often nothing.
@@ -101,7 +103,7 @@ class AlarmBoard:
         return events
 
     def begin_session(self) -> list[AlarmEvent]:
-        """Say that `t_end_ns` begins anew: after a restart, and after another model was put in place.
+        """Say that a new session begins: its times and people have nothing to do with those before.
 
         Alarms stay. Times that were running are broken off, quiet ones too: nobody knows how long nobody
         looked. Names of people begin anew with the session, so that alarms about them see nobody any more.
@@ -152,7 +154,8 @@ class AlarmBoard:
         if (t_ns, index) == (self._t_ns, self._window_index):
             return []
         events: list[AlarmEvent] = []
-        if self._t_ns is not None and t_ns <= self._t_ns:
+        made_by = (prediction.bundle_id, prediction.precision, prediction.engine)
+        if self._t_ns is not None and (t_ns <= self._t_ns or made_by != self._made_by):
             events += self.begin_session()
         elif self._window_index is not None and index != self._window_index + 1:
             self._break_off()
@@ -160,7 +163,7 @@ class AlarmBoard:
             if watch.hop < self._hop and watch.rule not in self._for_none:
                 events += self._leave(watch, prediction.utc)
         self._hop += 1
-        self._t_ns, self._window_index = t_ns, index
+        self._t_ns, self._window_index, self._made_by = t_ns, index, made_by
         return events
 
     def _break_off(self) -> None:
@@ -322,6 +325,7 @@ class AlarmBoard:
             hop=self._hop,
             t_ns=self._t_ns,
             window_index=self._window_index,
+            made_by=self._made_by,
             alarms=list(self._alarms.values()),
             watches=list(self._watches.values()),
         ).to_dict()
@@ -354,6 +358,7 @@ class AlarmBoard:
         state = BoardState.from_dict(raw)
         board._instance, board._n_raised, board._hop = state.instance, state.n_raised, state.hop
         board._t_ns, board._window_index = state.t_ns, state.window_index
+        board._made_by = state.made_by
         board._alarms = {alarm.id: alarm for alarm in state.alarms}
         board._watches = {(watch.rule, watch.person): watch for watch in state.watches}
         for was in state.rules:

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -299,6 +300,16 @@ def test_a_new_session_knows_nothing_of_quiet_times_of_an_old_clock() -> None:
     play(board, 0.6, 0.1, start=1000)
     board.acknowledge(board.active()[0].id, "ward-3")
     assert play(board, 0.6) == {0: ["raised"]}
+
+
+@pytest.mark.parametrize(
+    "change", [{"bundle_id": "sha256:1"}, {"precision": "int8-cpu"}, {"engine": "other"}]
+)
+def test_numbers_of_another_model_do_not_add_up_with_those_of_the_one_before(change: dict[str, Any]) -> None:
+    board = board_of(high(for_s=2))
+    play(board, 0.6, 0.6)
+    told = [board.update(replace(predicted(index, 0.6), **change)) for index in (2, 3, 4)]
+    assert [happened(events) for events in told] == [[], [], [("raised", "active")]]
 
 
 def test_people_of_an_earlier_session_are_others() -> None:
