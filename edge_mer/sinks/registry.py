@@ -7,6 +7,8 @@ from edge_mer.types.registry import open_uri
 
 SINKS = {
     "jsonl": "edge_mer.sinks.jsonl:JsonlSink",
+    "mqtt": "edge_mer.sinks.mqtt:MqttSink",
+    "mqtts": "edge_mer.sinks.mqtt:open_secure",
 }
 
 

@@ -11,6 +11,7 @@ PACKAGES = {
     "faketime": "faketime",
     "ffmpeg": "ffmpeg",
     "gst-launch-1.0": "gstreamer1.0-tools",
+    "mosquitto_passwd": "mosquitto",
     "openssl": "openssl",
     "paplay": "pulseaudio-utils",
     "pulseaudio": "pulseaudio",
