@@ -7,6 +7,7 @@ from edge_mer.types.registry import open_uri
 
 SINKS = {
     "jsonl": "edge_mer.sinks.jsonl:JsonlSink",
+    "lsl": "edge_mer.sinks.lsl:LslSink",
     "mqtt": "edge_mer.sinks.mqtt:MqttSink",
     "mqtts": "edge_mer.sinks.mqtt:open_secure",
 }

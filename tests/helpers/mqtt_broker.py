@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-DEADLINE_S = 30.0
+from tests.helpers.waiting import DEADLINE_S, free_port, wait_until
 
 
 class Certificates(NamedTuple):
@@ -149,21 +149,6 @@ class Listener:
         """Hang up."""
         self._client.disconnect()
         self._client.loop_stop()
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(is_it: Callable[[], bool], what: str) -> None:
-    """Look until something has come about."""
-    until_s = time.monotonic() + DEADLINE_S
-    while not is_it():
-        assert time.monotonic() < until_s, f"not in {DEADLINE_S:g} s: {what}"
-        time.sleep(0.01)
 
 
 def _mosquitto() -> str | None:

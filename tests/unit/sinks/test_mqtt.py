@@ -14,9 +14,10 @@ from edge_mer.errors import MissingError, UsageError
 from edge_mer.sinks.base import Introduced, Remote
 from edge_mer.sinks.mqtt import MAX_WAITING, MqttSink
 from edge_mer.sinks.registry import open_sink
-from tests.helpers.mqtt_broker import Broker, Listener, free_port, make_certificates, wait_until
+from tests.helpers.mqtt_broker import Broker, Listener, make_certificates
 from tests.helpers.sent import AFFECT, PAIN, VOICES, emotion_of, ok, pain_of, withheld
 from tests.helpers.system_packages import needs
+from tests.helpers.waiting import free_port, wait_until
 
 TOPIC = "ward3/bed5"
 
