@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_mer.errors import MissingError
+from edge_mer.sinks.people import Departures
 from edge_mer.types import uri_keys
 from edge_mer.types.facts import ModelFacts, ScalarPath, scalars_of
 from edge_mer.types.predictions import Prediction
@@ -52,6 +53,7 @@ class LslSink:
         self._numbers: Any = None
         self._reasons: Any = None
         self._clock = _StepClock()
+        self._departures = Departures()
 
     @property
     def target(self) -> Path | None:
@@ -81,12 +83,8 @@ class LslSink:
         """Send it to whoever listens; never waits."""
         if self._pylsl is None or self._model is None:
             raise RuntimeError("the sink is not open")
-        found = scalars_of(prediction)
-        stamp_s = self._clock.stamp_s(prediction, self._pylsl.local_clock())
-        sample = [found.get(path, math.nan) for path in self._model.scalars]
-        sample += [STATUS_CODES[prediction.status], _number_of(prediction.person)]
-        self._numbers.push_sample(sample, stamp_s)
-        self._reasons.push_sample([" ".join((prediction.status, *prediction.reasons))], stamp_s)
+        for one in self._departures.before(prediction):
+            self._push(one, self._pylsl, self._model)
 
     def close(self) -> None:
         """Take the streams away."""
@@ -95,6 +93,14 @@ class LslSink:
     def abandon(self) -> None:
         """The same."""
         self.close()
+
+    def _push(self, prediction: Prediction, lsl: Any, model: ModelFacts) -> None:
+        found = scalars_of(prediction)
+        stamp_s = self._clock.stamp_s(prediction, lsl.local_clock())
+        sample = [found.get(path, math.nan) for path in model.scalars]
+        sample += [STATUS_CODES[prediction.status], _number_of(prediction.person)]
+        self._numbers.push_sample(sample, stamp_s)
+        self._reasons.push_sample([" ".join((prediction.status, *prediction.reasons))], stamp_s)
 
     def _make_outlets(self, model: ModelFacts) -> None:
         lsl = self._pylsl

@@ -6,6 +6,7 @@ mqtts://broker.example/ward3/bed5?ca_file=ca.pem&username=bed5&password_file=/ru
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import deque
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_mer.errors import MissingError, UsageError
+from edge_mer.sinks.people import Departures
 from edge_mer.sinks.web_address import CONNECT_S, TLS_KEYS, WebAddress
 from edge_mer.types import uri_keys
 from edge_mer.types.facts import ModelFacts, ScalarPath, scalars_of
@@ -77,6 +79,7 @@ class MqttSink:
         self._answered = threading.Event()
         self._away = "nobody was called yet"
         self._waiting: deque[Any] = deque()
+        self._departures = Departures()
         self.n_lost = 0
 
     @property
@@ -144,6 +147,29 @@ class MqttSink:
 
     def write(self, prediction: Prediction) -> None:
         """Publish it, or count it as lost; never waits."""
+        for one in self._departures.before(prediction):
+            self._publish(one)
+
+    def close(self) -> None:
+        """Say "offline" and hang up."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        if not self._away:
+            last = client.publish(f"{self._topic}/status", "offline", qos=1, retain=True)
+            with contextlib.suppress(ValueError, RuntimeError):  # it was lost just now: the broker says it
+                last.wait_for_publish(_CLOSE_S)
+        client.on_disconnect = None
+        client.disconnect()
+        client.loop_stop()
+        self._away = self._away or "it is closed"
+        self._count_lost()
+
+    def abandon(self) -> None:
+        """The same: nothing of it is retained but "offline"."""
+        self.close()
+
+    def _publish(self, prediction: Prediction) -> None:
         self._count_lost()
         if self._away or len(self._waiting) >= MAX_WAITING:
             self.n_lost += 1
@@ -156,32 +182,17 @@ class MqttSink:
         for path in dict.fromkeys((*self._scalars, *found)):
             self._client.publish(self._topic_of(*who, *path), json.dumps(found.get(path)), 0)
 
-    def close(self) -> None:
-        """Say "offline" and hang up."""
-        client, self._client = self._client, None
-        if client is None:
-            return
-        if not self._away:
-            last = client.publish(f"{self._topic}/status", "offline", qos=1, retain=True)
-            last.wait_for_publish(_CLOSE_S)
-        client.on_disconnect = None
-        client.disconnect()
-        client.loop_stop()
-        self._away = self._away or "it is closed"
-        self._count_lost()
-
-    def abandon(self) -> None:
-        """The same: nothing of it is retained but "offline"."""
-        self.close()
-
     def _topic_of(self, *parts: str) -> str:
         return "/".join((self._topic, *(part.translate(_ESCAPES) for part in parts)))
 
     def _count_lost(self) -> None:
         """Forget what was sent, and count what was lost with a connection."""
-        waiting = [one for one in self._waiting if not _is_done(one)]
-        self.n_lost += sum(_is_done(one) and one.rc != 0 for one in self._waiting)
-        self._waiting = deque(waiting)
+        for _ in range(len(self._waiting)):
+            one = self._waiting.popleft()
+            if not _is_done(one):
+                self._waiting.append(one)
+            elif one.rc != 0:
+                self.n_lost += 1
 
     # -- on paho's thread -----------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ SINKS = {
     "lsl": "edge_mer.sinks.lsl:LslSink",
     "mqtt": "edge_mer.sinks.mqtt:MqttSink",
     "mqtts": "edge_mer.sinks.mqtt:open_secure",
+    "ros2": "edge_mer.sinks.ros2:Ros2Sink",
 }
 
 
