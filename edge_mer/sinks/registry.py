@@ -6,6 +6,9 @@ from edge_mer.sinks.base import Sink
 from edge_mer.types.registry import open_uri
 
 SINKS = {
+    "fhir": "edge_mer.sinks.fhir:FhirFileSink",
+    "fhir+http": "edge_mer.sinks.fhir:open_loopback",
+    "fhir+https": "edge_mer.sinks.fhir:FhirServerSink",
     "jsonl": "edge_mer.sinks.jsonl:JsonlSink",
     "lsl": "edge_mer.sinks.lsl:LslSink",
     "mqtt": "edge_mer.sinks.mqtt:MqttSink",
