@@ -36,6 +36,19 @@ class SinkHealth:
     away: str = ""
 
 
+def sink_health(sink: Sink, n_dropped: int = 0, trouble: str = "") -> SinkHealth:
+    """How a sink is.
+
+    Args:
+        sink: Any.
+        n_dropped: Predictions that did not even come to it.
+        trouble: What ended its writing.
+    """
+    if not isinstance(sink, Remote):
+        return SinkHealth(sink.target, n_dropped, trouble)
+    return SinkHealth(sink.target, n_dropped + sink.n_lost, trouble, sink.name, sink.away)
+
+
 class SinkThread:
     """Writes to another sink in a thread of its own.
 
@@ -70,10 +83,7 @@ class SinkThread:
         with self._changed:
             trouble = "" if self.trouble is None else str(self.trouble)
             n_dropped = self.n_dropped
-        sink = self._sink
-        if not isinstance(sink, Remote):
-            return SinkHealth(self.target, n_dropped, trouble)
-        return SinkHealth(None, n_dropped + sink.n_lost, trouble, sink.name, sink.away)
+        return sink_health(self._sink, n_dropped, trouble)
 
     def open(self) -> None:
         """Open the sink, and begin."""

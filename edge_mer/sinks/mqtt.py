@@ -35,7 +35,7 @@ _KEYS = {
     "password_file": uri_keys.text("a file that holds nothing but the password"),
 }
 _MIN_RECONNECT_S, _MAX_RECONNECT_S = 1, 30
-_CLOSE_S = 2.0
+_CLOSE_S, _PATIENCE_S = 2.0, 1.0
 _MAX_TOPIC_BYTES = 1024
 _ESCAPES = {ord(one): f"%{ord(one):02X}" for one in "%/+#\0"}
 _REFUSED = "the broker refused it"
@@ -146,7 +146,7 @@ class MqttSink:
         )
 
     def write(self, prediction: Prediction) -> None:
-        """Publish it, or count it as lost; never waits."""
+        """Publish it, or count it as lost; waits a second for a broker that is slow."""
         for one in self._departures.before(prediction):
             self._publish(one)
 
@@ -171,6 +171,10 @@ class MqttSink:
 
     def _publish(self, prediction: Prediction) -> None:
         self._count_lost()
+        if not self._away and len(self._waiting) >= MAX_WAITING:
+            with contextlib.suppress(ValueError, RuntimeError):  # it was lost, and is counted
+                self._waiting[0].wait_for_publish(_PATIENCE_S)
+            self._count_lost()
         if self._away or len(self._waiting) >= MAX_WAITING:
             self.n_lost += 1
             return
