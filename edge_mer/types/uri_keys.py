@@ -1,4 +1,4 @@
-"""The part of a live source's URI behind its scheme: what it names, and "?key=value&key=value"."""
+"""The part of a URI behind its scheme: what it names, and "?key=value&key=value"."""
 
 from __future__ import annotations
 
