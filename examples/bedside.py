@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle")
     parser.add_argument("--source", action="append")
-    parser.add_argument("--out", default="out.jsonl")
+    parser.add_argument("--fhir", default="fhir:observations.ndjson", help="where Observations go")
     parser.add_argument("--acknowledge", metavar="WHO", help="acknowledge every alarm that still stands")
     asked = parser.parse_args()
 
@@ -63,8 +63,8 @@ def main() -> None:
         for event in events:
             tell(event)
 
-    sources, sinks = asked.source or [SIMULATED], [f"jsonl:{asked.out}"]
-    with edge_mer.open_session(bundle, sources=sources, sinks=sinks, on_prediction=watch) as session:
+    sources = asked.source or [SIMULATED]
+    with edge_mer.open_session(bundle, sources=sources, sinks=[asked.fhir], on_prediction=watch) as session:
         session.wait()
 
 

@@ -71,13 +71,17 @@ def check_bedside(lines: list[str], folder: Path) -> None:
     assert re.fullmatch(r"raised: high-arousal: affect\.arousal 0\.\d+, above 0\.5, for 1 s", raised)
     [alarm] = json.loads((folder / "alarms.json").read_text())["alarms"]
     assert alarm["state"] == "active"
-    records = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
-    assert len(records) == 18
+    lines_out = (folder / "observations.ndjson").read_text().splitlines()
+    observations = [json.loads(line) for line in lines_out]
+    assert {one["resourceType"] for one in observations} == {"Observation"}
+    texts = [one["code"]["text"] for one in observations]
+    assert texts.count("Estimated arousal") == texts.count("Estimated valence") == 15
 
 
-@pytest.mark.parametrize("name", ["robot.py", "bedside.py"])
-def test_an_error_is_one_message(tmp_path: Path, name: str) -> None:
-    out, complaints = start(tmp_path, name, str(tmp_path / "nobody")).communicate(timeout=60)
-    assert out == ""
-    assert "nobody" in complaints
-    assert "Traceback" not in complaints
+def test_an_error_is_one_message(tmp_path: Path) -> None:
+    missing = str(tmp_path / "nobody")
+    for process in [start(tmp_path, name, missing) for name in ("robot.py", "bedside.py")]:
+        out, complaints = process.communicate(timeout=60)
+        assert out == ""
+        assert "nobody" in complaints
+        assert "Traceback" not in complaints
