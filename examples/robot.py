@@ -11,7 +11,7 @@ import time
 
 import edge_mer
 
-SIMULATED = "sim:streams=visual&seed=6&person=6&occlusion=0.6&duration_s=4"
+SIMULATED = "sim:streams=visual&seed=6&person=6&occlusion=0.6&duration_s=3"
 """Somebody before a camera who gets excited, and whose hands are before the face now and then."""
 
 FULL_SPEED_M_S, SAFE_SPEED_M_S = 1.0, 0.2
