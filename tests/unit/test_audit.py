@@ -160,6 +160,21 @@ def test_a_file_that_is_something_else_is_left_alone(path: Path, data: bytes) ->
     assert path.read_bytes() == data
 
 
+def test_nothing_but_a_record_about_it_explains_a_torn_line(path: Path) -> None:
+    write(path, "a")
+    with path.open("ab") as stream:
+        stream.write(b'{"details":')
+    write(path)
+    path.write_bytes(path.read_bytes().replace(TORN.encode(), b"login"))
+    assert [found.what for found in check_audit(path).breaks] == ["this is no record"]
+
+
+def test_numbers_follow_each_other(path: Path) -> None:
+    write(path, "a", "b")
+    path.write_bytes(path.read_bytes().replace(b'"n":1,"prev', b'"n":2,"prev'))
+    assert [found.what for found in check_audit(path).breaks] == ["record 2 where 1 follows"]
+
+
 def test_a_full_file_gets_a_number_and_the_chain_goes_on(path: Path) -> None:
     names = [f"event-{index}" for index in range(40)]
     newest = write(path, *names, max_bytes=2000)
@@ -182,10 +197,11 @@ def test_old_files_are_deleted_and_the_log_says_where_it_begins(path: Path) -> N
 
 
 def test_a_power_cut_between_two_files_does_no_harm(path: Path) -> None:
-    write(path, "a", "b")
-    path.rename(path.with_name("audit.jsonl.000001"))
+    for number in (1, 2):
+        write(path, "a", "b")
+        path.rename(path.with_name(f"audit.jsonl.00000{number}"))
     write(path, "c")
-    assert [record["n"] for record in read_audit(path)] == [0, 1, 2]
+    assert [record["n"] for record in read_audit(path)] == [0, 1, 2, 3, 4]
     assert check_audit(path).breaks == ()
 
 
@@ -212,8 +228,11 @@ def test_many_threads_write_one_chain(path: Path) -> None:
 def test_details_that_are_too_long_are_left_out_but_not_the_record(path: Path) -> None:
     with AuditLog(path) as log:
         log.append("login", "w" * 100_000, {"agent": "ä" * 100_000})
-        log.append("next")
-    first, second = read_audit(path)
+        log.append("next", details={"agent": "a" * 60_000})
+        log.append("next", details={"agent": "a" * 70_000})
+    assert all(len(line) <= MAX_LINE_BYTES for line in path.read_bytes().splitlines(keepends=True))
+    first, second, third = read_audit(path)
+    assert (len(second["details"]["agent"]), "agent" in third["details"]) == (60_000, False)
     assert first["details"]["left_out_bytes"] > 100_000
     assert (first["event"], len(first["who"]), second["event"]) == ("login", 200, "next")
     assert check_audit(path).breaks == ()
