@@ -25,7 +25,7 @@ TOPIC = "ward3/bed5"
 @pytest.fixture
 def paho() -> None:
     """Skips where there is none."""
-    pytest.importorskip("paho", reason="needs pip install 'edge-mer[daemon]'")
+    pytest.importorskip("paho.mqtt.client", reason="needs pip install 'edge-mer[daemon]'")
 
 
 @pytest.fixture
