@@ -317,6 +317,9 @@ def test_a_token_goes_to_nobody_but_who_it_is_for(tmp_path: Path) -> None:
         token.write_text("secret-2\n", encoding="utf-8")  # somebody brought the new one
         sink.close()
         assert values(server) == [0.25, 0.5]
+        token.write_text("secret-\u00e4\n", encoding="utf-8")
+        with pytest.raises(UsageError, match="holds no token"):
+            opened(f"{base}?ca_file={ours.ca}&token_file={token}")
         token.write_text("secret-3\n", encoding="utf-8")
         with pytest.raises(UsageError, match=r"refuses us.*401 Unauthorized.*token_file=") as caught:
             opened(f"{base}?ca_file={ours.ca}&token_file={token}")
