@@ -20,12 +20,13 @@ from edge_mer.runtime.supervisor import SourceHealth, SupervisedSource, health_o
 from edge_mer.runtime.switching import MakePipeline, SwitchingPipeline
 from edge_mer.runtime.window import LiveStreams
 from edge_mer.sinks.base import Sink
-from edge_mer.sources.base import RemotelyClocked, Replayed, Source, shown
+from edge_mer.sources.base import RemotelyClocked, Replayed, Source
 from edge_mer.sync.windower import lateness_ns
 from edge_mer.types.health import StreamHealth
 from edge_mer.types.model import to_ns
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
+from edge_mer.types.uri_keys import shown
 
 GIVE_BACK_EVERY_NS = 60 * NS_PER_S
 """So often a live session returns freed memory, which takes some milliseconds."""

@@ -283,6 +283,8 @@ class FhirServerSink:
         """Those of a request; the token is read each time, since somebody may have brought a new one."""
         headers = {"Content-Type": _CONTENT, "Accept": "application/fhir+json"}
         token = self._address.secret("token_file")
+        if token is not None and not token.isascii():
+            raise UsageError(f"{self._address.shown}: the file of token_file= holds no token")
         return headers if token is None else {**headers, "Authorization": f"Bearer {token}"}
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> _Answer:
@@ -304,6 +306,8 @@ class FhirServerSink:
             return _Answer(response.status, response.reason[:100])
         except http.client.HTTPException as error:
             raise OSError(f"what it says is no HTTP: {error!r}"[:200]) from error
+        except ValueError as error:  # a host that no name server could know
+            raise OSError(str(error)) from error
         finally:
             connection.close()
 

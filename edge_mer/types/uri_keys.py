@@ -62,6 +62,11 @@ def latency_ns(values: Mapping[str, Any]) -> int:
     return round(latency_ms * 1_000_000)
 
 
+def shown(uri: str) -> str:
+    """A URI for messages, records and pages: without a password."""
+    return re.sub(r"(://[^/:@\s]*):[^/@\s]*@", r"\1:***@", uri)
+
+
 def read(
     scheme: str, rest: str, keys: Mapping[str, Key] | Callable[[str], Key | None], example: str
 ) -> tuple[str, dict[str, Any]]:

@@ -27,7 +27,7 @@ def _needs(command: str) -> None:
 
 def _mqtt(folder: Path, at_end: ExitStack, _: pytest.MonkeyPatch) -> str:
     _needs("mosquitto_passwd")
-    pytest.importorskip("paho", reason=DAEMON)
+    pytest.importorskip("paho.mqtt.client", reason=DAEMON)
     broker = Broker(folder / "broker")
     broker.start()
     at_end.callback(broker.kill)
@@ -37,7 +37,7 @@ def _mqtt(folder: Path, at_end: ExitStack, _: pytest.MonkeyPatch) -> str:
 def _mqtts(folder: Path, at_end: ExitStack, _: pytest.MonkeyPatch) -> str:
     _needs("mosquitto_passwd")
     _needs("openssl")
-    pytest.importorskip("paho", reason=DAEMON)
+    pytest.importorskip("paho.mqtt.client", reason=DAEMON)
     certificates = make_certificates(folder / "tls")
     broker = Broker(folder / "broker", certificates)
     broker.start()
@@ -68,7 +68,7 @@ def _lsl(folder: Path, _end: ExitStack, _: pytest.MonkeyPatch) -> str:
 
 
 def _ros2(_folder: Path, _end: ExitStack, patch: pytest.MonkeyPatch) -> str:
-    pytest.importorskip("rosbags", reason="needs pip install rosbags")
+    pytest.importorskip("rosbags.typesys", reason="needs pip install rosbags", exc_type=ImportError)
     from tests.helpers.ros2_double import Rclpy, typestore
 
     Rclpy(typestore()).install(patch)

@@ -18,7 +18,7 @@ from tests.helpers.system_packages import needs
 def test_all_interfaces_show_what_the_file_shows(
     shared_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("paho", reason="needs pip install 'edge-mer[daemon]'")
+    pytest.importorskip("paho.mqtt.client", reason="needs pip install 'edge-mer[daemon]'")
     broker, server = Broker(tmp_path / "broker"), FhirServer()
     broker.start()
     server.start()

@@ -29,6 +29,13 @@ from tests.helpers.waiting import free_port
 SESSION = UUID(int=7)
 
 
+def r5(name: str) -> Any:
+    """R5's own models."""
+    return pytest.importorskip(
+        f"fhir.resources.{name}", reason="needs pip install fhir.resources", exc_type=ImportError
+    )
+
+
 def in_utc(value: Any, key: str = "") -> Any:
     """The same JSON, its times in one of the ways in which they can be written."""
     if isinstance(value, dict):
@@ -40,10 +47,7 @@ def in_utc(value: Any, key: str = "") -> Any:
 
 def observed(prediction: Prediction, model: ModelFacts = AFFECT, **more: Any) -> list[dict[str, Any]]:
     """Observations, each of which R5's own model takes, and gives back as it was."""
-    models = pytest.importorskip(
-        "fhir.resources.observation", reason="needs pip install fhir.resources", exc_type=ImportError
-    )
-    devices = pytest.importorskip("fhir.resources.device", exc_type=ImportError)
+    models, devices = r5("observation"), r5("device")
     made = observations_of(prediction, model, SESSION, **more)
     for one in made:
         text = json.dumps(one, allow_nan=False)
@@ -142,7 +146,7 @@ def test_identifiers_are_those_of_the_prediction() -> None:
 
 
 def test_a_transaction_is_one_of_r5() -> None:
-    models = pytest.importorskip("fhir.resources.bundle", exc_type=ImportError)
+    models = r5("bundle")
     bundle = transaction_of([*observed(ok(0)), *observed(withheld(1, "audio_missing"))])
     taken = models.Bundle.model_validate_json(json.dumps(bundle))
     assert len(taken.entry) == 4
@@ -313,6 +317,9 @@ def test_a_token_goes_to_nobody_but_who_it_is_for(tmp_path: Path) -> None:
         token.write_text("secret-2\n", encoding="utf-8")  # somebody brought the new one
         sink.close()
         assert values(server) == [0.25, 0.5]
+        token.write_text("secret-\u00e4\n", encoding="utf-8")
+        with pytest.raises(UsageError, match="holds no token"):
+            opened(f"{base}?ca_file={ours.ca}&token_file={token}")
         token.write_text("secret-3\n", encoding="utf-8")
         with pytest.raises(UsageError, match=r"refuses us.*401 Unauthorized.*token_file=") as caught:
             opened(f"{base}?ca_file={ours.ca}&token_file={token}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_mer.errors import MissingError, UsageError
+from edge_mer.sinks import mqtt
 from edge_mer.sinks.base import Introduced, Remote
 from edge_mer.sinks.mqtt import MAX_WAITING, MqttSink
 from edge_mer.sinks.registry import open_sink
@@ -25,7 +26,7 @@ TOPIC = "ward3/bed5"
 @pytest.fixture
 def paho() -> None:
     """Skips where there is none."""
-    pytest.importorskip("paho", reason="needs pip install 'edge-mer[daemon]'")
+    pytest.importorskip("paho.mqtt.client", reason="needs pip install 'edge-mer[daemon]'")
 
 
 @pytest.fixture
@@ -219,6 +220,45 @@ def test_it_goes_on_when_the_broker_is_back(
     _, text, _ = listener.until(lambda topic, _: topic == f"{TOPIC}/prediction")
     assert json.loads(text)["window_index"] == 500  # what was lost does not come late
     assert sink.n_lost == 2 * MAX_WAITING - 1
+
+
+@needs("mosquitto_passwd")
+@pytest.mark.live
+def test_a_broker_that_takes_nothing_holds_nobody_up(
+    broker: Broker,
+    listener: Listener,
+    opened: Callable[[str], MqttSink],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mqtt, "_PATIENCE_S", 0.01)
+    sink = opened(f"mqtt://127.0.0.1:{broker.port}/{TOPIC}?qos=1")
+    listener.until(lambda topic, text: (topic, text) == (f"{TOPIC}/status", "online"))
+    broker.pause()
+    for index in range(MAX_WAITING + 6):
+        sink.write(ok(index))
+    assert sink.n_lost == 6
+    broker.go_on()
+    heard = [listener.until(lambda topic, _: topic.endswith("prediction")) for _ in range(MAX_WAITING)]
+    assert [json.loads(text)["window_index"] for _, text, _ in heard] == list(range(MAX_WAITING))
+    sink.write(ok(99))
+    assert json.loads(listener.until(lambda topic, _: topic.endswith("prediction"))[1])["window_index"] == 99
+    assert sink.n_lost == 6
+
+
+@needs("mosquitto_passwd")
+@pytest.mark.live
+def test_who_was_not_there_at_the_start_may_be_called_again(paho: None, tmp_path: Path) -> None:
+    broker = Broker(tmp_path / "broker")
+    sink = MqttSink(f"//127.0.0.1:{broker.port}/{TOPIC}")
+    with pytest.raises(MissingError):
+        sink.open()
+    broker.start()
+    try:
+        sink.open()
+        assert sink.away == ""
+        sink.close()
+    finally:
+        broker.kill()
 
 
 PUBLISHER = """

@@ -21,7 +21,7 @@ MS = 1_000_000
 
 @pytest.fixture(params=["humble", "jazzy"])
 def rclpy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    pytest.importorskip("rosbags", reason="needs pip install rosbags")
+    pytest.importorskip("rosbags.typesys", reason="needs pip install rosbags", exc_type=ImportError)
     from tests.helpers.ros2_double import Rclpy, typestore
 
     double = Rclpy(typestore(request.param))
