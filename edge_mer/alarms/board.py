@@ -140,7 +140,7 @@ class AlarmBoard:
             )
         if alarm.acknowledged_by is not None:
             raise UsageError(f"alarm {alarm_id} was acknowledged before", found=f"by {alarm.acknowledged_by}")
-        if not who.strip() or len(who) > _MAX_WHO:
+        if not who.strip() or not who.isprintable() or len(who) > _MAX_WHO:
             raise UsageError("an acknowledgement names who it is from", expected=f"up to {_MAX_WHO} letters")
         is_over = alarm.state == "latched" or alarm.is_gone
         changed = replace(alarm, state="ended" if is_over else "acknowledged", acknowledged_by=who)

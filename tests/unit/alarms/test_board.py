@@ -248,7 +248,7 @@ def test_what_cannot_be_acknowledged_is_refused() -> None:
     [alarm] = board.active()
     with pytest.raises(UsageError, match=alarm.id):
         board.acknowledge("x-1", "ward-3")
-    for who in ("", " ", "w" * 201):
+    for who in ("", " ", "w" * 201, "ward\n3"):
         with pytest.raises(UsageError, match="names who"):
             board.acknowledge(alarm.id, who)
     board.acknowledge(alarm.id, "ward-3")
