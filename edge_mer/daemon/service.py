@@ -239,14 +239,18 @@ class Service:
             swaps.check(bundle)
         except EdgeMerError as error:
             _log.error("The configuration stays as it was: %s", error)
-            self._notifier.ready()
+            self._tell_reloaded()
             return False
         self._swaps.stop()
         self._config, self._store, self._swaps, self._bundle = config, store, swaps, bundle
         self._on_reload()
-        self._notifier.ready()
+        self._tell_reloaded()
         _log.info("The configuration was read again.")
         return True
+
+    def _tell_reloaded(self) -> None:
+        if self._state == "serving":
+            self._notifier.ready()
 
     # -- of a change of bundle ---------------------------------------------------------------------
 

@@ -116,7 +116,6 @@ class MqttSink:
         if "username" in address.values:
             client.username_pw_set(address.values["username"], address.secret("password_file"))
         client.will_set(f"{self._topic}/status", "offline", qos=1, retain=True)
-        client.max_queued_messages_set(MAX_WAITING)
         client.reconnect_delay_set(_MIN_RECONNECT_S, _MAX_RECONNECT_S)
         client.connect_timeout = CONNECT_S
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from edge_mer.types.predictions import Prediction
 
@@ -32,6 +33,28 @@ class ModelFacts:
     outputs: tuple[str, ...]
     interval_s: float
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def from_hello(cls, hello: Mapping[str, Any]) -> ModelFacts:
+        """What the process that infers says of its model on the local link.
+
+        Args:
+            hello: A message of kind "hello".
+
+        Raises:
+            KeyError: It says too little.
+        """
+        model = hello["model"]
+        outputs = model["outputs"]
+        return cls(
+            name=model["name"],
+            bundle_id=model["bundle_id"],
+            precision=model["precision"],
+            engine=model["engine"],
+            outputs=tuple(one.get("name", one["kind"]) for one in outputs),
+            interval_s=hello["interval_s"],
+            labels={one["kind"]: tuple(one["labels"]) for one in outputs if "labels" in one},
+        )
 
     @property
     def scalars(self) -> tuple[ScalarPath, ...]:

@@ -127,6 +127,7 @@ class Listener:
         self._messages: queue.Queue[tuple[str, str, bool]] = queue.Queue()
         self._subscribed: queue.Queue[None] = queue.Queue()
         self.heard: list[tuple[str, str, bool]] = []
+        self._topic = topic
         self._client = client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         if ca is not None:
             client.tls_set(str(ca))
@@ -155,6 +156,12 @@ class Listener:
             self.heard.append(message)
             if is_it(message[0], message[1]):
                 return message
+
+    def until_now(self) -> None:
+        """Hear all that the broker has for it by now."""
+        self._client.publish(f"{self._topic}/now", "", qos=1)
+        self.until(lambda topic, _: topic == f"{self._topic}/now")
+        self.heard.pop()
 
     def close(self) -> None:
         """Hang up."""

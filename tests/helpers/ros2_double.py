@@ -147,6 +147,7 @@ def _class(store: Any, kind: str) -> Any:
     """A message class that takes what rclpy's do: a `byte` as bytes, sequences as lists."""
 
     def make(**fields: Any) -> Any:
+        assert isinstance(fields.get("level", b"0"), bytes)
         made = {name: _as_rosbags(value) for name, value in fields.items()}
         return store.types[kind](**made)
 

@@ -129,6 +129,12 @@ def test_a_withheld_prediction_says_why_and_has_no_value(
         assert not {key for key in one if key.startswith("value")} | {"component"} & set(one)
 
 
+def test_whatever_a_withheld_prediction_was_made_of_is_not_observed() -> None:
+    for one in observed(ok(0, 0.5, 0.5, status="withheld", reasons=("bad_sync",))):
+        assert "valueQuantity" not in one
+        assert one["dataAbsentReason"]["text"] == "bad_sync"
+
+
 def test_what_weakens_an_estimate_is_noted() -> None:
     prediction = ok(0, status="degraded", reasons=("audio_missing",), utc_synchronised=False, person="p2")
     one, _ = observed(prediction)

@@ -166,7 +166,7 @@ def test_records_numbers_and_status(
     assert (sink.n_lost, sink.away) == (0, "it is closed")
 
     late = Listener(broker.port, TOPIC)  # of estimates, nothing waits for who comes later
-    late.until(lambda topic, _: True)
+    late.until_now()
     late.close()
     assert late.heard == [(f"{TOPIC}/status", "offline", True)]
 
@@ -306,5 +306,9 @@ def test_who_is_killed_is_offline_and_tls_is_verified(paho: None, tmp_path: Path
         publisher.stdout.close()
         watcher.until(lambda topic, text: (topic, text) == (f"{TOPIC}/status", "offline"))
         watcher.close()
+        late = Listener(broker.port, TOPIC, ours.ca, ("nurse", "n"))
+        late.until_now()
+        late.close()
+        assert late.heard == [(f"{TOPIC}/status", "offline", True)]
     finally:
         broker.kill()

@@ -26,3 +26,4 @@ def test_a_prediction_holds_what_its_model_declares() -> None:
 
 def test_a_withheld_one_holds_none() -> None:
     assert scalars_of(withheld(0, "audio_missing")) == {}
+    assert scalars_of(ok(0, 0.5, 0.5, status="withheld")) == {}  # whatever it was made of
