@@ -192,7 +192,7 @@ class Feed:
             window_index=int(last.get("window_index", -1)) + max(1, n_hops),
             t_start_ns=t_ns,
             t_end_ns=t_ns,
-            utc=self._clock.utc().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            utc=self._clock.utc().isoformat(),
             utc_synchronised=self._clock.is_utc_synchronised(),
             status="withheld",
             reasons=(INFERENCE_LOST,),
