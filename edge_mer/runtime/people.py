@@ -49,6 +49,7 @@ class PeoplePipeline(Pipeline):
         on_step: None: a step has tensors of several people.
         lateness_ns: As of `Pipeline`.
         live: As of `Pipeline`.
+        first_step: As of `Pipeline`.
 
     Raises:
         SpecMismatchError: A stream does not fit what the model declares.
@@ -64,8 +65,9 @@ class PeoplePipeline(Pipeline):
         on_step: Callable[[StepTrace], None] | None = None,
         lateness_ns: int | None = None,
         live: LiveStreams | None = None,
+        first_step: int = 0,
     ) -> None:
-        super().__init__(setup, specs, clock, start_ns, None, lateness_ns, live)
+        super().__init__(setup, specs, clock, start_ns, None, lateness_ns, live, first_step)
         if setup.people is None or setup.detector is None or on_step is not None:
             raise UsageError(
                 "several people cannot be followed here",

@@ -102,6 +102,7 @@ class Pipeline:
         on_step: Called after every step with copies of its tensors.
         lateness_ns: Of a live session: how late its data may be, see `advance`; None: a recording.
         live: Says how the streams of live sources are; None: a recording.
+        first_step: Where it begins; the first step of a hop.
 
     Raises:
         SpecMismatchError: A stream does not fit what the model declares.
@@ -117,6 +118,7 @@ class Pipeline:
         on_step: Callable[[StepTrace], None] | None = None,
         lateness_ns: int | None = None,
         live: LiveStreams | None = None,
+        first_step: int = 0,
     ) -> None:
         self.counters = Counters()
         self._setup = setup
@@ -130,7 +132,9 @@ class Pipeline:
         self._live = live
         self._lateness_ns = lateness_ns
         self._streams_hz = rates_to_resample(setup.model, streams)
-        self._windower = StepWindower(setup.model, frozenset(streams), lateness_ns, self._streams_hz)
+        self._windower = StepWindower(
+            setup.model, frozenset(streams), lateness_ns, self._streams_hz, first_step
+        )
         self._common = Common(
             setup, streams, clock, start_ns, clock.utc(), clock.is_utc_synchronised(), live, self._stamps_ns
         )

@@ -17,6 +17,8 @@ from edge_mer.runtime.people import PeoplePipeline
 from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup, StepTrace
 from edge_mer.runtime.sink_thread import SinkHealth, SinkThread
 from edge_mer.runtime.supervisor import SourceHealth, SupervisedSource, health_of, supervised
+from edge_mer.runtime.switching import MakePipeline, SwitchingPipeline
+from edge_mer.runtime.window import LiveStreams
 from edge_mer.sinks.base import Sink
 from edge_mer.sources.base import RemotelyClocked, Replayed, Source, shown
 from edge_mer.sync.windower import lateness_ns
@@ -79,6 +81,7 @@ class SessionHooks:
         on_time: Called with the times of a live session up to which all that came has been given.
         on_step: Called after each step with copies of its tensors; None spares the copying.
         should_stop: Asked between two chunks, and at least every `READ_TIMEOUT_MS`.
+        on_switchable: Given what can put another pipeline in the place of the one that runs; None: none can.
     """
 
     on_start: Callable[[], None] = _nothing
@@ -88,6 +91,7 @@ class SessionHooks:
     on_offset: Callable[[ClockOffset], None] = _nothing
     on_time: Callable[[int], None] = _nothing
     on_step: Callable[[StepTrace], None] | None = None
+    on_switchable: Callable[[SwitchingPipeline], None] | None = None
 
     def before(self, other: SessionHooks) -> SessionHooks:
         """These, and after them another's start and predictions; the other says when to stop."""
@@ -100,7 +104,13 @@ class SessionHooks:
             self.on_prediction(prediction)
             other.on_prediction(prediction)
 
-        return replace(self, on_start=on_start, on_prediction=on_prediction, should_stop=other.should_stop)
+        return replace(
+            self,
+            on_start=on_start,
+            on_prediction=on_prediction,
+            should_stop=other.should_stop,
+            on_switchable=other.on_switchable,
+        )
 
 
 def is_live(sources: Iterable[Source]) -> bool:
@@ -216,29 +226,48 @@ def _play(
     report.start_ns = None if fast else clock.now_ns()
     specs = {spec.name: spec for source in sources for spec in source.specs}
     live = _Live(sources) if is_live(sources) else None
-    kind = Pipeline if setup.people is None else PeoplePipeline
-    pipeline = kind(
-        setup,
-        [spec for source in sources for spec in source.specs],
-        clock,
-        report.start_ns,
-        hooks.on_step,
-        lateness_ns=lateness_ns(setup.model, setup.hop_steps) if _goes_by_the_clock(sources) else None,
-        live=live,
-    )
+    make = _pipelines(sources, clock, report.start_ns, hooks, live)
+    pipeline: Pipeline | SwitchingPipeline
+    if hooks.on_switchable is None:
+        pipeline = make(setup, 0)
+    else:
+        pipeline = SwitchingPipeline(make, setup)
+        hooks.on_switchable(pipeline)
     report.counters, report.streams = pipeline.counters, pipeline.health
     for source in sources:
         source.start()
     hooks.on_start()
     clocks = None if live is None else live.clocks
-    for found in timed_chunks(sources, specs, clock, report.start_ns, hooks, clocks):
-        predictions = pipeline.advance(found) if isinstance(found, int) else pipeline.push(found)
-        _hand_on(predictions, sinks, report, hooks)
-    if hooks.should_stop():
-        return
-    _hand_on(pipeline.finish(), sinks, report, hooks)
+    try:
+        for found in timed_chunks(sources, specs, clock, report.start_ns, hooks, clocks):
+            predictions = pipeline.advance(found) if isinstance(found, int) else pipeline.push(found)
+            _hand_on(predictions, sinks, report, hooks)
+        if hooks.should_stop():
+            return
+        _hand_on(pipeline.finish(), sinks, report, hooks)
+    finally:
+        if isinstance(pipeline, SwitchingPipeline):
+            pipeline.abandon()
     if report.n_predictions == 0:
         raise _too_short(setup, sources, pipeline.counters.n_steps)
+
+
+def _pipelines(
+    sources: Sequence[Source],
+    clock: Clock,
+    start_ns: int | None,
+    hooks: SessionHooks,
+    live: LiveStreams | None,
+) -> MakePipeline:
+    """How this session makes a pipeline."""
+    specs = [spec for source in sources for spec in source.specs]
+
+    def make(setup: PipelineSetup, first_step: int) -> Pipeline:
+        kind = Pipeline if setup.people is None else PeoplePipeline
+        late_ns = lateness_ns(setup.model, setup.hop_steps) if _goes_by_the_clock(sources) else None
+        return kind(setup, specs, clock, start_ns, hooks.on_step, late_ns, live, first_step)
+
+    return make
 
 
 class _Live:

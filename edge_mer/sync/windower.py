@@ -72,6 +72,7 @@ class StepWindower:
         present: Modalities that the session has a stream for; the others never hold a step back.
         lateness_ns: How late a live session's data may be; None: a recording.
         streams_hz: Samples per second of streams whose pieces are yet to be resampled.
+        first_step: The steps before it are none of its.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class StepWindower:
         present: frozenset[Modality],
         lateness_ns: int | None = None,
         streams_hz: Mapping[Modality, float] | None = None,
+        first_step: int = 0,
     ) -> None:
         self._model = model
         self._lateness_ns = lateness_ns
@@ -102,6 +104,9 @@ class StepWindower:
             else:
                 stream_hz = None if streams_hz is None else streams_hz.get(encoder.modality)
                 self._rings[encoder.modality] = _ring(encoder, spec, stream_hz)
+        if first_step > 0:
+            self._next = first_step - 1
+            self._taken()
 
     def push_frame(self, modality: Modality, t_ns: int, pixels: NDArray[np.uint8]) -> None:
         """Take one frame, captured at `t_ns`."""
@@ -126,8 +131,9 @@ class StepWindower:
             now_ns: Of a live session: its time, up to which all that arrived was pushed; None: no news of it.
         """
         self._now_ns = max(self._now_ns, now_ns or 0)
-        if not self._is_ready(self._next):
-            return None
+        return self._taken() if self._is_ready(self._next) else None
+
+    def _taken(self) -> Step:
         step = self._next
         self._next += 1
         frames = {modality: selector.take(step) for modality, selector in self._selectors.items()}

@@ -1,0 +1,1 @@
+"""The local socket between the process that infers and those that talk to the world."""
