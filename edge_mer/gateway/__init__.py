@@ -1,1 +1,1 @@
-"""The process that talks to the world: HTTP, WebSocket, metrics, and sinks on networks. It never touches a sensor."""
+"""The process that talks to the world: HTTP, metrics, and sinks on networks. It never touches a sensor."""

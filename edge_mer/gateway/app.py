@@ -18,15 +18,16 @@ from starlette.websockets import WebSocketDisconnect
 
 import edge_mer
 from edge_mer.clock import Clock
+from edge_mer.config import Right, TokenConfig
 from edge_mer.errors import EdgeMerError
 from edge_mer.gateway import shapes
-from edge_mer.gateway.auth import LOCAL, SESSION_COOKIE, SESSION_S, Doorkeeper, Right, Token, Visitor
+from edge_mer.gateway.auth import LOCAL, SESSION_COOKIE, SESSION_S, Doorkeeper, Visitor
 from edge_mer.gateway.bridge import Asks
 from edge_mer.gateway.errors import ApiError, api_error, error_body
 from edge_mer.gateway.feed import Feed, Subscription
 from edge_mer.gateway.gate import BUNDLE_PATH, Gate
 from edge_mer.gateway.limits import Buckets, Limits, peer_of
-from edge_mer.gateway.live_page import read_page
+from edge_mer.gateway.live_page import PageFile, read_page
 from edge_mer.gateway.metrics import CONTENT_TYPE, Metrics
 from edge_mer.gateway.upload import MEDIA_TYPES, Uploads
 
@@ -44,8 +45,8 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 _EVENTS = """\
-Server-sent events, and over a WebSocket on the same path the same objects as text messages. First come what runs,
-its health, its alarms and the newest prediction, then everything as it comes. An event's name is its `kind`:
+Server-sent events, and over a WebSocket on the same path the same objects as text messages. First come what
+runs, its health, its alarms and the newest prediction, then everything as it comes. An event's name is its `kind`:
 
 - `prediction`: `{"kind": "prediction", "record": {…}}`
 - `health`: `{"kind": "health", "health": {…}}`, once a second
@@ -71,7 +72,7 @@ class Surroundings:
 
     feed: Feed
     asks: Asks
-    tokens: Sequence[Token]
+    tokens: Sequence[TokenConfig]
     hosts: Iterable[str]
     upload_dir: FilePath
     clock: Clock
@@ -203,12 +204,16 @@ def _answer_errors(app: FastAPI) -> None:
     async def unfit(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = " ".join(str(part) for part in first["loc"])
-        body = error_body(f"the request does not fit at {where}", found=first["msg"], hint="see /openapi.json")
+        body = error_body(
+            f"the request does not fit at {where}", found=first["msg"], hint="see /openapi.json"
+        )
         return JSONResponse(body, 422)
 
     @app.exception_handler(HTTPException)
     async def general(request: Request, error: HTTPException) -> Response:
-        what = {404: "there is nothing here", 405: "this cannot be done here"}.get(error.status_code, error.detail)
+        what = {404: "there is nothing here", 405: "this cannot be done here"}.get(
+            error.status_code, error.detail
+        )
         body = error_body(what, found=f"{request.method} {request.url.path[:200]}", hint="see /openapi.json")
         return JSONResponse(body, error.status_code, error.headers)
 
@@ -224,10 +229,17 @@ def _read_routes(app: FastAPI, around: Surroundings, visitors: _Visitors) -> Non
     feed = around.feed
     may_read = [Depends(visitors.who_may("read"))]
 
-    @app.get("/v1/predictions/latest", response_model=None, dependencies=may_read, tags=["predictions"],
-             responses={200: {"model": shapes.PredictionShape}, 404: {"model": shapes.ErrorBody}})
+    @app.get(
+        "/v1/predictions/latest",
+        response_model=None,
+        dependencies=may_read,
+        tags=["predictions"],
+        responses={200: {"model": shapes.PredictionShape}, 404: {"model": shapes.ErrorBody}},
+    )
     async def latest_prediction(
-        person: Annotated[str | None, Query(max_length=64, description="such as p1, with several people")] = None,
+        person: Annotated[
+            str | None, Query(max_length=64, description="such as p1, with several people")
+        ] = None,
     ) -> Response:
         """The newest prediction; with several people, the newest that came, or that of one of them."""
         record = feed.latest(person)
@@ -237,14 +249,24 @@ def _read_routes(app: FastAPI, around: Surroundings, visitors: _Visitors) -> Non
             raise _missing("no prediction has come yet")
         raise ApiError(404, "nobody of this name was in the newest predictions", found=person)
 
-    @app.get("/v1/health", response_model=None, dependencies=may_read, tags=["device"],
-             responses={200: {"model": shapes.HealthShape}})
+    @app.get(
+        "/v1/health",
+        response_model=None,
+        dependencies=may_read,
+        tags=["device"],
+        responses={200: {"model": shapes.HealthShape}},
+    )
     async def health() -> Response:
         """How sensors, inference and the gateway are."""
         return JSONResponse({**feed.health_told(), "gateway": around.own_health()})
 
-    @app.get("/v1/model", response_model=None, dependencies=may_read, tags=["device"],
-             responses={200: {"model": shapes.ModelShape}})
+    @app.get(
+        "/v1/model",
+        response_model=None,
+        dependencies=may_read,
+        tags=["device"],
+        responses={200: {"model": shapes.ModelShape}},
+    )
     async def model() -> Response:
         """What is running."""
         if feed.model is None:
@@ -253,9 +275,14 @@ def _read_routes(app: FastAPI, around: Surroundings, visitors: _Visitors) -> Non
 
     metrics = Metrics(feed, around.own_health)
 
-    @app.get("/metrics", response_model=None, dependencies=may_read, tags=["device"],
-             responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
-             response_class=Response)
+    @app.get(
+        "/metrics",
+        response_model=None,
+        dependencies=may_read,
+        tags=["device"],
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        response_class=Response,
+    )
     async def prometheus() -> Response:
         """Counts and states for Prometheus; no estimate of a person is among them."""
         return Response(metrics.text(), media_type=CONTENT_TYPE)
@@ -265,9 +292,14 @@ def _read_routes(app: FastAPI, around: Surroundings, visitors: _Visitors) -> Non
 
 
 def _stream_routes(app: FastAPI, feed: Feed, visitors: _Visitors) -> None:
-    @app.get("/v1/predictions", response_class=StreamingResponse, tags=["predictions"],
-             dependencies=[Depends(visitors.who_may("read"))], description=_EVENTS,
-             responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}})
+    @app.get(
+        "/v1/predictions",
+        response_class=StreamingResponse,
+        tags=["predictions"],
+        dependencies=[Depends(visitors.who_may("read"))],
+        description=_EVENTS,
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    )
     async def predictions() -> StreamingResponse:
         return StreamingResponse(_server_sent(feed), media_type="text/event-stream")
 
@@ -315,14 +347,23 @@ async def _until_gone(websocket: WebSocket) -> None:
 
 
 def _alarm_routes(app: FastAPI, around: Surroundings, visitors: _Visitors) -> None:
-    @app.get("/v1/alarms", response_model=None, dependencies=[Depends(visitors.who_may("read"))], tags=["alarms"],
-             responses={200: {"model": shapes.AlarmsShape}})
+    @app.get(
+        "/v1/alarms",
+        response_model=None,
+        dependencies=[Depends(visitors.who_may("read"))],
+        tags=["alarms"],
+        responses={200: {"model": shapes.AlarmsShape}},
+    )
     async def alarms() -> Response:
         """All alarms that are there now."""
         return JSONResponse({"alarms": around.feed.alarms})
 
-    @app.post("/v1/alarms/{alarm_id}/acknowledge", response_model=None, tags=["alarms"],
-              responses={200: {"model": shapes.DoneShape}, 404: {"model": shapes.ErrorBody}})
+    @app.post(
+        "/v1/alarms/{alarm_id}/acknowledge",
+        response_model=None,
+        tags=["alarms"],
+        responses={200: {"model": shapes.DoneShape}, 404: {"model": shapes.ErrorBody}},
+    )
     async def acknowledge(
         alarm_id: Annotated[str, Path(max_length=200)],
         visitor: Annotated[Visitor, Depends(visitors.who_may("acknowledge"))],
@@ -338,8 +379,13 @@ def _bundle_routes(app: FastAPI, around: Surroundings, visitors: _Visitors) -> N
     uploads = Uploads(around.upload_dir, around.limits.bundle_bytes)
     body = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in MEDIA_TYPES}
 
-    @app.get(BUNDLE_PATH, response_model=None, dependencies=[Depends(visitors.who_may("read"))], tags=["bundle"],
-             responses={200: {"model": shapes.BundleShape}})
+    @app.get(
+        BUNDLE_PATH,
+        response_model=None,
+        dependencies=[Depends(visitors.who_may("read"))],
+        tags=["bundle"],
+        responses={200: {"model": shapes.BundleShape}},
+    )
     async def bundle() -> Response:
         """What runs, what ran before, and how far a new one has come."""
         health = feed.health
@@ -348,18 +394,30 @@ def _bundle_routes(app: FastAPI, around: Surroundings, visitors: _Visitors) -> N
         known = {key: health.get(key) for key in ("bundle_id", "previous_bundle_id")}
         return JSONResponse({**known, "swap": health.get("swap") or {"state": "none"}})
 
-    @app.post(BUNDLE_PATH, response_model=None, status_code=202, tags=["bundle"],
-              openapi_extra={"requestBody": {"required": True, "content": body}},
-              responses={202: {"model": shapes.DoneShape}, 409: {"model": shapes.ErrorBody},
-                         415: {"model": shapes.ErrorBody}, 507: {"model": shapes.ErrorBody}})
+    @app.post(
+        BUNDLE_PATH,
+        response_model=None,
+        status_code=202,
+        tags=["bundle"],
+        openapi_extra={"requestBody": {"required": True, "content": body}},
+        responses={
+            202: {"model": shapes.DoneShape},
+            409: {"model": shapes.ErrorBody},
+            415: {"model": shapes.ErrorBody},
+            507: {"model": shapes.ErrorBody},
+        },
+    )
     async def bring_bundle(
         request: Request, visitor: Annotated[Visitor, Depends(visitors.who_may("swap"))]
     ) -> Response:
-        """Bring a bundle's .tar; once it was checked, built and tried beside the other, it takes its place."""
+        """Bring a bundle's .tar; once checked, built and tried beside the other, it takes its place."""
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type not in MEDIA_TYPES:
             raise ApiError(
-                415, "this is no bundle", expected=" or ".join(MEDIA_TYPES), found=media_type[:100],
+                415,
+                "this is no bundle",
+                expected=" or ".join(MEDIA_TYPES),
+                found=media_type[:100],
                 headers={"connection": "close"},
             )
         announced = request.headers.get("content-length")
@@ -367,8 +425,13 @@ def _bundle_routes(app: FastAPI, around: Surroundings, visitors: _Visitors) -> N
         with file:
             return JSONResponse(await asks.ask("swap", visitor.name, file.fileno()), 202)
 
-    @app.post(f"{BUNDLE_PATH}/rollback", response_model=None, status_code=202, tags=["bundle"],
-              responses={202: {"model": shapes.DoneShape}})
+    @app.post(
+        f"{BUNDLE_PATH}/rollback",
+        response_model=None,
+        status_code=202,
+        tags=["bundle"],
+        responses={202: {"model": shapes.DoneShape}},
+    )
     async def roll_back(visitor: Annotated[Visitor, Depends(visitors.who_may("swap"))]) -> Response:
         """Take the bundle before this one again."""
         return JSONResponse(await asks.ask("rollback", visitor.name), 202)
@@ -378,7 +441,9 @@ def _bundle_routes(app: FastAPI, around: Surroundings, visitors: _Visitors) -> N
 
 
 def _login_routes(app: FastAPI, around: Surroundings, visitors: _Visitors) -> None:
-    @app.post("/v1/login", response_model=None, tags=["session"], responses={200: {"model": shapes.VisitorShape}})
+    @app.post(
+        "/v1/login", response_model=None, tags=["session"], responses={200: {"model": shapes.VisitorShape}}
+    )
     async def login(request: Request, asked: shapes.LoginShape) -> Response:
         """A token for a session: the page keeps its cookie, which no script can read."""
         if visitors.doorkeeper.is_open:
@@ -425,8 +490,11 @@ def _open_routes(app: FastAPI, around: Surroundings) -> None:
         return JSONResponse({"state": feed.state})
 
     for path, file in read_page().items():
+        app.add_api_route(path, _giver(file), include_in_schema=False, response_model=None)
 
-        def page(content: bytes = file.content, media_type: str = file.media_type) -> Response:
-            return Response(content, media_type=media_type)
 
-        app.add_route(path, lambda request, page=page: page(), include_in_schema=False)  # type: ignore[misc]
+def _giver(file: PageFile) -> Callable[[], Response]:
+    def give() -> Response:
+        return Response(file.content, media_type=file.media_type)
+
+    return give

@@ -1,7 +1,8 @@
 """Who may do what: tokens for programs, sessions for the page.
 
-A token is 256 random bits, and only its SHA-256 is kept. A slow hash would add nothing: what it makes costly is
-trying passwords that people choose, and nobody tries 2**256 of them. Whoever reads the configuration learns no token.
+A token is 256 random bits, and only its SHA-256 is kept. A slow hash would add nothing: what it makes costly
+is trying passwords that people choose, and nobody tries 2**256 of them. Whoever reads the configuration learns
+no token.
 """
 
 from __future__ import annotations
@@ -12,33 +13,14 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, get_args
+from typing import get_args
 
 from edge_mer.clock import NS_PER_S, Clock
-
-Right = Literal["read", "acknowledge", "swap"]
-"""Reading everything; acknowledging alarms; bringing, and taking back, a bundle."""
-
-RIGHTS: frozenset[Right] = frozenset(get_args(Right))
+from edge_mer.config import Right, TokenConfig
 
 SESSION_COOKIE = "edge_mer_session"
 SESSION_S = 12 * 3600
 _MAX_SESSIONS = 256
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token that is known.
-
-    Attributes:
-        name: Of whom it was given to; it stands in the audit log.
-        sha256: Of the token, in hexadecimal digits.
-        may: Its rights.
-    """
-
-    name: str
-    sha256: str
-    may: frozenset[Right]
 
 
 @dataclass(frozen=True)
@@ -71,7 +53,7 @@ class Session:
     expires_utc: datetime
 
 
-LOCAL = Visitor("local", RIGHTS)
+LOCAL = Visitor("local", frozenset(get_args(Right)))
 """Whoever reaches a listener that has no tokens; it listens where only this machine's users are."""
 
 
@@ -89,7 +71,7 @@ class Doorkeeper:
         clock: By which sessions end.
     """
 
-    def __init__(self, tokens: Sequence[Token], clock: Clock) -> None:
+    def __init__(self, tokens: Sequence[TokenConfig], clock: Clock) -> None:
         self._tokens, self._clock = tuple(tokens), clock
         self._sessions: dict[str, Session] = {}
 
@@ -101,8 +83,8 @@ class Doorkeeper:
     def by_token(self, token: str) -> Visitor | None:
         """Whose token it is; it takes as long for a wrong one as for a right one."""
         digest = _digest(token)
-        found = [known for known in self._tokens if hmac.compare_digest(known.sha256.lower(), digest)]
-        return Visitor(found[0].name, found[0].may) if found else None
+        found = [known for known in self._tokens if hmac.compare_digest(known.sha256, digest)]
+        return Visitor(found[0].name, frozenset(found[0].may)) if found else None
 
     def by_session(self, session_id: str) -> Visitor | None:
         """Whose session it is; None when there is none, or it ended."""

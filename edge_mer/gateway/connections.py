@@ -1,7 +1,7 @@
 """Connections that are counted, and cut off when the other end keeps them waiting.
 
-uvicorn speaks HTTP and WebSocket; what it leaves open is bounded here: how many connections there are, heads that
-never end, bodies that nobody reads, and clients that do not take what they asked for.
+uvicorn speaks HTTP and WebSocket; what it leaves open is bounded here: how many connections there are, heads
+that never end, bodies that nobody reads, and clients that do not take what they asked for.
 """
 
 from __future__ import annotations
@@ -131,7 +131,10 @@ class Doors:
         """Count a connection, or note who speaks over it now; False when it is one too many."""
         if connection not in self._open:
             n_of_peer = sum(other.peer == connection.peer for other in self._open)
-            if len(self._open) >= self.limits.n_connections or n_of_peer >= self.limits.n_connections_per_peer:
+            if (
+                len(self._open) >= self.limits.n_connections
+                or n_of_peer >= self.limits.n_connections_per_peer
+            ):
                 self.n_refused += 1
                 return False
         self._open[connection] = protocol

@@ -116,7 +116,7 @@ class Feed:
 
     @property
     def state(self) -> str:
-        """ "starting", "serving", "stopping", or "lost" when no prediction comes."""
+        """It is "starting", "serving", "stopping", or "lost" when no prediction comes."""
         if self.is_lost:
             return "lost"
         return "starting" if self.health is None else str(self.health.get("state", "starting"))

@@ -178,6 +178,10 @@ async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) ->
         await response(scope, receive, send)
         return
     await receive()
-    start = {"type": "websocket.http.response.start", "status": response.status_code, "headers": response.raw_headers}
+    start = {
+        "type": "websocket.http.response.start",
+        "status": response.status_code,
+        "headers": response.raw_headers,
+    }
     await send(start)
     await send({"type": "websocket.http.response.body", "body": bytes(response.body)})

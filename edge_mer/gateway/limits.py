@@ -79,7 +79,7 @@ class Buckets:
 
 
 def peer_of(host: str | None) -> str:
-    """Whom a connection counts for: an IPv4 address, or the /64 network of an IPv6 one, which is one household's.
+    """Whom a connection counts for: an IPv4 address, or the /64 network of an IPv6 one, a household's.
 
     Args:
         host: The address; None or "" at a unix socket.

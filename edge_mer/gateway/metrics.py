@@ -1,4 +1,7 @@
-"""Counts and states for Prometheus. Nothing that was estimated of a person is here: metrics are kept, and read by many."""
+"""Counts and states for Prometheus.
+
+Nothing that was estimated of a person is among them: metrics are kept for long, and read by many.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,9 @@ def _gateway(feed: Feed, own: Mapping[str, Any]) -> Iterator[Metric]:
     yield _gauge("silence_seconds", "Since the last prediction", feed.silent_s)
     yield _counter("inference_losses", "How often predictions stayed out", feed.n_losses)
     if feed.model is not None:
-        about = {key: str(feed.model[key]) for key in ("name", "bundle_id", "precision", "engine", "edge_mer")}
+        about = {
+            key: str(feed.model[key]) for key in ("name", "bundle_id", "precision", "engine", "edge_mer")
+        }
         yield _gauge("model_info", "What is running; always 1", 1, **about)
     yield _gauge("gateway_clients", "Clients that listen", own["n_clients"])
     yield _gauge("gateway_connections", "Open connections", own["n_connections"])
@@ -74,14 +79,18 @@ def _inference(health: Mapping[str, Any]) -> Iterator[Metric]:
     yield _gauges("state", "1 for the state it is in", "state", {s: s == health.get("state") for s in states})
     yield _gauge("uptime_seconds", "Since the inference process began", health.get("uptime_s"))
     yield _counters("predictions", "Predictions by status", "status", health.get("n_by_status", {}))
-    yield _counters("reasons", "Predictions by reason; one has several", "reason", health.get("n_by_reason", {}))
+    yield _counters(
+        "reasons", "Predictions by reason; one has several", "reason", health.get("n_by_reason", {})
+    )
     yield _latencies(health.get("latency_ms", {}))
     yield _counter("dropped_steps", "Steps that the machine was too slow for", health.get("n_dropped_steps"))
     yield _counter("late_data", "Data that came after their step", health.get("n_late"))
     yield _counter("gaps", "Breaks in streams", health.get("n_gaps"))
     yield _gauge("recording", "1 while a recording is written", health.get("recording") is not None)
     yield _gauge("raw_media", "1 while raw media are kept in it", health.get("raw_media"))
-    yield _gauge("relief_level", "How much work is left out to cool or catch up", _of(health, "relief", "level"))
+    yield _gauge(
+        "relief_level", "How much work is left out to cool or catch up", _of(health, "relief", "level")
+    )
     yield from _sinks(health.get("sinks", ()), "inference")
 
 
@@ -111,7 +120,9 @@ def _sinks(sinks: Iterable[Mapping[str, Any]], process: str) -> Iterator[Metric]
     dropped = CounterMetricFamily(
         f"edge_mer_{process}_sink_dropped", "Predictions that a sink did not get", labels=("sink",)
     )
-    trouble = GaugeMetricFamily(f"edge_mer_{process}_sink_trouble", "1 while it cannot go on", labels=("sink",))
+    trouble = GaugeMetricFamily(
+        f"edge_mer_{process}_sink_trouble", "1 while it cannot go on", labels=("sink",)
+    )
     for number, sink in enumerate(sinks):
         name = f"{str(sink.get('target', '')).partition(':')[0]}-{number}"
         dropped.add_metric((name,), float(sink.get("n_dropped", 0)))

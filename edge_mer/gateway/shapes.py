@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edge_mer.gateway.auth import Right
+from edge_mer.config import Right
 
 
 class Shape(BaseModel):
@@ -130,8 +130,12 @@ class HealthShape(Shape):
     state: Literal["starting", "serving", "stopping", "lost"]
     uptime_s: float | None = None
     n_predictions: int | None = None
-    recording: str | None = Field(None, description="the file that raw media go into, when recording was asked for")
-    raw_media: bool | None = Field(None, description="whether that file has raw media; this gateway never sends any")
+    recording: str | None = Field(
+        None, description="the file that raw media go into, when recording was asked for"
+    )
+    raw_media: bool | None = Field(
+        None, description="whether that file has raw media; this gateway never sends any"
+    )
     gateway: GatewayShape
 
 

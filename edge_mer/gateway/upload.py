@@ -22,8 +22,8 @@ class Uploads:
     """Takes one bundle at a time.
 
     Args:
-        folder: On whose disk bundles lie until they are taken over; they have no name there, and are gone with the
-            process.
+        folder: On whose disk bundles lie until they are taken over; they have no name there, and are gone
+            with the process.
         max_bytes: Of one bundle.
     """
 
@@ -46,7 +46,8 @@ class Uploads:
         async with self._lock:
             self._make_sure_of_room(announced_bytes or 0)
             try:
-                file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)  # without a name, by O_TMPFILE
+                # without a name, by O_TMPFILE; whoever gets it closes it
+                file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
             except OSError as error:
                 raise UsageError(
                     f"no bundle can be kept in {self._folder}", found=error.strerror, hint="set state_dir"
