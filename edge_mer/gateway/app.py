@@ -1,6 +1,4 @@
-"""The routes of the gateway."""
-
-from __future__ import annotations
+"""The routes of the gateway; FastAPI reads their annotations as they are, so they are not put off."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +44,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 _EVENTS = """\
 Server-sent events, and over a WebSocket on the same path the same objects as text messages. First come what
-runs, its health, its alarms and the newest prediction, then everything as it comes. An event's name is its `kind`:
+runs, its health, its alarms and the newest prediction, then everything as it comes. Each has a kind, its name:
 
 - `prediction`: `{"kind": "prediction", "record": {…}}`
 - `health`: `{"kind": "health", "health": {…}}`, once a second

@@ -1,8 +1,8 @@
 """Who may do what: tokens for programs, sessions for the page.
 
 A token is 256 random bits, and only its SHA-256 is kept. A slow hash would add nothing: what it makes costly
-is trying passwords that people choose, and nobody tries 2**256 of them. Whoever reads the configuration learns
-no token.
+is trying passwords that people choose, and nobody tries 2**256 of them. Whoever reads the configuration
+learns no token.
 """
 
 from __future__ import annotations

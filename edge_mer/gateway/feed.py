@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -145,7 +146,7 @@ class Feed:
             self._heard_ns, self.is_lost = self._clock.now_ns(), False
             self._take_record(message["record"])
         elif kind == "health":
-            self.health = message["health"]
+            self.health = _without_passwords(message["health"])
             self._give(Event.of("health", "health", self.health_told()))
         elif kind == "alarms":
             self.alarms = message["alarms"]
@@ -241,3 +242,12 @@ class Feed:
     def _give(self, event: Event) -> None:
         for subscription in self._subscriptions:
             self.n_events_dropped += not subscription.put(event)
+
+
+def _without_passwords(health: dict[str, Any]) -> dict[str, Any]:
+    """Health without what stands before the @ of an address: whoever may read need not know it."""
+    hidden = dict(health)
+    for part, key in (("sources", "uri"), ("sinks", "target")):
+        told = health.get(part, ())
+        hidden[part] = [{**one, key: re.sub("//[^/@]*@", "//", str(one.get(key, "")))} for one in told]
+    return hidden

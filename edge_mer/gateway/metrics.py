@@ -65,7 +65,9 @@ def _gateway(feed: Feed, own: Mapping[str, Any]) -> Iterator[Metric]:
         about = {
             key: str(feed.model[key]) for key in ("name", "bundle_id", "precision", "engine", "edge_mer")
         }
-        yield _gauge("model_info", "What is running; always 1", 1, **about)
+        family = GaugeMetricFamily("edge_mer_model_info", "What is running; always 1", labels=tuple(about))
+        family.add_metric(tuple(about.values()), 1.0)
+        yield family
     yield _gauge("gateway_clients", "Clients that listen", own["n_clients"])
     yield _gauge("gateway_connections", "Open connections", own["n_connections"])
     yield _counter("gateway_connections_refused", "One too many", own["n_connections_refused"])
@@ -145,10 +147,10 @@ def _of(health: Mapping[str, Any], part: str, key: str) -> Any:
     return (health.get(part) or {}).get(key)
 
 
-def _gauge(name: str, help_text: str, value: float | None, **labels: str) -> Metric:
-    family = GaugeMetricFamily(f"edge_mer_{name}", help_text, labels=tuple(labels))
+def _gauge(name: str, help_text: str, value: float | None) -> Metric:
+    family = GaugeMetricFamily(f"edge_mer_{name}", help_text, labels=())
     if value is not None:
-        family.add_metric(tuple(labels.values()), float(value))
+        family.add_metric((), float(value))
     return family
 
 
