@@ -44,7 +44,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 _EVENTS = """\
 Server-sent events, and over a WebSocket on the same path the same objects as text messages. First come what
-runs, its health, its alarms and the newest prediction, then everything as it comes. Each has a kind, its name:
+runs, its health, its alarms and the newest prediction, then everything as it comes. Kinds of events:
 
 - `prediction`: `{"kind": "prediction", "record": {…}}`
 - `health`: `{"kind": "health", "health": {…}}`, once a second

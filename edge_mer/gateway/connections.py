@@ -23,6 +23,7 @@ from edge_mer.gateway.errors import error_body
 from edge_mer.gateway.limits import KIB, Limits, peer_of
 
 _PAUSE_AT_BYTES = 16 * KIB
+_LINGER_S = 1.0
 _UCRED = struct.Struct("3i")
 
 _log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Connection(asyncio.Transport):
 
     Args:
         transport: The real one.
+        http: What is spoken over it at first.
         limits: What may wait for the other end.
         now_ns: When it was opened.
 
@@ -40,11 +42,13 @@ class Connection(asyncio.Transport):
         peer: Whom it counts for.
     """
 
-    def __init__(self, transport: asyncio.Transport, limits: Limits, now_ns: int) -> None:
+    def __init__(self, transport: asyncio.Transport, http: GuardedHttp, limits: Limits, now_ns: int) -> None:
         super().__init__()
+        self._http: GuardedHttp | None = http
         self._transport, self._limits = transport, limits
         self._n_written = self._n_taken = 0
         self._taken_ns = self._heard_ns = now_ns
+        self._is_lingering = False
         self.peer = _peer(transport)
         transport.set_write_buffer_limits(high=_PAUSE_AT_BYTES)
         raw = transport.get_extra_info("socket")
@@ -53,6 +57,8 @@ class Connection(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send; a client for which too much waits already is cut off."""
+        if self._is_lingering:
+            return
         if self._transport.get_write_buffer_size() > self._limits.unsent_bytes:
             self._transport.abort()
             return
@@ -72,7 +78,19 @@ class Connection(asyncio.Transport):
 
     def close(self) -> None:
         """Close once everything was sent."""
-        self._transport.close()
+        is_still_told = self._http is not None and self._http.is_still_told()
+        if is_still_told and not self.is_closing():
+            self._linger()
+        elif not self._is_lingering:
+            self._transport.close()
+
+    def _linger(self) -> None:
+        """Leave time to read the answer: who is cut off while he sends may never see it."""
+        self._is_lingering = True
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._transport.resume_reading()
+        asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
 
     def abort(self) -> None:
         """Close at once."""
@@ -80,14 +98,15 @@ class Connection(asyncio.Transport):
 
     def is_closing(self) -> bool:
         """It is, or was closed."""
-        return self._transport.is_closing()
+        return self._is_lingering or self._transport.is_closing()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """The real transport's."""
         return self._transport.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """The real transport's."""
+        """Something else than HTTP is spoken from now on."""
+        self._http = None
         self._transport.set_protocol(protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
@@ -123,9 +142,9 @@ class Doors:
     def __len__(self) -> int:
         return len(self._open)
 
-    def connection(self, transport: asyncio.Transport) -> Connection:
+    def connection(self, transport: asyncio.Transport, http: GuardedHttp) -> Connection:
         """A transport that was just opened, bounded."""
-        return Connection(transport, self.limits, self._clock.now_ns())
+        return Connection(transport, http, self.limits, self._clock.now_ns())
 
     def admit(self, connection: Connection, protocol: GuardedHttp | GuardedWebSocket) -> bool:
         """Count a connection, or note who speaks over it now; False when it is one too many."""
@@ -193,7 +212,7 @@ class GuardedHttp(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count it, and send it away when it is one too many."""
-        connection = self.config.doors.connection(transport)
+        connection = self.config.doors.connection(transport, self)
         super().connection_made(connection)
         if not self.config.doors.admit(connection, self):
             self._refuse(503, "too many connections", "close some, and try again")
@@ -202,6 +221,15 @@ class GuardedHttp(H11Protocol):
         """Count it no more."""
         self.config.doors.leave(self.transport)
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a request, or pass over the rest of one that was refused."""
+        if not self.transport.is_closing():
+            super().data_received(data)
+
+    def is_still_told(self) -> bool:
+        """The other end has not said everything, or says what cannot be understood."""
+        return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
 
     def waits_for_request(self) -> bool:
         """The head has not come, or the rest of a body that nobody reads any more."""
@@ -220,8 +248,8 @@ class GuardedHttp(H11Protocol):
         body = json.dumps(error_body(what, hint=hint)).encode()
         headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
         answer = h11.Response(status_code=status, headers=[*headers, ("connection", "close")])
-        for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        events = (answer, h11.Data(data=body), h11.EndOfMessage())
+        self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         self.transport.close()
 
 

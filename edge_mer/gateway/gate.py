@@ -73,6 +73,10 @@ class Gate:
             ApiError: It may not be carried out.
         """
         headers = Headers(scope=scope)
+        if sum(len(name) + len(value) + 4 for name, value in headers.raw) > self._limits.head_bytes:
+            raise ApiError(
+                431, "the request's head is too large", expected=f"at most {self._limits.head_bytes} bytes"
+            )
         self._check_host(headers)
         client = scope.get("client")
         if not self._requests.take(peer_of(client[0] if client else None)):

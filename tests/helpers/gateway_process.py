@@ -28,7 +28,9 @@ def run(config_path: str, limits: str) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     clock = MonotonicClock()
     with Outlets(config.sinks) as outlets:
-        asyncio.run(serve(config, open_listeners(config, clock), outlets, clock, Limits(**json.loads(limits))))
+        asyncio.run(
+            serve(config, open_listeners(config, clock), outlets, clock, Limits(**json.loads(limits)))
+        )
 
 
 if __name__ == "__main__":

@@ -104,6 +104,7 @@ class Inference:
         self._server = LinkServer(run_dir / SOCKET_NAME, self._carry_out)
         self._server.start()
         self.n_records = 0
+        self._is_over = False
         self._server.publish(HELLO)
         self._server.publish({"kind": "health", "health": health()})
         self.alarm(ALARM)
@@ -124,8 +125,10 @@ class Inference:
         self._server.publish({"kind": "health", "health": told})
 
     def stop(self) -> None:
-        """Hang up."""
-        self._server.close()
+        """Hang up; harmless when it did already."""
+        if not self._is_over:
+            self._is_over = True
+            self._server.close()
 
     def _carry_out(self, ask: Ask, fd: int | None) -> Message:
         brought = None
