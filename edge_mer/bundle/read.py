@@ -21,7 +21,9 @@ from edge_mer.errors import BundleError
 from edge_mer.types.signals import Modality
 
 MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "signature.json"
 MAX_MANIFEST_BYTES = 4 << 20
+MAX_SIGNATURE_BYTES = 4 << 10
 MAX_FILE_BYTES = 2 << 30
 MAX_ARRAYS_BYTES = 2 << 30
 
@@ -106,6 +108,16 @@ class Bundle:
             )
         return data
 
+    def read_signature(self) -> bytes | None:
+        """The bytes of `signature.json`, of which nothing is known yet; None where there is no such file.
+
+        Raises:
+            BundleError: It is not a plain file inside the bundle, or too long.
+        """
+        if not os.path.lexists(self.path / SIGNATURE_NAME):
+            return None
+        return _read_plain(self.path, SIGNATURE_NAME, MAX_SIGNATURE_BYTES)
+
     def read_stage(self, precision: str, stage: str) -> bytes:
         """The ONNX of a stage: hash right, weights inside, of a version that every target reads."""
         candidates = self.manifest.candidates
@@ -140,7 +152,7 @@ class Bundle:
         """Hash every listed file and refuse any that is not listed; returns how many there are."""
         for name in self.manifest.files:
             self.read(name)
-        listed = {MANIFEST_NAME, "signature.json", *self.manifest.files}
+        listed = {MANIFEST_NAME, SIGNATURE_NAME, *self.manifest.files}
         found = [p for p in self.path.rglob("*") if p.is_symlink() or not p.is_dir()]
         present = {p.relative_to(self.path).as_posix() for p in found}
         if strangers := sorted(present - listed):
@@ -231,16 +243,21 @@ def _check_paths(path: Path, manifest: Manifest) -> None:
             )
 
 
-def _check_name(path: Path, name: str) -> None:
+def is_plain_name(name: str) -> bool:
+    """Whether a path inside a bundle is relative, stays there, and is written in its only form."""
     pure = PurePosixPath(name)
-    if (
+    return not (
         pure.is_absolute()
         or not pure.parts
         or ".." in pure.parts
         or "\\" in name
         or not name.isprintable()
         or name != str(pure)
-    ):
+    )
+
+
+def _check_name(path: Path, name: str) -> None:
+    if not is_plain_name(name):
         raise BundleError(
             f"bundle {path}: the manifest names a path that leaves the bundle",
             expected="a plain relative path",

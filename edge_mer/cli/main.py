@@ -47,7 +47,7 @@ VERBS = {
     "record": Verb("Keep what sources give in a file.", "edge_mer.cli.record:record"),
     "sources": Verb("List the sensors that are attached.", "edge_mer.cli.sources:sources"),
     "report": Verb("Show a run, or a bundle's candidates, as one page.", "edge_mer.cli.report:report"),
-    "bundle": Verb("Show what a bundle holds.", "edge_mer.cli.bundle:bundle"),
+    "bundle": Verb("Show, sign, check and pack bundles.", "edge_mer.cli.bundle:bundle"),
     "doctor": Verb("Say what this machine lacks, and what mends it.", "edge_mer.cli.doctor:doctor"),
     "demo": Verb("Walk a tiny model through all of it.", "edge_mer.cli.demo:demo", "export,calibrate"),
 }
@@ -62,8 +62,8 @@ app = typer.Typer(
 )
 
 
-def load_verb(name: str) -> Callable[..., None]:
-    """The function behind a verb.
+def load_verb(name: str) -> Callable[..., None] | typer.Typer:
+    """The function behind a verb; of a verb with verbs of its own, its command line.
 
     Raises:
         MissingError: The packages that it needs are not installed.
@@ -76,12 +76,12 @@ def load_verb(name: str) -> Callable[..., None]:
         raise _missing(name, verb, "it is not installed")
     module_name, _, attribute = target.partition(":")
     try:
-        function: Callable[..., None] = getattr(import_module(module_name), attribute)
+        loaded: Callable[..., None] | typer.Typer = getattr(import_module(module_name), attribute)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "edge_mer":
             raise
         raise _missing(name, verb, f"no module {error.name}") from error
-    return function
+    return loaded
 
 
 def _missing(name: str, verb: Verb, found: str) -> MissingError:
@@ -91,8 +91,12 @@ def _missing(name: str, verb: Verb, found: str) -> MissingError:
 
 def verb_app(name: str) -> typer.Typer:
     """A verb as a command line of its own."""
+    loaded = load_verb(name)
+    if isinstance(loaded, typer.Typer):
+        loaded.info.help = VERBS[name].help
+        return loaded
     one = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    one.command(name=name, help=VERBS[name].help)(load_verb(name))
+    one.command(name=name, help=VERBS[name].help)(loaded)
     return one
 
 

@@ -12,12 +12,15 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from unittest import mock
+
+from typer.main import get_command
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from edge_mer.cli.main import VERBS, main  # noqa: E402
+from edge_mer.cli.main import VERBS, main, verb_app  # noqa: E402
 from edge_mer.sinks.registry import SINKS  # noqa: E402
 from edge_mer.sources.registry import SOURCES  # noqa: E402
 from edge_mer_export.models.zoo import MODELS  # noqa: E402
@@ -68,8 +71,18 @@ def reference() -> str:
         sources=_listed(f"{scheme}:" for scheme in SOURCES),
         sinks=_listed(f"{scheme}:" for scheme in SINKS),
     )
-    sections = [("edge-mer", help_of([])), *((f"edge-mer {verb}", help_of([verb])) for verb in VERBS)]
-    return head + "".join(f"\n## {title}\n\n```text\n{text}\n```\n" for title, text in sections)
+    pages = {" ".join(["edge-mer", *words]): help_of([*words]) for words in [(), *verbs()]}
+    return head + "".join(f"\n## {title}\n\n```text\n{text}\n```\n" for title, text in pages.items())
+
+
+def verbs() -> dict[tuple[str, ...], Any]:
+    """The words of every verb, and of those that a verb has of its own, with Typer's command for each."""
+    found: dict[tuple[str, ...], Any] = {}
+    for verb in VERBS:
+        command: Any = get_command(verb_app(verb))
+        found[(verb,)] = command
+        found.update({(verb, name): inner for name, inner in getattr(command, "commands", {}).items()})
+    return found
 
 
 def _listed(names: Iterable[str]) -> str:
