@@ -9,9 +9,11 @@ import anyio
 from fastapi import Depends, FastAPI, Path, Query, Request, Response, Security, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.routing import Match
 from starlette.websockets import WebSocketDisconnect
 
 import edge_mer
@@ -213,11 +215,19 @@ def _answer_errors(app: FastAPI) -> None:
             error.status_code, error.detail
         )
         body = error_body(what, found=f"{request.method} {request.url.path[:200]}", hint="see /openapi.json")
-        return JSONResponse(body, error.status_code, error.headers)
+        headers = {"allow": _allowed(app, request)} if error.status_code == 405 else error.headers
+        return JSONResponse(body, error.status_code, headers)
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:
         return JSONResponse(error_body("a bug of edge-mer; the log says more"), 500)
+
+
+def _allowed(app: FastAPI, request: Request) -> str:
+    """The methods of a path, over all routes that have it."""
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    found = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted(set().union(*found)))
 
 
 # --- what is known -------------------------------------------------------------------------------

@@ -49,6 +49,10 @@ _REASONS = {
         "The machine had fallen too far behind, and dropped whole windows to catch up.",
     ),
     "output_not_finite": ("the model gave no number", "The model's output was not a number."),
+    "inference_lost": (
+        "no prediction came",
+        "The process that makes predictions was starting, hung, or was gone.",
+    ),
 }
 
 

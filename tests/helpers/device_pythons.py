@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 from tests.helpers.bundle import ensure_bundle  # noqa: E402
 
 VERSIONS = ("3.10", "3.12")
+_TESTING = ("pytest>=8", "pytest-rerunfailures>=14", "hypothesis>=6.100", "httpx>=0.27")
 
 
 def find(version: str) -> str | None:
@@ -41,7 +42,7 @@ def prepare(version: str, python: str) -> Path:
         subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
         pip = [str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run(
-            [*pip, "-e", f"{ROOT}[text]", "pytest>=8", "pytest-rerunfailures>=14", "hypothesis>=6.100"],
+            [*pip, "-e", f"{ROOT}[daemon,text]", *_TESTING],
             check=True,
         )
         stamp.write_text(wanted, encoding="utf-8")

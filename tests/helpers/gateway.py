@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,15 @@ SOON_S = 20.0
 
 GENEROUS = {"requests_per_s": 10_000.0, "n_requests_at_once": 10_000}
 """Limits for tests that ask often."""
+
+
+def until(is_so: Callable[[], object]) -> None:
+    """Return once something is so."""
+    until_s = time.monotonic() + SOON_S
+    while not is_so():
+        if time.monotonic() > until_s:
+            raise TimeoutError(f"it did not come about within {SOON_S:.0f} s")
+        time.sleep(0.02)
 
 
 class Gateway:

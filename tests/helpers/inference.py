@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,23 @@ class Inference:
             made = record(self.n_records, 0.5, 0.25, **changes)
             self._server.publish({"kind": "prediction", "record": made})
             self.n_records += 1
+
+    @contextmanager
+    def predicting(self) -> Iterator[None]:
+        """Give records at the model's pace meanwhile."""
+        is_over = threading.Event()
+
+        def go_on() -> None:
+            while not is_over.wait(INTERVAL_S):
+                self.predict()
+
+        thread = threading.Thread(target=go_on, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
 
     def alarm(self, *alarms: dict[str, Any]) -> None:
         """These are all that there are now."""
