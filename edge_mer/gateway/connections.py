@@ -271,6 +271,11 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self.config.doors.leave(self.transport)
         super().connection_lost(exc)
 
+    async def send(self, message: Any) -> None:
+        """Send; a refusal that was told is an end of the handshake, too."""
+        await super().send(message)
+        self.handshake_complete |= self.close_sent
+
     def waits_for_request(self) -> bool:
         """Never: nothing is expected of a client; uvicorn pings it."""
         return False
