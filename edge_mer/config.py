@@ -31,11 +31,15 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 MAX_CONFIG_BYTES = 1 << 18
+LINK_NAME = "link.sock"
 
 Right = Literal["read", "acknowledge", "swap"]
 """What a token allows: to see, to acknowledge alarms, to change the bundle."""
 
 UNIX = "unix:"
+
+NETWORK_SINKS = ("mqtt", "mqtts", "lsl", "ros2", "fhir+https", "fhir+http")
+"""Schemes of sinks that belong to the gateway; all others write files, beside the sensors."""
 
 
 def _from_folder(path: Path, info: ValidationInfo) -> Path:
@@ -69,7 +73,7 @@ class TokenConfig(_Section):
 
     Attributes:
         name: For the audit log.
-        sha256: Of the token, as `edge-mer daemon --new-token` shows it; the token itself is kept nowhere.
+        sha256: Of the token, as `edge-mer daemon token` shows it; the token itself is kept nowhere.
         may: "read", "acknowledge", "swap".
     """
 
@@ -168,6 +172,21 @@ class DaemonConfig(_Section):
     record: RecordConfig | None = None
     http: HttpConfig = Field(default_factory=HttpConfig)
     bundles: BundlesConfig = Field(default_factory=BundlesConfig)
+
+    @property
+    def network_sinks(self) -> tuple[str, ...]:
+        """Sinks that the gateway writes."""
+        return tuple(uri for uri in self.sinks if uri.partition(":")[0] in NETWORK_SINKS)
+
+    @property
+    def file_sinks(self) -> tuple[str, ...]:
+        """Sinks that the process writes which infers."""
+        return tuple(uri for uri in self.sinks if uri not in self.network_sinks)
+
+    @property
+    def link_path(self) -> Path:
+        """The socket between the two processes."""
+        return self.run_dir / LINK_NAME
 
 
 def read_config(path: Path) -> DaemonConfig:

@@ -395,11 +395,11 @@ def _bundle_routes(app: FastAPI, around: Surroundings, visitors: _Visitors) -> N
         responses={200: {"model": shapes.BundleShape}},
     )
     async def bundle() -> Response:
-        """What runs, what ran before, and how far a new one has come."""
+        """What runs, whether one before it can be taken again, and how far a new one has come."""
         health = feed.health
         if health is None:
             raise _missing("the inference process was not heard yet")
-        known = {key: health.get(key) for key in ("bundle_id", "previous_bundle_id")}
+        known = {"bundle_id": health.get("bundle_id"), "can_go_back": bool(health.get("can_go_back"))}
         return JSONResponse({**known, "swap": health.get("swap") or {"state": "none"}})
 
     @app.post(

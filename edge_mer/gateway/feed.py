@@ -249,5 +249,5 @@ def _without_passwords(health: dict[str, Any]) -> dict[str, Any]:
     hidden = dict(health)
     for part, key in (("sources", "uri"), ("sinks", "target")):
         told = health.get(part, ())
-        hidden[part] = [{**one, key: re.sub("//[^/@]*@", "//", str(one.get(key, "")))} for one in told]
+        hidden[part] = [{**one, key: re.sub("//[^/@]*@", "//", one.get(key) or "")} for one in told]
     return hidden

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
-from edge_mer.sinks.registry import is_of_files, open_sink
+from edge_mer.sinks.registry import open_sink
 from edge_mer.sinks.sink_thread import SinkThread
 from edge_mer.types.predictions import Prediction
 
@@ -21,14 +21,14 @@ class Outlets:
     """Every sink of a configuration that is not the other process's.
 
     Args:
-        uris: Of all sinks; those of files are passed over.
+        uris: Of these sinks.
 
     Raises:
         UsageError: A sink that nobody knows, or that refuses its settings.
     """
 
     def __init__(self, uris: Iterable[str]) -> None:
-        self._sinks = {uri: SinkThread(open_sink(uri)) for uri in uris if not is_of_files(uri)}
+        self._sinks = {uri: SinkThread(open_sink(uri)) for uri in uris}
         self._failed: dict[str, str] = {}
 
     def __enter__(self) -> Outlets:

@@ -23,7 +23,6 @@ from edge_mer.gateway.feed import Feed
 from edge_mer.gateway.limits import Limits
 from edge_mer.gateway.listeners import listen, tls_context
 from edge_mer.gateway.outlets import Outlets
-from edge_mer.link.messages import SOCKET_NAME
 
 _LOOK_S = 0.25
 _HANDSHAKE_S = 5.0
@@ -42,7 +41,7 @@ def main(config: DaemonConfig) -> None:
     _allow_many_files()
     clock = MonotonicClock()
     listeners = open_listeners(config, clock)
-    with Outlets(config.sinks) as outlets:
+    with Outlets(config.network_sinks) as outlets:
         asyncio.run(serve(config, listeners, outlets, clock))
 
 
@@ -79,7 +78,7 @@ async def serve(
     feed = Feed(clock)
     feed.on_record(outlets.write)
     doors = Doors(limits, clock)
-    bridge = Bridge(config.run_dir / SOCKET_NAME, feed)
+    bridge = Bridge(config.link_path, feed)
     around = Surroundings(
         feed=feed,
         asks=bridge,

@@ -91,8 +91,7 @@ class ModelShape(Shape):
     precision: str
     engine: str
     modalities: list[str]
-    outputs: list[str]
-    labels: Any = None
+    outputs: list[dict[str, Any]] = Field(description="each with its kind: affect, pain or emotion, and labels")
     hop_s: float
     step_s: float
     window_s: float
@@ -159,10 +158,10 @@ class AlarmsShape(Shape):
 
 
 class BundleShape(Shape):
-    """The bundle that runs, the one before it, and how far a new one has come."""
+    """The bundle that runs, and how far a new one has come."""
 
     bundle_id: str | None
-    previous_bundle_id: str | None
+    can_go_back: bool = Field(description="whether there is one that ran before")
     swap: SwapShape
 
 

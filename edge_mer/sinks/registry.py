@@ -9,14 +9,6 @@ SINKS = {
     "jsonl": "edge_mer.sinks.jsonl:JsonlSink",
 }
 
-OF_FILES = ("jsonl",)
-"""Sinks of the process that infers; all others, outsiders' too, are the gateway's, which has fewer rights."""
-
-
-def is_of_files(uri: str) -> bool:
-    """Whether a sink writes nothing but files."""
-    return uri.partition(":")[0] in OF_FILES
-
 
 def open_sink(uri: str) -> Sink:
     """The sink that `uri` names, not yet opened.

@@ -19,7 +19,6 @@ sys.path.insert(0, str(ROOT))
 from tests.helpers.bundle import ensure_bundle  # noqa: E402
 
 VERSIONS = ("3.10", "3.12")
-_TESTING = ("pytest>=8", "pytest-rerunfailures>=14", "hypothesis>=6.100", "httpx>=0.27")
 
 
 def find(version: str) -> str | None:
@@ -34,7 +33,7 @@ def find(version: str) -> str | None:
 
 
 def prepare(version: str, python: str) -> Path:
-    """A virtual environment with edge-mer's core and pytest, made again when the project's needs change."""
+    """A virtual environment with core, daemon and pytest, made again when the project's needs change."""
     folder = ROOT / f".venv-device-{version}"
     stamp, wanted = folder / "stamp", (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     inside = folder / "bin" / "python"
@@ -42,7 +41,15 @@ def prepare(version: str, python: str) -> Path:
         subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
         pip = [str(inside), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run(
-            [*pip, "-e", f"{ROOT}[daemon,text]", *_TESTING],
+            [
+                *pip,
+                "-e",
+                f"{ROOT}[daemon,text]",
+                "pytest>=8",
+                "pytest-rerunfailures>=14",
+                "hypothesis>=6.100",
+                "httpx>=0.27",
+            ],
             check=True,
         )
         stamp.write_text(wanted, encoding="utf-8")

@@ -107,6 +107,11 @@ class Gateway:
                 time.sleep(0.02)
         return dict(answer.json())
 
+    def told(self, key: str) -> Any:
+        """Something of its own health."""
+        with self.client() as client:
+            return client.get("/v1/health").json()["gateway"][key]
+
     def rss_bytes(self) -> int:
         """Memory that it takes."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]

@@ -27,7 +27,7 @@ def run(config_path: str, limits: str) -> None:
         return
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     clock = MonotonicClock()
-    with Outlets(config.sinks) as outlets:
+    with Outlets(config.network_sinks) as outlets:
         asyncio.run(
             serve(config, open_listeners(config, clock), outlets, clock, Limits(**json.loads(limits)))
         )

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edge_mer.config import LINK_NAME
 from edge_mer.errors import BundleError
-from edge_mer.link.messages import SOCKET_NAME, Ask, Message
+from edge_mer.link.messages import Ask, Message
 from edge_mer.link.server import LinkServer
 from tests.helpers.predictions import BUNDLE, record
 
@@ -28,8 +29,10 @@ HELLO: Message = {
         "precision": "fp32",
         "engine": "onnxruntime-cpu",
         "modalities": ["visual", "audio"],
-        "outputs": ["valence", "arousal"],
-        "labels": None,
+        "outputs": [
+            {"kind": "affect", "name": "valence", "low": -1.0, "high": 1.0},
+            {"kind": "affect", "name": "arousal", "low": -1.0, "high": 1.0},
+        ],
         "hop_s": 0.25,
         "step_s": 0.25,
         "window_s": 2.0,
@@ -85,7 +88,7 @@ def health(**changes: Any) -> dict[str, Any]:
         "raw_media": False,
         "swap": {"state": "none", "bundle_id": None, "why": ""},
         "bundle_id": BUNDLE,
-        "previous_bundle_id": None,
+        "can_go_back": False,
         "relief": {"level": 0, "why": ""},
         **changes,
     }
@@ -103,7 +106,7 @@ class Inference:
 
     def __init__(self, run_dir: Path) -> None:
         self.asks: list[tuple[Ask, bytes | None]] = []
-        self._server = LinkServer(run_dir / SOCKET_NAME, self._carry_out)
+        self._server = LinkServer(run_dir / LINK_NAME, self._carry_out)
         self._server.start()
         self.n_records = 0
         self._is_over = False

@@ -97,18 +97,21 @@ def test_a_signature_says_who_and_when(signed: Path, trusted: tuple[TrustedKey, 
     assert str(signer) == f"Lab 3, key {trusted[0].path} ({trusted[0].key_id}), 2026-01-31T12:30:01Z"
 
 
-def test_openssl_finds_the_signature_right(signed: Path, lab: Path, tmp_path: Path) -> None:
+def test_openssl_finds_the_signature_right_as_the_page_shows(signed: Path, lab: Path, tmp_path: Path) -> None:
     """As anyone can check without this program."""
     if shutil.which("openssl") is None:
         pytest.skip("needs the system package openssl")
-    raw = content(signed)
-    (tmp_path / "signature").write_bytes(bytes.fromhex(raw.pop("signature")))
-    text = json.dumps(raw, sort_keys=True, separators=(",", ":"))
-    command = ["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", str(lab.with_suffix(".pub"))]
-    command += ["-sigfile", str(tmp_path / "signature"), "-in", str(tmp_path / "message")]
-    for message, code in ((f"edge-mer bundle signature\n{text}", 0), (text, 1)):
-        (tmp_path / "message").write_text(message, encoding="utf-8")
-        assert subprocess.run(command, capture_output=True, check=False).returncode == code
+    page = (Path(__file__).parents[3] / "docs" / "how-to-sign.md").read_text(encoding="utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    shutil.copy(lab.with_suffix(".pub"), tmp_path)
+
+    def check() -> int:
+        run = [sys.executable, "-c", code]
+        return subprocess.run(run, cwd=tmp_path, capture_output=True, check=False).returncode
+
+    assert check() == 0
+    put(signed, {**content(signed), "signer": "Lab 4"})
+    assert check() == 1
 
 
 def test_the_right_key_is_found_among_several(signed: Path, lab: Path, tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.SINKS, "heard", "heard_sink:Heard")
 
 
-def test_every_record_comes_out_as_it_went_in(tmp_path: Path) -> None:
-    with Outlets([f"jsonl:{tmp_path / 'out.jsonl'}", "heard:user:secret@host"]) as outlets:
+def test_every_record_comes_out_as_it_went_in() -> None:
+    with Outlets(["heard:user:secret@host"]) as outlets:
         for one in RECORDS:
             outlets.write(one)
         assert [sink["target"] for sink in outlets.health()] == ["heard:"]
@@ -70,7 +70,6 @@ def test_every_record_comes_out_as_it_went_in(tmp_path: Path) -> None:
     assert [{key: one.get(key) for key in mine} for one, mine in zip(told, RECORDS, strict=True)] == [
         _with_keys_of(one, mine) for one, mine in zip(told, RECORDS, strict=True)
     ]
-    assert not (tmp_path / "out.jsonl").exists()  # the other process writes files
 
 
 def _with_keys_of(told: dict[str, object], mine: dict[str, object]) -> dict[str, object]:
