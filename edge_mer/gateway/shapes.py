@@ -91,7 +91,9 @@ class ModelShape(Shape):
     precision: str
     engine: str
     modalities: list[str]
-    outputs: list[dict[str, Any]] = Field(description="each with its kind: affect, pain or emotion, and labels")
+    outputs: list[dict[str, Any]] = Field(
+        description="each with its kind: affect, pain or emotion, and labels"
+    )
     hop_s: float
     step_s: float
     window_s: float

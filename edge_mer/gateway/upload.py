@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO
 
-from edge_mer.errors import UsageError
 from edge_mer.gateway.errors import ApiError
 
 MEDIA_TYPES = ("application/x-tar", "application/octet-stream")
@@ -49,9 +48,7 @@ class Uploads:
                 # without a name, by O_TMPFILE; whoever gets it closes it
                 file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
             except OSError as error:
-                raise UsageError(
-                    f"no bundle can be kept in {self._folder}", found=error.strerror, hint="set state_dir"
-                ) from error
+                raise self._unusable(error) from error
             try:
                 await self._fill(file, pieces)
             except BaseException:
@@ -75,7 +72,10 @@ class Uploads:
         os.lseek(file.fileno(), 0, os.SEEK_SET)
 
     def _make_sure_of_room(self, n_bytes: int) -> None:
-        free_bytes = shutil.disk_usage(self._folder).free
+        try:
+            free_bytes = shutil.disk_usage(self._folder).free
+        except OSError as error:
+            raise self._unusable(error) from error
         if free_bytes < n_bytes + _SPARE_BYTES:
             raise ApiError(
                 507,
@@ -84,3 +84,8 @@ class Uploads:
                 found=f"{free_bytes} bytes",
                 headers={"connection": "close"},
             )
+
+    def _unusable(self, error: OSError) -> ApiError:
+        return ApiError(
+            507, f"no bundle can be kept in {self._folder}", found=error.strerror, hint="set state_dir"
+        )
