@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import secrets
 import signal
 import sys
 import tempfile
@@ -194,9 +192,10 @@ def status(config: _Config = Path("edge-mer.toml")) -> None:
 @daemon.command()
 def token(name: Annotated[str, typer.Argument(help="Whose it is, for the audit log.")]) -> None:
     """Make a token for the HTTP interface: shown once, and kept nowhere; the configuration has its hash."""
-    made = secrets.token_urlsafe(32)
+    from edge_mer.gateway.auth import make_token
+
+    made, sha256 = make_token()
     typer.echo(f"The token, which nobody can show again:\n\n  {made}\n\nFor the configuration:\n")
-    sha256 = hashlib.sha256(made.encode()).hexdigest()
     typer.echo(f'[[http.tokens]]\nname = "{name}"\nsha256 = "{sha256}"\nmay = ["read"]')
 
 

@@ -57,6 +57,10 @@ _REASONS = {
         "The device was too hot or too busy, so the daemon ran a candidate in fewer bits.",
     ),
     "output_not_finite": ("the model gave no number", "The model's output was not a number."),
+    "inference_lost": (
+        "no prediction came",
+        "The process that makes predictions was starting, hung, or was gone.",
+    ),
 }
 
 
