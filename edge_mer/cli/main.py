@@ -44,6 +44,7 @@ VERBS = {
     ),
     "verify": Verb("Prove a bundle again, on this device.", "edge_mer.cli.verify:verify"),
     "run": Verb("Run a bundle on sources.", "edge_mer.cli.run:run"),
+    "daemon": Verb("Run for months, and serve predictions.", "edge_mer.cli.daemon:daemon", extra="daemon"),
     "record": Verb("Keep what sources give in a file.", "edge_mer.cli.record:record"),
     "sources": Verb("List the sensors that are attached.", "edge_mer.cli.sources:sources"),
     "report": Verb("Show a run, or a bundle's candidates, as one page.", "edge_mer.cli.report:report"),

@@ -14,7 +14,6 @@ from edge_mer.errors import DataError, EdgeMerError
 
 PROTOCOL = 1
 MAX_LINE_BYTES = 1 << 20
-SOCKET_NAME = "link.sock"
 
 Message = dict[str, Any]
 

@@ -6,6 +6,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -14,9 +15,12 @@ from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.errors import UsageError
 from edge_mer.runtime.opening import Opened
 from edge_mer.runtime.pipeline import Counters
+from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.runtime.prediction_queue import PredictionQueue
 from edge_mer.runtime.recording import SessionRecording, open_recording
 from edge_mer.runtime.session import SessionHooks, SessionReport, is_live, run_session
+from edge_mer.runtime.switching import SwitchingPipeline, Trial
+from edge_mer.runtime.window import Relief
 from edge_mer.sinks.recorder import Recorder
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Modality
@@ -49,6 +53,7 @@ class Session:
         callbacks: Called with each prediction, in this order.
         record: A new file that keeps the session.
         redacted: Of these modalities it keeps features only.
+        switchable: `propose` may be used.
     """
 
     def __init__(
@@ -61,8 +66,11 @@ class Session:
         callbacks: Sequence[PredictionCallback] = (),
         record: Path | None = None,
         redacted: Sequence[Modality] = (),
+        switchable: bool = False,
     ) -> None:
         self._opened = opened
+        self._is_switchable = switchable
+        self._switching: SwitchingPipeline | None = None
         self._record, self._redacted = record, redacted
         self._recording: SessionRecording | None = None
         self._clock = clock
@@ -225,6 +233,38 @@ class Session:
         if error.__context__ is None and failure is not error:
             error.__context__ = failure  # what left the block counts; this may have led to it
 
+    def propose(self, setup: PipelineSetup) -> Trial:
+        """Have other engines take over between two hops, if they do as well beside those that serve.
+
+        Args:
+            setup: What they are; whoever proposes it closes the losers' engines once the trial is over.
+
+        Returns:
+            How it goes.
+
+        Raises:
+            UsageError: The session has not started, or was not made for it, or keeps features of its bundle.
+        """
+        if self._switching is None:
+            raise UsageError(
+                "this session cannot change what it runs",
+                expected="a session that runs, was made switchable, and records nothing redacted",
+            )
+        return self._switching.propose(setup)
+
+    def relieve(self, relief: Relief) -> None:
+        """Spare the device from the next hop on: predictions are `degraded`, and their reasons say how.
+
+        Args:
+            relief: How; `Relief()` spares it no more.
+
+        Raises:
+            UsageError: As `propose`; or nothing would be left.
+        """
+        if self._switching is None:
+            raise UsageError("this session cannot spare its device", expected="one that was made switchable")
+        self._switching.relieve(relief)
+
     # -- what comes out --------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Prediction]:
@@ -294,6 +334,8 @@ class Session:
 
     def _hooks(self) -> SessionHooks:
         own = SessionHooks(self._begin, self._deliver, self._stop_asked.is_set)
+        if self._is_switchable and not self._redacted:
+            own = replace(own, on_switchable=self._be_switchable)
         if self._record is None:
             return own
         self._recording = recording = open_recording(
@@ -306,6 +348,9 @@ class Session:
             redacted=self._redacted,
         )
         return recording.hooks.before(own)
+
+    def _be_switchable(self, switching: SwitchingPipeline) -> None:
+        self._switching = switching
 
     def _begin(self) -> None:
         self._is_playing = True

@@ -14,11 +14,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from statistics import median
 from typing import Literal
 
 from edge_mer.clock import NS_PER_S
 from edge_mer.runtime.pipeline import Counters, Pipeline
 from edge_mer.runtime.pipeline_setup import PipelineSetup
+from edge_mer.runtime.window import Relief
 from edge_mer.types.health import StreamHealth
 from edge_mer.types.model import to_ns
 from edge_mer.types.predictions import Prediction, Status
@@ -37,7 +39,13 @@ PROBATION_HOPS = 20
 """So many hops it is watched once it serves."""
 
 MOST_TROUBLES = 3
-"""Of those so many may be overloaded."""
+"""Of those so many may be overloaded, if what served before would have had less to do."""
+
+SLOWER = 1.25
+"""A newcomer that takes more than so many times as long is slower; less is the machine's own unrest."""
+
+MOST_TRIES = 10
+"""So often the newcomer may not be level in time when it is to take over."""
 
 MAX_KEPT = 256
 """Predictions of the one beside that are kept, in case that it has to take over."""
@@ -157,6 +165,14 @@ class _Hop:
 
     t_end_ns: int
     status: Status
+    work_ms: float | None
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> _Hop:
+        """Of a prediction."""
+        took, is_worked_on = prediction.latency_ms, "overloaded" not in prediction.reasons
+        work_ms = took.preprocess + took.infer + took.postprocess if is_worked_on else None
+        return cls(prediction.t_end_ns, prediction.status, work_ms)
 
 
 class SwitchingPipeline:
@@ -181,6 +197,7 @@ class SwitchingPipeline:
         self._proposed: Trial | None = None
         self._lock = threading.Lock()
         self._is_over = False
+        self._relief = Relief()
         self._retired = Counters()
         self.counters = Counters()
         self._now_ns = self._began_ns = 0
@@ -205,6 +222,13 @@ class SwitchingPipeline:
             else:
                 self._proposed = trial
         return trial
+
+    def relieve(self, relief: Relief) -> None:
+        """Spare the device from the next hop on; any thread may say how."""
+        self._relief = relief
+        for pipeline in (self._serving, None if (beside := self._beside) is None else beside.pipeline):
+            if pipeline is not None:
+                pipeline.relieve(relief)
 
     # -- what a session does with it ---------------------------------------------------------------
 
@@ -264,7 +288,9 @@ class SwitchingPipeline:
             return
         first_step = (self._now_ns // _hop_ns(trial.setup) + 1) * trial.setup.hop_steps
         try:
-            self._beside = trial.beside(self._make(trial.setup, first_step))
+            newcomer = self._make(trial.setup, first_step)
+            newcomer.relieve(self._relief)
+            self._beside = trial.beside(newcomer)
         except Exception as error:
             self._end_trial("refused", f"it does not fit this session: {error}")
             return
@@ -282,9 +308,9 @@ class SwitchingPipeline:
             trial.become(state, why)
 
     def _watched(self, trial: Trial, beside: _Beside, predictions: list[Prediction]) -> list[Prediction]:
+        self._recent.extend(map(_Hop.of, predictions))
         if trial.state == "switched":
             return self._on_probation(beside, predictions)
-        self._recent.extend(_Hop(one.t_end_ns, one.status) for one in predictions)
         if why := self._why_hopeless(trial.setup, beside):
             self._end_trial("refused", why)
         elif predictions and self._does_as_well(beside):
@@ -293,7 +319,7 @@ class SwitchingPipeline:
                 trial.become("switched")
                 return told
             self._n_troubles += 1
-            if self._n_troubles >= MOST_TROUBLES:
+            if self._n_troubles >= MOST_TRIES:
                 self._end_trial("refused", "it is too slow for this device")
         return []
 
@@ -304,7 +330,7 @@ class SwitchingPipeline:
         why = ""
         if "output_not_finite" in reasons:
             why = "its outputs are not finite"
-        elif self._n_troubles >= MOST_TROUBLES:
+        elif self._n_troubles >= MOST_TROUBLES and self._is_slower(beside):
             why = "it is too slow for this device"
         if why and beside.is_level(self._patience_s()):
             return self._gone_back(beside, why)
@@ -313,6 +339,12 @@ class SwitchingPipeline:
         elif not why and self._n_hops >= PROBATION_HOPS:
             self._end_trial("kept")
         return []
+
+    def _is_slower(self, beside: _Beside) -> bool:
+        """Whether what serves has more to do than what served before."""
+        own_ms = [hop.work_ms for hop in self._recent if hop.work_ms is not None]
+        before_ms = [ms for one in tuple(beside.told) if (ms := _Hop.of(one).work_ms) is not None]
+        return not own_ms or not before_ms or median(own_ms) > SLOWER * median(before_ms)
 
     def _rescued(self, failure: Exception) -> list[Prediction]:
         """What served has failed: who served before does it, if there is one.
@@ -352,6 +384,8 @@ class SwitchingPipeline:
         if _hop_ns(before) != _hop_ns(self._setup):
             self._offset = None
         self._n_hops = self._n_troubles = 0
+        self._began_ns = self._now_ns
+        self._recent.clear()
         return self._told([one for one in beside.told if one.t_end_ns > self._last_end_ns])
 
     def _why_hopeless(self, setup: PipelineSetup, beside: _Beside) -> str:

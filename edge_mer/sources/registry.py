@@ -19,6 +19,7 @@ SOURCES = {
     "serial": "edge_mer.sources.serial:SerialSource",
     "signal": "edge_mer.sources.signal:SignalSource",
     "sim": "edge_mer.sources.sim:SimSource",
+    "sim-live": "edge_mer.sources.sim_live:LiveSimSource",
     "tcp": "edge_mer.sources.camera_network:TcpCamera",
     "transcript": "edge_mer.sources.transcript:TranscriptSource",
 }

@@ -15,7 +15,7 @@ from edge_mer.types.signals import Chunk
 from tests.helpers.media import video_from_image
 from tests.helpers.recordings import SPECS, chunks_of, write_recording
 
-LIVE = {"brainflow", "camera", "csi", "http", "https", "lsl", "mic", "rtsp", "serial", "tcp"}
+LIVE = {"brainflow", "camera", "csi", "http", "https", "lsl", "mic", "rtsp", "serial", "sim-live", "tcp"}
 """Held to what a live source must do by tests of their own, each with real components."""
 
 

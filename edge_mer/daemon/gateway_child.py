@@ -1,0 +1,83 @@
+"""Keeps the gateway going as a process of its own, where nobody else does."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from edge_mer.clock import NS_PER_S, Clock
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
+WELL_AFTER_S = 30.0
+"""Whoever ran for so long is begun again at once."""
+
+_STOP_S = 1.5
+_GATEWAY = (sys.executable, "-m", "edge_mer.cli.main", "daemon", "--only", "gateway")
+_log = logging.getLogger(__name__)
+
+
+class GatewayChild:
+    """A gateway process that is begun again whenever it ends.
+
+    Args:
+        config: The configuration's file.
+        clock: Where the time comes from.
+    """
+
+    def __init__(self, config: Path, clock: Clock) -> None:
+        self._config, self._clock = config, clock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stop_asked = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="edge-mer gateway", daemon=True)
+
+    def start(self) -> None:
+        """Begin it."""
+        self._thread.start()
+
+    def reload(self) -> None:
+        """Have it read the configuration again: by beginning anew."""
+        with self._lock:
+            if self._process is not None:
+                self._process.terminate()
+
+    def stop(self) -> None:
+        """End it."""
+        self._stop_asked.set()
+        with self._lock:
+            if self._process is not None:
+                self._process.terminate()
+        if self._thread.ident is not None:
+            self._thread.join(_STOP_S)
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                self._process.kill()
+
+    def _work(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while not self._stop_asked.is_set():
+            began_ns = self._clock.now_ns()
+            code = self._run_once()
+            if self._stop_asked.is_set():
+                return
+            ran_s = (self._clock.now_ns() - began_ns) / NS_PER_S
+            pause_s = FIRST_PAUSE_S if ran_s > WELL_AFTER_S else min(2 * pause_s, LONGEST_PAUSE_S)
+            ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            _log.warning("the gateway ended (%s): it begins again in %.1f s", ended, pause_s)
+            self._stop_asked.wait(pause_s)
+
+    def _run_once(self) -> int:
+        with self._lock:
+            if self._stop_asked.is_set():
+                return 0
+            self._process = process = subprocess.Popen(  # noqa: S603
+                [*_GATEWAY, "--config", str(self._config)], stdin=subprocess.DEVNULL
+            )
+        with contextlib.suppress(KeyboardInterrupt):
+            return process.wait()
+        return 0

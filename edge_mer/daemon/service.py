@@ -1,0 +1,470 @@
+"""The process that captures and infers: keeps a session going, and tells whoever is connected."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import edge_mer
+from edge_mer.alarms.outputs import check_rules
+from edge_mer.audit import AuditLog
+from edge_mer.bundle.manifest import kind_of
+from edge_mer.bundle.read import Bundle, open_bundle
+from edge_mer.clock import NS_PER_S, Clock
+from edge_mer.config import DaemonConfig, read_config
+from edge_mer.daemon.alarm_desk import AlarmDesk, alarm_id_in
+from edge_mer.daemon.health import (
+    Latencies,
+    temperatures_c,
+    told_of_machine,
+    told_of_model,
+    told_of_session,
+)
+from edge_mer.daemon.notify import Notifier
+from edge_mer.daemon.relief import PressureMeter, ReliefControl, plan_of
+from edge_mer.daemon.store import BundleStore
+from edge_mer.daemon.swap import Swaps, SwapState
+from edge_mer.errors import BundleError, DataError, EdgeMerError, UsageError
+from edge_mer.link.messages import PROTOCOL, Ask, Message
+from edge_mer.link.server import LinkServer
+from edge_mer.runtime.build import unfaithful
+from edge_mer.runtime.live_session import Session
+from edge_mer.runtime.opening import Opened, open_all, open_chosen
+from edge_mer.runtime.pipeline_setup import PipelineSetup
+from edge_mer.runtime.recording import checked_redact
+from edge_mer.runtime.switching import Trial
+from edge_mer.runtime.window import Relief
+from edge_mer.types.predictions import Prediction
+
+Event = Literal["stop", "reload", "look"]
+
+HEALTH_EVERY_S = 1.0
+FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+AUDIT_NAME = "audit.jsonl"
+ASKS = ("status", "swap", "rollback", "acknowledge", "audit")
+STUCK_HOPS, STUCK_NS = 10, 20 * NS_PER_S
+"""A session without any prediction for longer than both is stuck: the watchdog is not fed any more."""
+
+_log = logging.getLogger(__name__)
+
+
+class Service:
+    """The inference process.
+
+    Args:
+        path: The configuration's file, read again when a reload is asked for.
+        config: What it says now.
+        clock: Where the time comes from.
+        notifier: Tells systemd.
+        on_reload: Called after another configuration was taken over.
+
+    Raises:
+        UsageError: The configuration cannot be carried out.
+        BundleError: The bundle is broken, or not trusted.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: DaemonConfig,
+        clock: Clock,
+        notifier: Notifier,
+        on_reload: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._path, self._config, self._clock = path, config, clock
+        self._notifier, self._on_reload = notifier, on_reload
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._instance = uuid.uuid4().hex
+        self._began_ns = clock.now_ns()
+        self._latencies = Latencies()
+        self._last_ns: int | None = None
+        self._state: Literal["starting", "serving", "stopping"] = "starting"
+        self._trouble = ""
+        self._session: Session | None = None
+        self._lock = threading.Lock()
+        self._audit: AuditLog | None = None
+        self._desk: AlarmDesk | None = None
+        self._store = BundleStore(config.state_dir, config.bundle)
+        self._swaps = Swaps(self, self._store, config, self._tell_swap)
+        self._bundle = open_bundle(self._store.current)
+        self._setup: PipelineSetup | None = None
+        self._was_built = False
+        self._cheaper: str | None = None
+        self._plan: list[Relief] = [Relief()]
+        self._relief = ReliefControl(config.relief, 1)
+        self._meter, self._asked_cheaper = PressureMeter(), False
+        self._link = LinkServer(config.link_path, self._on_ask)
+
+    # -- from signals ------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End soon; may be called from a signal handler."""
+        self._events.put("stop")
+
+    def reload(self) -> None:
+        """Read the configuration again; may be called from a signal handler."""
+        self._events.put("reload")
+
+    # -- its life ----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            UsageError: The configuration cannot be carried out, or another daemon runs.
+            BundleError: The bundle is broken, or not trusted.
+        """
+        self._swaps.check(self._bundle)
+        self._link.start()
+        try:
+            self._audit = AuditLog(self._config.state_dir / AUDIT_NAME, self._clock)
+            self._store.clean()
+            self._desk = self._new_desk(self._config, self._bundle)
+            self.note("daemon.started", "", bundle_id=self._bundle.bundle_id, pid=os.getpid())
+            self._serve()
+        finally:
+            self._state = "stopping"
+            self._notifier.stopping()
+            self._swaps.stop()
+            self._end_session()
+            self.note("daemon.stopped", "")
+            for one in (self._desk, self._audit):
+                if one is not None:
+                    one.close()
+            self._link.close()
+
+    def _new_desk(self, config: DaemonConfig, bundle: Bundle) -> AlarmDesk:
+        return AlarmDesk(
+            config.alarms, bundle.manifest.model, config.state_dir, self._clock, self.note, self._tell_alarms
+        )
+
+    def _serve(self) -> None:
+        retry_s = FIRST_RETRY_S
+        while True:
+            try:
+                self._begin_session()
+                event = self._watch()
+                retry_s = FIRST_RETRY_S
+            except (UsageError, BundleError):
+                raise
+            except EdgeMerError as error:
+                self._trouble = str(error)
+                _log.warning("%s Trying again in %.0f s.", error, retry_s)
+                self._notifier.extend(retry_s + STUCK_NS / NS_PER_S)
+                event = self._pause(retry_s)
+                retry_s = min(2 * retry_s, LONGEST_RETRY_S)
+            self._end_session()
+            if event == "stop":
+                return
+
+    def _pause(self, seconds: float) -> Event:
+        """Wait, unless something else is asked for."""
+        until_ns = self._clock.now_ns() + round(seconds * NS_PER_S)
+        while (left_ns := until_ns - self._clock.now_ns()) > 0:
+            self._tell_health()
+            self._notifier.alive()
+            try:
+                event = self._events.get(timeout=min(HEALTH_EVERY_S, left_ns / NS_PER_S))
+            except queue.Empty:
+                continue
+            if event == "stop" or (event == "reload" and self._reloaded()):
+                return event
+        return "look"
+
+    def _watch(self) -> Event:
+        """Until the session ends, or something is asked for.
+
+        Raises:
+            EdgeMerError: What ended the session.
+        """
+        session = self._session
+        while session is not None and session.is_running:
+            self._tell_health()
+            self._relieve(session)
+            if not self._is_stuck():
+                self._notifier.alive()
+            try:
+                event = self._events.get(timeout=HEALTH_EVERY_S)
+            except queue.Empty:
+                continue
+            if event == "stop" or (event == "reload" and self._reloaded()):
+                return event
+        if session is not None:
+            session.wait()
+        raise DataError("the session ended by itself", expected="sensors, which go on for ever")
+
+    def _is_stuck(self) -> bool:
+        if self._last_ns is None or self._setup is None:
+            return False
+        hop_ns = round(float(self._setup.model.step * self._setup.hop_steps) * NS_PER_S)
+        return self._clock.now_ns() - self._last_ns > max(STUCK_HOPS * hop_ns, STUCK_NS)
+
+    # -- the session -------------------------------------------------------------------------------
+
+    def _begin_session(self) -> None:
+        config = self._config
+        opened = open_all(
+            self._bundle,
+            config.sources,
+            config.file_sinks,
+            precision=config.precision,
+            missing=config.missing,
+            face_detector=config.face_detector,
+            hop=config.hop,
+            people=config.people,
+        )
+        _refuse_recordings(opened)
+        self._setup, self._was_built = opened.setup, opened.was_built
+        record = config.record
+        session = Session(
+            opened,
+            self._clock,
+            callbacks=[self._on_prediction],
+            record=None if record is None else record.file,
+            redacted=() if record is None else checked_redact(record.redact),
+            switchable=True,
+        )
+        self._last_ns = None
+        self._latencies = Latencies()
+        self._plan_relief(opened.setup)
+        self._tell_model()
+        try:
+            session.start()
+        except BaseException:
+            session.close()
+            raise
+        self._session, self._trouble = session, ""
+
+    def _end_session(self) -> None:
+        session, self._session = self._session, None
+        if session is None:
+            return
+        try:
+            session.close()
+        except EdgeMerError as error:
+            _log.warning("%s", error)
+        if self._setup is not None:
+            self._setup.close()  # what was swapped in
+
+    def _on_prediction(self, prediction: Prediction) -> None:
+        """On the session's thread."""
+        self._latencies.take(prediction)
+        self._last_ns = self._clock.now_ns()
+        self._meter.take(prediction, self._last_ns)
+        self._link.publish({"kind": "prediction", "record": prediction.to_dict()})
+        if self._desk is not None:
+            self._desk.take(prediction)
+        if self._state == "starting":
+            self._state = "serving"
+            self._notifier.ready()
+
+    def _reloaded(self) -> bool:
+        """Take over what the configuration says now: all of it, or nothing."""
+        self._notifier.reloading()
+        try:
+            config = read_config(self._path)
+            if (config.state_dir, config.run_dir) != (self._config.state_dir, self._config.run_dir):
+                raise UsageError("state_dir and run_dir cannot change in a running daemon", hint="restart it")
+            check_config(config)
+            store = BundleStore(config.state_dir, config.bundle)
+            swaps = Swaps(self, store, config, self._tell_swap)
+            bundle = open_bundle(store.current)
+            swaps.check(bundle)
+        except EdgeMerError as error:
+            _log.error("The configuration stays as it was: %s", error)
+            self._tell_reloaded()
+            return False
+        self._swaps.stop()
+        if self._desk is not None:
+            self._desk.close()
+        self._desk = self._new_desk(config, bundle)
+        self.note("daemon.reloaded", "")
+        self._config, self._store, self._swaps, self._bundle = config, store, swaps, bundle
+        self._on_reload()
+        self._tell_reloaded()
+        _log.info("The configuration was read again.")
+        return True
+
+    def _tell_reloaded(self) -> None:
+        if self._state == "serving":
+            self._notifier.ready()
+
+    # -- of heat and pressure ----------------------------------------------------------------------
+
+    def _plan_relief(self, setup: PipelineSetup) -> None:
+        self._cheaper = cheaper_candidate(self._bundle, setup.precision)
+        self._plan = plan_of(setup.model, setup, self._cheaper)
+        self._relief = ReliefControl(self._config.relief, len(self._plan))
+        self._meter, self._asked_cheaper = PressureMeter(), False
+
+    def _relieve(self, session: Session) -> None:
+        """Spare the device as the pressure on it wants it."""
+        setup = self._setup
+        if setup is None or not self._config.relief.on or self._state != "serving":
+            return
+        wanted, now_ns = self._plan[self._relief.level], self._clock.now_ns()
+        hop_ms = float(setup.model.step * setup.hop_steps) * 1000 * wanted.hop_factor
+        pressure = self._meter.read(hop_ms, now_ns, list(temperatures_c().values()))
+        if self._relief.look(pressure, now_ns):
+            wanted = self._plan[self._relief.level]
+            why = self._relief.why or "the device is calm again"
+            _log.warning("relief: step %d of %d: %s", self._relief.level, len(self._plan) - 1, why)
+            self.note("relief", "edge-mer", level=self._relief.level, why=why)
+        is_cheaper = setup.precision == self._cheaper
+        session.relieve(replace(wanted, cheaper=is_cheaper))
+        if wanted.cheaper != self._asked_cheaper and not self._swaps.is_busy:
+            self._asked_cheaper = wanted.cheaper  # once: what was refused is not asked for again and again
+            if wanted.cheaper != is_cheaper:
+                self._swaps.to_candidate(self._cheaper if wanted.cheaper else None)
+
+    # -- of a change of bundle ---------------------------------------------------------------------
+
+    def open_engines(self, bundle: Bundle, precision: str | None = None) -> PipelineSetup:
+        """Engines of a bundle, as the configuration wants them, or of another candidate."""
+        config, present = self._config, self._setup
+        if present is None:
+            raise UsageError("no session runs", hint="ask again once the daemon serves")
+        setup, _, _ = open_chosen(bundle, precision or config.precision)
+        try:
+            return replace(
+                setup,
+                detector=present.detector or setup.detector,
+                missing=present.missing,
+                hop=config.hop,
+                people=config.people,
+            )
+        except BaseException:
+            setup.close()
+            raise
+
+    def propose(self, setup: PipelineSetup) -> Trial:
+        """Begin a trial in the session that runs."""
+        session = self._session
+        if session is None:
+            raise UsageError("no session runs", hint="ask again once the daemon serves")
+        return session.propose(setup)
+
+    def serve(self, bundle: Bundle, setup: PipelineSetup) -> PipelineSetup:
+        """These engines predict from now on; returns those that did."""
+        before, self._setup = self._setup, setup
+        is_another, self._bundle = bundle.bundle_id != self._bundle.bundle_id, bundle
+        if is_another:
+            self._plan_relief(setup)
+        self._tell_model()
+        if before is None:
+            raise UsageError("no session runs")
+        return before
+
+    def is_built(self) -> bool:
+        """Whether what serves was chosen by `build-engine`."""
+        return self._was_built
+
+    def note(self, event: str, who: str, **details: object) -> None:
+        """Have something written into the audit log."""
+        if self._audit is None:
+            return
+        try:
+            self._audit.append(event, who or None, details)
+        except EdgeMerError as error:
+            _log.error("%s", error)
+
+    # -- what is told ------------------------------------------------------------------------------
+
+    def _tell_model(self) -> None:
+        setup = self._setup
+        if setup is None:
+            return
+        model = told_of_model(self._bundle, setup.precision, setup.engine_name, setup.hop_steps)
+        hello = {"kind": "hello", "protocol": PROTOCOL, "edge_mer": edge_mer.__version__}
+        self._link.publish(hello | {"instance": self._instance, "model": model, "interval_s": model["hop_s"]})
+
+    def _tell_alarms(self, alarms: list[dict[str, Any]]) -> None:
+        self._link.publish({"kind": "alarms", "alarms": alarms})
+
+    def _tell_swap(self, _: SwapState) -> None:
+        self._tell_health()
+
+    def _tell_health(self) -> None:
+        self._link.publish({"kind": "health", "health": self._health()})
+
+    def _health(self) -> dict[str, Any]:
+        session, previous, record = self._session, self._store.previous, self._config.record
+        told = {
+            "state": self._state,
+            "trouble": self._trouble,
+            "uptime_s": (self._clock.now_ns() - self._began_ns) / NS_PER_S,
+            "bundle_id": self._bundle.bundle_id,
+            "can_go_back": previous is not None,
+            "latency_ms": self._latencies.summary(),
+            "recording": None if record is None else record.file.name,
+            "swap": self._swaps.state.to_dict(),
+            "relief": {"level": self._relief.level, "why": self._relief.why},
+        }
+        return told | ({} if session is None else told_of_session(session)) | told_of_machine()
+
+    def _on_ask(self, ask: Ask, fd: int | None) -> Message:
+        """On the link's thread."""
+        if ask.what == "status":
+            return self._health()
+        if ask.what == "swap":
+            if fd is None:
+                raise UsageError("a swap needs a bundle", expected="a tar that is open, sent along")
+            return self._swaps.begin(fd, ask.who)
+        if ask.what == "rollback":
+            return self._swaps.roll_back(ask.who)
+        if ask.what == "acknowledge" and self._desk is not None:
+            return self._desk.acknowledge(alarm_id_in(ask.arguments), ask.who)
+        if ask.what == "audit":
+            self._note_of_gateway(ask)
+            return {}
+        raise UsageError(f"the daemon cannot {ask.what!r}", expected=", ".join(ASKS))
+
+    def _note_of_gateway(self, ask: Ask) -> None:
+        event, details = str(ask.arguments.get("event", ""))[:100], dict(ask.arguments)
+        details.pop("event", None)
+        self.note(f"gateway.{event}", ask.who, **details)
+
+
+def cheaper_candidate(bundle: Bundle, precision: str) -> str | None:
+    """A candidate that is less work for a processor than the one that runs; None: there is none."""
+    name = "int8-cpu"
+    manifest = bundle.manifest
+    is_of_use = kind_of(precision) == "fp32" and name in manifest.candidates
+    return name if is_of_use and not unfaithful(manifest, name) else None
+
+
+def check_config(config: DaemonConfig) -> None:
+    """Whether a configuration can be carried out, as far as one can say without opening a sensor.
+
+    Raises:
+        EdgeMerError: It cannot.
+    """
+    opened = open_all(
+        config.bundle,
+        config.sources,
+        config.file_sinks,
+        precision=config.precision,
+        missing=config.missing,
+        face_detector=config.face_detector,
+        hop=config.hop,
+        people=config.people,
+    )
+    opened.setup.close()
+    _refuse_recordings(opened)
+    check_rules(config.alarms, opened.setup.model)
+
+
+def _refuse_recordings(opened: Opened) -> None:
+    recorded = [source.uri for source in opened.sources if not source.is_live]
+    if recorded:
+        raise UsageError(
+            f"a daemon cannot run on {', '.join(recorded)}, which end",
+            expected="live sources, e.g. camera:0 or sim:live=1",
+        )
