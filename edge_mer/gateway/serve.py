@@ -28,6 +28,8 @@ _LOOK_S = 0.25
 _HANDSHAKE_S = 5.0
 _CUT_AFTER_S = 0.5
 
+_log = logging.getLogger(__name__)
+
 Listener = tuple[socket.socket, "ssl.SSLContext | None"]
 
 
@@ -118,7 +120,10 @@ async def _every(interval_s: float, call: Callable[[], None]) -> AsyncIterator[N
 
     async def repeat() -> None:
         while True:
-            call()
+            try:
+                call()
+            except Exception:  # what watches over the others must go on
+                _log.exception("a bug of the gateway")
             await asyncio.sleep(interval_s)
 
     task = asyncio.create_task(repeat())
