@@ -17,6 +17,9 @@ _WORDS = {
 }
 
 
+_AWAY = "cannot be reached"
+
+
 def with_health_told(hooks: SessionHooks, report: SessionReport) -> SessionHooks:
     """The same hooks; with each prediction it is told what changed in how sources and sinks are."""
     told: dict[str, str] = {}
@@ -25,6 +28,9 @@ def with_health_told(hooks: SessionHooks, report: SessionReport) -> SessionHooks
         for sink in report.sinks():
             name = name_of(sink)
             state = _state_of(sink)
+            was_away = told.get(name, "").startswith(_AWAY)
+            if state == "" and was_away and not sink.away:
+                state = "is reached again."
             if state and state != told.get(name):
                 err.print(f"{name} {state}", markup=False)
                 told[name] = state
@@ -41,13 +47,15 @@ def with_health_told(hooks: SessionHooks, report: SessionReport) -> SessionHooks
 
 def name_of(sink: SinkHealth) -> str:
     """What a sink is called."""
-    return "standard output" if sink.target is None else str(sink.target)
+    return sink.name or ("standard output" if sink.target is None else str(sink.target))
 
 
 def _state_of(sink: SinkHealth) -> str:
     """What is wrong with it; "" if nothing is."""
     if sink.trouble:
         return f"gets nothing more: {sink.trouble}"
+    if sink.name:
+        return f"{_AWAY}: {sink.away}. Predictions are left out." if sink.away else ""
     return "is too slow: predictions are left out." if sink.n_dropped else ""
 
 

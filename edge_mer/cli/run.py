@@ -23,8 +23,9 @@ from edge_mer.runtime.protocols.registry import open_protocol
 from edge_mer.runtime.recording import open_recording
 from edge_mer.runtime.session import SessionHooks, SessionReport, run_session
 from edge_mer.runtime.target import Choice
-from edge_mer.sources.base import Source, shown
+from edge_mer.sources.base import Source
 from edge_mer.sources.transcript import TranscriptSource
+from edge_mer.types.uri_keys import shown
 
 
 def run(

@@ -18,11 +18,12 @@ from edge_mer.runtime.pipeline_setup import PipelineSetup, check_people
 from edge_mer.runtime.setup import check_policies, looks_at_faces, open_setup
 from edge_mer.runtime.target import Choice
 from edge_mer.runtime.targets import TARGETS
-from edge_mer.sinks.base import Sink
+from edge_mer.sinks.base import Sink, introduce
 from edge_mer.sinks.registry import open_sink
 from edge_mer.sources.base import Source
 from edge_mer.sources.registry import open_source
-from edge_mer.types.model import MissingPolicy
+from edge_mer.types.facts import ModelFacts
+from edge_mer.types.model import EmotionOutput, MissingPolicy, PainOutput
 from edge_mer.types.signals import Modality
 
 Policies = Mapping[str, str] | Mapping[Modality, MissingPolicy]
@@ -95,10 +96,32 @@ def open_all(
     setup, choice, was_built = open_chosen(opened, precision)
     try:
         setup = replace(setup, detector=detector, missing=policies, hop=hop, people=people)
+        for sink in found_sinks:
+            introduce(sink, facts_of(setup))
     except BaseException:
         setup.close()
         raise
     return Opened(opened, setup, found_sources, found_sinks, choice, was_built)
+
+
+def facts_of(setup: PipelineSetup) -> ModelFacts:
+    """What sinks may know of the model."""
+    model = setup.model
+    labels: dict[str, tuple[str, ...]] = {}
+    for output in model.outputs:
+        if isinstance(output, PainOutput):
+            labels[output.name] = output.levels
+        elif isinstance(output, EmotionOutput):
+            labels[output.name] = output.labels
+    return ModelFacts(
+        name=model.name,
+        bundle_id=setup.bundle_id,
+        precision=setup.precision,
+        engine=setup.engine_name,
+        outputs=tuple(output.name for output in model.outputs),
+        interval_s=float(model.step * setup.hop_steps),
+        labels=labels,
+    )
 
 
 def open_chosen(bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, Choice, bool]:

@@ -19,13 +19,14 @@ from edge_mer.runtime.supervisor import SourceHealth, SupervisedSource, health_o
 from edge_mer.runtime.switching import MakePipeline, SwitchingPipeline
 from edge_mer.runtime.window import LiveStreams
 from edge_mer.sinks.base import Sink
-from edge_mer.sinks.sink_thread import SinkHealth, SinkThread
-from edge_mer.sources.base import RemotelyClocked, Replayed, Source, shown
+from edge_mer.sinks.sink_thread import SinkHealth, SinkThread, sink_health
+from edge_mer.sources.base import RemotelyClocked, Replayed, Source
 from edge_mer.sync.windower import lateness_ns
 from edge_mer.types.health import StreamHealth
 from edge_mer.types.model import to_ns
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
+from edge_mer.types.uri_keys import shown
 
 GIVE_BACK_EVERY_NS = 60 * NS_PER_S
 """So often a live session returns freed memory, which takes some milliseconds."""
@@ -43,7 +44,7 @@ class SessionReport:
             recording is played as fast as it goes.
         sources: Says how each live source is; any thread may call it.
         streams: Says what came of each stream that the model looks at; any thread may call it.
-        sinks: Says how each sink of a live session is; any thread may call it.
+        sinks: Says how each sink is; any thread may call it.
     """
 
     n_by_status: Counter[str] = field(default_factory=Counter)
@@ -148,6 +149,9 @@ def run_session(
     if is_live(sources):
         sinks = threads = [SinkThread(sink) for sink in sinks]
         report.sinks = lambda: [sink.health() for sink in threads]
+    else:
+        waited_for = list(sinks)
+        report.sinks = lambda: [sink_health(sink) for sink in waited_for]
     report.sources = partial(health_of, sources)
     try:
         check_pace(sources, fast=fast)

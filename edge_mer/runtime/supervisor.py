@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.errors import EdgeMerError, LostError, SpecMismatchError
 from edge_mer.runtime.arrival_watch import STALL_LEAST_NS, ArrivalWatch, BackOff, StreamState
-from edge_mer.sources.base import RemotelyClocked, Source, shown
+from edge_mer.sources.base import RemotelyClocked, Source
 from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
+from edge_mer.types.uri_keys import shown
 
 _WRONG_RATE_FOR_NS = 5 * NS_PER_S
 """A stream of samples at a wrong rate for so long is opened again. Pictures are not: a camera in the dark

@@ -6,7 +6,14 @@ from edge_mer.sinks.base import Sink
 from edge_mer.types.registry import open_uri
 
 SINKS = {
+    "fhir": "edge_mer.sinks.fhir:FhirFileSink",
+    "fhir+http": "edge_mer.sinks.fhir:open_loopback",
+    "fhir+https": "edge_mer.sinks.fhir:FhirServerSink",
     "jsonl": "edge_mer.sinks.jsonl:JsonlSink",
+    "lsl": "edge_mer.sinks.lsl:LslSink",
+    "mqtt": "edge_mer.sinks.mqtt:MqttSink",
+    "mqtts": "edge_mer.sinks.mqtt:open_secure",
+    "ros2": "edge_mer.sinks.ros2:Ros2Sink",
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_mer.errors import EdgeMerError
-from edge_mer.sinks.base import Sink
+from edge_mer.sinks.base import Remote, Sink
 from edge_mer.types.predictions import Prediction
 
 MAX_WAITING = 256
@@ -25,11 +25,28 @@ class SinkHealth:
         target: The file that it writes, if it writes one.
         n_dropped: Predictions that it has not, and will not have.
         trouble: What ended its writing; "" if nothing did.
+        name: What to call a sink that sends to another machine; "" of all others.
+        away: Why that one cannot send just now; "" while it can.
     """
 
     target: Path | None
     n_dropped: int
     trouble: str
+    name: str = ""
+    away: str = ""
+
+
+def sink_health(sink: Sink, n_dropped: int = 0, trouble: str = "") -> SinkHealth:
+    """How a sink is.
+
+    Args:
+        sink: Any.
+        n_dropped: Predictions that did not even come to it.
+        trouble: What ended its writing.
+    """
+    if not isinstance(sink, Remote):
+        return SinkHealth(sink.target, n_dropped, trouble)
+    return SinkHealth(sink.target, n_dropped + sink.n_lost, trouble, sink.name, sink.away)
 
 
 class SinkThread:
@@ -65,7 +82,8 @@ class SinkThread:
         """How it is now; any thread may ask."""
         with self._changed:
             trouble = "" if self.trouble is None else str(self.trouble)
-            return SinkHealth(self.target, self.n_dropped, trouble)
+            n_dropped = self.n_dropped
+        return sink_health(self._sink, n_dropped, trouble)
 
     def open(self) -> None:
         """Open the sink, and begin."""

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
-
-
-def shown(uri: str) -> str:
-    """A URI for messages, records and pages: without a password."""
-    return re.sub(r"(://[^/:@\s]*):[^/@\s]*@", r"\1:***@", uri)
 
 
 class Source(Protocol):

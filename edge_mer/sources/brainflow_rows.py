@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_mer.errors import UsageError
-from edge_mer.sources import units, uri_keys
+from edge_mer.sources import units
+from edge_mer.types import uri_keys
 from edge_mer.types.signals import UNITS, Modality
 
 ROWS: dict[Modality, str] = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_mer.errors import DataError, UsageError
-from edge_mer.sources import units, uri_keys
+from edge_mer.sources import units
+from edge_mer.types import uri_keys
 from edge_mer.types.signals import UNITS, Modality
 
 TYPES: dict[str, Modality] = {

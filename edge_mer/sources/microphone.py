@@ -21,11 +21,11 @@ import numpy as np
 
 from edge_mer.clock import Clock, MonotonicClock
 from edge_mer.errors import LostError, MissingError, UsageError
-from edge_mer.sources import uri_keys
 from edge_mer.sources.base import Attached
 from edge_mer.sources.capture import Put
 from edge_mer.sources.live import LiveSource
 from edge_mer.sources.sample_clock import SampleClock
+from edge_mer.types import uri_keys
 from edge_mer.types.signals import Chunk, StreamSpec
 
 CHUNKS_PER_S = 50

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from edge_mer.clock import Clock, MonotonicClock
 from edge_mer.errors import DataError, LostError, MissingError, UsageError
-from edge_mer.sources import units, uri_keys
+from edge_mer.sources import units
 from edge_mer.sources.base import Attached
 from edge_mer.sources.capture import Put
 from edge_mer.sources.file_open import expand
@@ -25,6 +25,7 @@ from edge_mer.sources.live import LiveSource
 from edge_mer.sources.serial_chunks import PacketChunks, spec_of
 from edge_mer.sources.serial_config import SerialConfig
 from edge_mer.sources.serial_packets import PacketCounts, packets
+from edge_mer.types import uri_keys
 from edge_mer.types.signals import StreamSpec
 
 INSTALL = "pip install 'edge-mer[bio]'"

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from edge_mer.errors import UsageError
+from edge_mer.types.uri_keys import shown
 
 
 def open_uri(kind: str, uri: str, builtin: Mapping[str, str], example: str) -> Any:
@@ -29,9 +30,11 @@ def open_uri(kind: str, uri: str, builtin: Mapping[str, str], example: str) -> A
     if not separator or scheme not in known:
         near = difflib.get_close_matches(scheme, known, n=1)
         raise UsageError(
-            f"unknown {kind} {uri!r}",
+            f"unknown {kind} {shown(uri)!r}",
             expected=f"one of {', '.join(f'{s}:' for s in sorted(known))}",
-            hint=f"did you mean {near[0]}:{rest}?" if near else f"write it as scheme:rest, e.g. {example}",
+            hint=f"did you mean {near[0]}:{shown(uri).partition(':')[2]}?"
+            if near
+            else f"write it as scheme:rest, e.g. {example}",
         )
     module_name, _, attribute = known[scheme].partition(":")
     return getattr(import_module(module_name), attribute)(rest)

@@ -11,10 +11,12 @@ PACKAGES = {
     "faketime": "faketime",
     "ffmpeg": "ffmpeg",
     "gst-launch-1.0": "gstreamer1.0-tools",
+    "mosquitto_passwd": "mosquitto",
     "openssl": "openssl",
     "paplay": "pulseaudio-utils",
     "pulseaudio": "pulseaudio",
     "socat": "socat",
+    "systemd-analyze": "systemd",
 }
 """Command -> Debian package."""
 
@@ -38,11 +40,14 @@ for name in ("appsrc", "videotestsrc", "videoconvert", "x264enc", "rtph264pay"):
 """
 
 
+def is_there(command: str) -> bool:
+    """Whether a command of `PACKAGES` can be run."""
+    return shutil.which(command) is not None
+
+
 def needs(command: str) -> pytest.MarkDecorator:
     """Skip a test, naming the package, where `command` is absent."""
-    return pytest.mark.skipif(
-        shutil.which(command) is None, reason=f"needs the system package {PACKAGES[command]}"
-    )
+    return pytest.mark.skipif(not is_there(command), reason=f"needs the system package {PACKAGES[command]}")
 
 
 def needs_rtsp() -> pytest.MarkDecorator:

@@ -55,3 +55,19 @@ def test_a_sink_that_lacks_predictions_is_told(capsys: pytest.CaptureFixture[str
         "out.jsonl gets nothing more: cannot go on writing. Found: No space left on device.",
         "out.jsonl lacks 6 predictions.",
     ]
+
+
+def test_another_end_that_goes_away_and_comes_back_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    report = SessionReport()
+    hooks = with_health_told(SessionHooks(), report)
+    prediction = Scene(n_hops=1).play().predictions[0]
+    for n_lost, away in [(0, ""), (1, "it hung up"), (4, "it hung up"), (4, ""), (4, "")]:
+        health = SinkHealth(None, n_lost, "", "mqtt://broker/bed5", away)
+        report.sinks = lambda health=health: [health]  # type: ignore[misc]
+        hooks.on_prediction(prediction)
+    tell_unwritten(report)
+    assert capsys.readouterr().err.splitlines() == [
+        "mqtt://broker/bed5 cannot be reached: it hung up. Predictions are left out.",
+        "mqtt://broker/bed5 is reached again.",
+        "mqtt://broker/bed5 lacks 4 predictions.",
+    ]

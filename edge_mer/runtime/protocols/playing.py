@@ -12,8 +12,9 @@ from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.protocols.base import EvaluationProtocol, Recording
 from edge_mer.runtime.session import SessionReport
 from edge_mer.sinks.base import Sink
-from edge_mer.sources.base import Source, shown
+from edge_mer.sources.base import Source
 from edge_mer.types.signals import Chunk, StreamSpec
+from edge_mer.types.uri_keys import shown
 
 TELL_EVERY_NS = 30 * NS_PER_S
 """Of the recording's time, between two words on how far it was played."""

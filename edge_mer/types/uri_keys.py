@@ -1,4 +1,4 @@
-"""The part of a live source's URI behind its scheme: what it names, and "?key=value&key=value"."""
+"""The part of a URI behind its scheme: what it names, and "?key=value&key=value"."""
 
 from __future__ import annotations
 
@@ -60,6 +60,11 @@ def latency_ns(values: Mapping[str, Any]) -> int:
     """What `latency_ms` says; 0 where it is not given."""
     latency_ms: float = values.get("latency_ms", 0.0)
     return round(latency_ms * 1_000_000)
+
+
+def shown(uri: str) -> str:
+    """A URI for messages, records and pages: without a password."""
+    return re.sub(r"(://[^/:@\s]*):[^/@\s]*@", r"\1:***@", uri)
 
 
 def read(

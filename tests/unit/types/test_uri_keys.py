@@ -1,10 +1,10 @@
-"""What every source shares."""
+"""URIs: without a password where they are shown."""
 
 from __future__ import annotations
 
 import pytest
 
-from edge_mer.sources.base import shown
+from edge_mer.types.uri_keys import shown
 
 
 @pytest.mark.parametrize(
