@@ -120,5 +120,5 @@ def test_what_comes_before_the_model_is_known_is_counted_and_lost() -> None:
         assert outlets.health()[0]["trouble"] == "no model is known yet"
         outlets.introduce(HELLO)
         outlets.write(RECORDS[1])
-        until(lambda: len(Heard.predictions) == 1)
-        assert outlets.health()[0]["trouble"] == ""
+        until(lambda: outlets.health()[0]["trouble"] == "")
+    assert [prediction.window_index for prediction in Heard.predictions] == [1]
