@@ -59,15 +59,21 @@ class Connection(asyncio.Transport):
         """Send; a client for which too much waits already is cut off."""
         if self._is_lingering:
             return
-        if self._transport.get_write_buffer_size() > self._limits.unsent_bytes:
+        if self._n_unsent() > self._limits.unsent_bytes:
             self._transport.abort()
             return
         self._n_written += len(data)
         self._transport.write(data)
 
+    def _n_unsent(self) -> int:
+        try:
+            return self._transport.get_write_buffer_size()
+        except AttributeError:  # TLS of Python 3.10, once it is closed
+            return 0
+
     def is_overdue(self, now_ns: int, protocol: GuardedHttp | GuardedWebSocket) -> bool:
         """The other end has kept this one waiting for too long."""
-        n_unsent = self._transport.get_write_buffer_size()
+        n_unsent = self._n_unsent()
         n_taken = self._n_written - n_unsent
         if n_unsent == 0 or n_taken != self._n_taken:
             self._n_taken, self._taken_ns = n_taken, now_ns

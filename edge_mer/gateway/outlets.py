@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
+from edge_mer.sinks.lasting import LastingSink
 from edge_mer.sinks.registry import open_sink
 from edge_mer.sinks.sink_thread import SinkThread
+from edge_mer.types.facts import ModelFacts
 from edge_mer.types.predictions import Prediction
 
 _CLOSE_S = 1.5
@@ -28,7 +30,8 @@ class Outlets:
     """
 
     def __init__(self, uris: Iterable[str]) -> None:
-        self._sinks = {uri: SinkThread(open_sink(uri)) for uri in uris}
+        self._lasting = {uri: LastingSink(open_sink(uri), f"{_scheme(uri)}:") for uri in uris}
+        self._sinks = {uri: SinkThread(sink) for uri, sink in self._lasting.items()}
         self._failed: dict[str, str] = {}
 
     def __enter__(self) -> Outlets:
@@ -52,6 +55,12 @@ class Outlets:
         for thread in threads:  # one that hangs ends with the process
             thread.join(_CLOSE_S / len(threads))
 
+    def introduce(self, hello: dict[str, Any]) -> None:
+        """Tell all of them of the model; never waits."""
+        model = ModelFacts.from_hello(hello)
+        for sink in self._lasting.values():
+            sink.introduce(model)
+
     def write(self, record: dict[str, Any]) -> None:
         """Give a record to all of them; never waits."""
         prediction = Prediction.from_dict(record)
@@ -65,12 +74,12 @@ class Outlets:
                 self._failed[uri] = f"a bug: {error!r}"
 
     def health(self) -> list[dict[str, Any]]:
-        """How each of them is; addresses may hold passwords and are left out."""
+        """How each of them is; what is secret of an address is left out."""
         told = []
         for uri, sink in self._sinks.items():
             health = sink.health()
-            trouble = self._failed.get(uri, health.trouble)
-            told.append({"target": f"{_scheme(uri)}:", "n_dropped": health.n_dropped, "trouble": trouble})
+            trouble = self._failed.get(uri) or health.trouble or health.away
+            told.append({"target": health.name, "n_dropped": health.n_dropped, "trouble": trouble})
         return told
 
 

@@ -9,7 +9,9 @@ import resource
 import signal
 import socket
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -27,6 +29,8 @@ from edge_mer.gateway.outlets import Outlets
 _LOOK_S = 0.25
 _HANDSHAKE_S = 5.0
 _CUT_AFTER_S = 0.5
+
+_log = logging.getLogger(__name__)
 
 Listener = tuple[socket.socket, "ssl.SSLContext | None"]
 
@@ -76,6 +80,7 @@ async def serve(
     """
     limits = limits or Limits(bundle_bytes=config.http.max_bundle_mb << 20)
     feed = Feed(clock)
+    feed.on_model(outlets.introduce)
     feed.on_record(outlets.write)
     doors = Doors(limits, clock)
     bridge = Bridge(config.link_path, feed)
@@ -84,7 +89,7 @@ async def serve(
         asks=bridge,
         tokens=config.http.tokens,
         hosts=config.http.hosts,
-        upload_dir=config.state_dir,
+        upload_dir=Path(tempfile.gettempdir()),
         clock=clock,
         limits=limits,
         own_health=lambda: _own_health(feed, doors, outlets),
@@ -118,7 +123,10 @@ async def _every(interval_s: float, call: Callable[[], None]) -> AsyncIterator[N
 
     async def repeat() -> None:
         while True:
-            call()
+            try:
+                call()
+            except Exception:  # what watches over the others must go on
+                _log.exception("a bug of the gateway")
             await asyncio.sleep(interval_s)
 
     task = asyncio.create_task(repeat())

@@ -22,6 +22,17 @@ RECORDS = [
     record(3, affect=None, pain=pain(0.75, 0.25), emotion={"joy": 0.5, "fear": 0.5}, confidence=0.5),
 ]
 
+HELLO = {
+    "interval_s": 0.5,
+    "model": {
+        "name": "tiny",
+        "bundle_id": "sha256:0",
+        "precision": "fp32",
+        "engine": "onnxruntime-cpu",
+        "outputs": [{"kind": "affect", "name": "valence"}, {"kind": "pain", "labels": ["no", "yes"]}],
+    },
+}
+
 
 class Heard:
     """A sink that keeps what it is given, and fails when it is told to."""
@@ -62,6 +73,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_record_comes_out_as_it_went_in() -> None:
     with Outlets(["heard:user:secret@host"]) as outlets:
+        outlets.introduce(HELLO)
         for one in RECORDS:
             outlets.write(one)
         assert [sink["target"] for sink in outlets.health()] == ["heard:"]
@@ -85,6 +97,7 @@ def _with_keys_of(told: dict[str, object], mine: dict[str, object]) -> dict[str,
 
 def test_a_bug_of_one_sink_is_told_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
     with Outlets(["heard:broken", "heard:fine"]) as outlets:
+        outlets.introduce(HELLO)
         for one in RECORDS * 50:
             outlets.write(one)
             if outlets.health()[0]["trouble"]:
@@ -98,3 +111,14 @@ def test_a_bug_of_one_sink_is_told_and_stops_no_other(caplog: pytest.LogCaptureF
 def test_a_sink_that_refuses_its_settings_is_told_at_once() -> None:
     with pytest.raises(UsageError, match="refused"):
         Outlets(["heard:fine", "heard:refused"])
+
+
+def test_what_comes_before_the_model_is_known_is_counted_and_lost() -> None:
+    with Outlets(["heard:fine"]) as outlets:
+        outlets.write(RECORDS[0])
+        until(lambda: outlets.health()[0]["n_dropped"] == 1)
+        assert outlets.health()[0]["trouble"] == "no model is known yet"
+        outlets.introduce(HELLO)
+        outlets.write(RECORDS[1])
+        until(lambda: outlets.health()[0]["trouble"] == "")
+    assert [prediction.window_index for prediction in Heard.predictions] == [1]
