@@ -207,9 +207,9 @@ class MqttSink:
             self._away = ""
         self._answered.set()
 
-    def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_disconnect(self, *_: Any) -> None:
         if not self._away:
-            self._away = f"the connection was lost: {reason}"
+            self._away = "the connection was lost"
         self._answered.set()
 
 
