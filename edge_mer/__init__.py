@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edge_mer.alarms.board import AlarmBoard
     from edge_mer.api import load_bundle, open_session, open_session_async
     from edge_mer.bundle.manifest import Manifest
     from edge_mer.bundle.read import Bundle
@@ -31,11 +32,16 @@ if TYPE_CHECKING:
     from edge_mer.runtime.session import SessionReport
     from edge_mer.sinks.base import Sink
     from edge_mer.sources.base import Source
+    from edge_mer.types.alarms import Alarm, AlarmEvent, AlarmRule
     from edge_mer.types.predictions import Affect, Latency, ModalityStatus, Pain, Prediction, SyncQuality
     from edge_mer.types.signals import Chunk, StreamSpec
 
 __all__ = [
     "Affect",
+    "Alarm",
+    "AlarmBoard",
+    "AlarmEvent",
+    "AlarmRule",
     "AsyncSession",
     "Bundle",
     "BundleError",
@@ -71,6 +77,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "alarms.board": ("AlarmBoard",),
     "api": ("load_bundle", "open_session", "open_session_async"),
     "bundle.manifest": ("Manifest",),
     "bundle.read": ("Bundle",),
@@ -91,6 +98,7 @@ _HOMES = {
     "runtime.session": ("SessionReport",),
     "sinks.base": ("Sink",),
     "sources.base": ("Source",),
+    "types.alarms": ("Alarm", "AlarmEvent", "AlarmRule"),
     "types.predictions": ("Affect", "Latency", "ModalityStatus", "Pain", "Prediction", "SyncQuality"),
     "types.signals": ("Chunk", "StreamSpec"),
 }

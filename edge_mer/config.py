@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from edge_mer.errors import UsageError
+from edge_mer.types.alarms import AlarmRule
 from edge_mer.types.model import MissingPolicy
 from edge_mer.types.signals import Modality
 
@@ -73,7 +74,7 @@ class TokenConfig(_Section):
 
     Attributes:
         name: For the audit log.
-        sha256: Of the token, as `edge-mer daemon --new-token` shows it; the token itself is kept nowhere.
+        sha256: Of the token, as `edge-mer daemon token` shows it; the token itself is kept nowhere.
         may: "read", "acknowledge", "swap".
     """
 
@@ -132,6 +133,22 @@ class BundlesConfig(_Section):
     trusted_keys: tuple[ConfigPath, ...] = ()
 
 
+class ReliefConfig(_Section):
+    """What is done when the device is too hot or too busy.
+
+    Attributes:
+        on: Predict less often, take a cheaper candidate, leave out modalities; else: nothing is done.
+        hottest_c: No thermal zone should be hotter, in degrees Celsius.
+        after_s: How long it is too much before the next step is taken.
+        calm_s: How long it is calm before a step is taken back.
+    """
+
+    on: bool = True
+    hottest_c: float = Field(default=85.0, ge=20, le=130)
+    after_s: float = Field(default=10.0, ge=1, le=3600)
+    calm_s: float = Field(default=60.0, ge=1, le=86_400)
+
+
 def _state_dir() -> Path:
     return Path(os.environ.get("STATE_DIRECTORY", "/var/lib/edge-mer").split(":")[0])
 
@@ -157,6 +174,8 @@ class DaemonConfig(_Section):
         record: Keep what sensors give; nothing is kept without it.
         http: The HTTP interface and the live page.
         bundles: Which bundles may run.
+        relief: What is done when the device is too hot or too busy.
+        alarms: When to raise an alarm.
     """
 
     bundle: ConfigPath
@@ -172,6 +191,8 @@ class DaemonConfig(_Section):
     record: RecordConfig | None = None
     http: HttpConfig = Field(default_factory=HttpConfig)
     bundles: BundlesConfig = Field(default_factory=BundlesConfig)
+    relief: ReliefConfig = Field(default_factory=ReliefConfig)
+    alarms: tuple[AlarmRule, ...] = ()
 
     @property
     def network_sinks(self) -> tuple[str, ...]:

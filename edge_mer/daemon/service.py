@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import uuid
@@ -12,27 +13,42 @@ from pathlib import Path
 from typing import Any, Literal
 
 import edge_mer
+from edge_mer.alarms.outputs import check_rules
+from edge_mer.audit import AuditLog
+from edge_mer.bundle.manifest import kind_of
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.config import DaemonConfig, read_config
-from edge_mer.daemon.health import Latencies, told_of_machine, told_of_model, told_of_session
+from edge_mer.daemon.alarm_desk import AlarmDesk, alarm_id_in
+from edge_mer.daemon.health import (
+    Latencies,
+    temperatures_c,
+    told_of_machine,
+    told_of_model,
+    told_of_session,
+)
 from edge_mer.daemon.notify import Notifier
+from edge_mer.daemon.relief import PressureMeter, ReliefControl, plan_of
 from edge_mer.daemon.store import BundleStore
 from edge_mer.daemon.swap import Swaps, SwapState
 from edge_mer.errors import BundleError, DataError, EdgeMerError, UsageError
 from edge_mer.link.messages import PROTOCOL, Ask, Message
 from edge_mer.link.server import LinkServer
+from edge_mer.runtime.build import unfaithful
 from edge_mer.runtime.live_session import Session
 from edge_mer.runtime.opening import Opened, open_all, open_chosen
 from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.runtime.recording import checked_redact
 from edge_mer.runtime.switching import Trial
+from edge_mer.runtime.window import Relief
 from edge_mer.types.predictions import Prediction
 
 Event = Literal["stop", "reload", "look"]
 
 HEALTH_EVERY_S = 1.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+AUDIT_NAME = "audit.jsonl"
+ASKS = ("status", "swap", "rollback", "acknowledge", "audit")
 STUCK_HOPS, STUCK_NS = 10, 20 * NS_PER_S
 """A session without any prediction for longer than both is stuck: the watchdog is not fed any more."""
 
@@ -73,11 +89,17 @@ class Service:
         self._trouble = ""
         self._session: Session | None = None
         self._lock = threading.Lock()
+        self._audit: AuditLog | None = None
+        self._desk: AlarmDesk | None = None
         self._store = BundleStore(config.state_dir, config.bundle)
         self._swaps = Swaps(self, self._store, config, self._tell_swap)
         self._bundle = open_bundle(self._store.current)
         self._setup: PipelineSetup | None = None
         self._was_built = False
+        self._cheaper: str | None = None
+        self._plan: list[Relief] = [Relief()]
+        self._relief = ReliefControl(config.relief, 1)
+        self._meter, self._asked_cheaper = PressureMeter(), False
         self._link = LinkServer(config.link_path, self._on_ask)
 
     # -- from signals ------------------------------------------------------------------------------
@@ -102,13 +124,26 @@ class Service:
         self._swaps.check(self._bundle)
         self._link.start()
         try:
+            self._audit = AuditLog(self._config.state_dir / AUDIT_NAME, self._clock)
+            self._store.clean()
+            self._desk = self._new_desk(self._config, self._bundle)
+            self.note("daemon.started", "", bundle_id=self._bundle.bundle_id, pid=os.getpid())
             self._serve()
         finally:
             self._state = "stopping"
             self._notifier.stopping()
             self._swaps.stop()
             self._end_session()
+            self.note("daemon.stopped", "")
+            for one in (self._desk, self._audit):
+                if one is not None:
+                    one.close()
             self._link.close()
+
+    def _new_desk(self, config: DaemonConfig, bundle: Bundle) -> AlarmDesk:
+        return AlarmDesk(
+            config.alarms, bundle.manifest.model, config.state_dir, self._clock, self.note, self._tell_alarms
+        )
 
     def _serve(self) -> None:
         retry_s = FIRST_RETRY_S
@@ -152,6 +187,7 @@ class Service:
         session = self._session
         while session is not None and session.is_running:
             self._tell_health()
+            self._relieve(session)
             if not self._is_stuck():
                 self._notifier.alive()
             try:
@@ -197,6 +233,7 @@ class Service:
         )
         self._last_ns = None
         self._latencies = Latencies()
+        self._plan_relief(opened.setup)
         self._tell_model()
         try:
             session.start()
@@ -220,7 +257,10 @@ class Service:
         """On the session's thread."""
         self._latencies.take(prediction)
         self._last_ns = self._clock.now_ns()
+        self._meter.take(prediction, self._last_ns)
         self._link.publish({"kind": "prediction", "record": prediction.to_dict()})
+        if self._desk is not None:
+            self._desk.take(prediction)
         if self._state == "starting":
             self._state = "serving"
             self._notifier.ready()
@@ -242,6 +282,10 @@ class Service:
             self._tell_reloaded()
             return False
         self._swaps.stop()
+        if self._desk is not None:
+            self._desk.close()
+        self._desk = self._new_desk(config, bundle)
+        self.note("daemon.reloaded", "")
         self._config, self._store, self._swaps, self._bundle = config, store, swaps, bundle
         self._on_reload()
         self._tell_reloaded()
@@ -252,14 +296,42 @@ class Service:
         if self._state == "serving":
             self._notifier.ready()
 
+    # -- of heat and pressure ----------------------------------------------------------------------
+
+    def _plan_relief(self, setup: PipelineSetup) -> None:
+        self._cheaper = cheaper_candidate(self._bundle, setup.precision)
+        self._plan = plan_of(setup.model, setup, self._cheaper)
+        self._relief = ReliefControl(self._config.relief, len(self._plan))
+        self._meter, self._asked_cheaper = PressureMeter(), False
+
+    def _relieve(self, session: Session) -> None:
+        """Spare the device as the pressure on it wants it."""
+        setup = self._setup
+        if setup is None or not self._config.relief.on or self._state != "serving":
+            return
+        wanted, now_ns = self._plan[self._relief.level], self._clock.now_ns()
+        hop_ms = float(setup.model.step * setup.hop_steps) * 1000 * wanted.hop_factor
+        pressure = self._meter.read(hop_ms, now_ns, list(temperatures_c().values()))
+        if self._relief.look(pressure, now_ns):
+            wanted = self._plan[self._relief.level]
+            why = self._relief.why or "the device is calm again"
+            _log.warning("relief: step %d of %d: %s", self._relief.level, len(self._plan) - 1, why)
+            self.note("relief", "edge-mer", level=self._relief.level, why=why)
+        is_cheaper = setup.precision == self._cheaper
+        session.relieve(replace(wanted, cheaper=is_cheaper))
+        if wanted.cheaper != self._asked_cheaper and not self._swaps.is_busy:
+            self._asked_cheaper = wanted.cheaper  # once: what was refused is not asked for again and again
+            if wanted.cheaper != is_cheaper:
+                self._swaps.to_candidate(self._cheaper if wanted.cheaper else None)
+
     # -- of a change of bundle ---------------------------------------------------------------------
 
-    def open_engines(self, bundle: Bundle) -> PipelineSetup:
-        """Engines of a bundle, as the configuration wants them."""
+    def open_engines(self, bundle: Bundle, precision: str | None = None) -> PipelineSetup:
+        """Engines of a bundle, as the configuration wants them, or of another candidate."""
         config, present = self._config, self._setup
         if present is None:
             raise UsageError("no session runs", hint="ask again once the daemon serves")
-        setup, _, _ = open_chosen(bundle, config.precision)
+        setup, _, _ = open_chosen(bundle, precision or config.precision)
         try:
             return replace(
                 setup,
@@ -282,7 +354,9 @@ class Service:
     def serve(self, bundle: Bundle, setup: PipelineSetup) -> PipelineSetup:
         """These engines predict from now on; returns those that did."""
         before, self._setup = self._setup, setup
-        self._bundle = bundle
+        is_another, self._bundle = bundle.bundle_id != self._bundle.bundle_id, bundle
+        if is_another:
+            self._plan_relief(setup)
         self._tell_model()
         if before is None:
             raise UsageError("no session runs")
@@ -294,6 +368,12 @@ class Service:
 
     def note(self, event: str, who: str, **details: object) -> None:
         """Have something written into the audit log."""
+        if self._audit is None:
+            return
+        try:
+            self._audit.append(event, who or None, details)
+        except EdgeMerError as error:
+            _log.error("%s", error)
 
     # -- what is told ------------------------------------------------------------------------------
 
@@ -304,6 +384,9 @@ class Service:
         model = told_of_model(self._bundle, setup.precision, setup.engine_name, setup.hop_steps)
         hello = {"kind": "hello", "protocol": PROTOCOL, "edge_mer": edge_mer.__version__}
         self._link.publish(hello | {"instance": self._instance, "model": model, "interval_s": model["hop_s"]})
+
+    def _tell_alarms(self, alarms: list[dict[str, Any]]) -> None:
+        self._link.publish({"kind": "alarms", "alarms": alarms})
 
     def _tell_swap(self, _: SwapState) -> None:
         self._tell_health()
@@ -322,6 +405,7 @@ class Service:
             "latency_ms": self._latencies.summary(),
             "recording": None if record is None else record.file.name,
             "swap": self._swaps.state.to_dict(),
+            "relief": {"level": self._relief.level, "why": self._relief.why},
         }
         return told | ({} if session is None else told_of_session(session)) | told_of_machine()
 
@@ -335,7 +419,25 @@ class Service:
             return self._swaps.begin(fd, ask.who)
         if ask.what == "rollback":
             return self._swaps.roll_back(ask.who)
-        raise UsageError(f"the daemon cannot {ask.what!r}", expected="status, swap or rollback")
+        if ask.what == "acknowledge" and self._desk is not None:
+            return self._desk.acknowledge(alarm_id_in(ask.arguments), ask.who)
+        if ask.what == "audit":
+            self._note_of_gateway(ask)
+            return {}
+        raise UsageError(f"the daemon cannot {ask.what!r}", expected=", ".join(ASKS))
+
+    def _note_of_gateway(self, ask: Ask) -> None:
+        event, details = str(ask.arguments.get("event", ""))[:100], dict(ask.arguments)
+        details.pop("event", None)
+        self.note(f"gateway.{event}", ask.who, **details)
+
+
+def cheaper_candidate(bundle: Bundle, precision: str) -> str | None:
+    """A candidate that is less work for a processor than the one that runs; None: there is none."""
+    name = "int8-cpu"
+    manifest = bundle.manifest
+    is_of_use = kind_of(precision) == "fp32" and name in manifest.candidates
+    return name if is_of_use and not unfaithful(manifest, name) else None
 
 
 def check_config(config: DaemonConfig) -> None:
@@ -356,6 +458,7 @@ def check_config(config: DaemonConfig) -> None:
     )
     opened.setup.close()
     _refuse_recordings(opened)
+    check_rules(config.alarms, opened.setup.model)
 
 
 def _refuse_recordings(opened: Opened) -> None:

@@ -16,8 +16,8 @@ from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.bundle.sign import verify_signature
 from edge_mer.bundle.tar import Limits, unpack
 from edge_mer.config import DaemonConfig
-from edge_mer.daemon.child import Verbs
 from edge_mer.daemon.store import BundleStore
+from edge_mer.daemon.verbs import Verbs
 from edge_mer.errors import BundleError, EdgeMerError, MissingError, UsageError
 from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.runtime.switching import Trial
@@ -30,6 +30,9 @@ BUILD_TIMEOUT_S = 3600.0
 PROVE_TIMEOUT_S = 900.0
 MEMORY_FACTOR, MEMORY_EXTRA_BYTES = 3, 256 << 20
 """What a bundle takes while it comes in: engines, beside them those that prove it, and their process."""
+
+RELIEF = "relief"
+"""Who asks for another candidate."""
 
 _JOIN_S = 30.0
 _log = logging.getLogger(__name__)
@@ -59,8 +62,8 @@ class SwapState:
 class Host(Protocol):
     """The daemon, as far as a change of bundle has to do with it."""
 
-    def open_engines(self, bundle: Bundle) -> PipelineSetup:
-        """Engines of a bundle, as the configuration wants them."""
+    def open_engines(self, bundle: Bundle, precision: str | None = None) -> PipelineSetup:
+        """Engines of a bundle, as the configuration wants them, or of another candidate."""
 
     def propose(self, setup: PipelineSetup) -> Trial:
         """Begin a trial in the session that runs."""
@@ -125,6 +128,14 @@ class Swaps:
         self._start(who, lambda: self._change(previous, who, is_proven=True))
         return self.state.to_dict()
 
+    def to_candidate(self, precision: str | None) -> None:
+        """Begin to change to another candidate of the bundle that serves, None: the one that was chosen.
+
+        Raises:
+            UsageError: A change is under way.
+        """
+        self._start(RELIEF, lambda: self._to_candidate(precision))
+
     def check(self, bundle: Bundle) -> None:
         """Whether a bundle may run here at all: whole, and signed where that is asked for.
 
@@ -134,6 +145,11 @@ class Swaps:
         if self._trusted:
             verify_signature(bundle, self._trusted)
         bundle.check_files()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a change is under way."""
+        return self._thread is not None and self._thread.is_alive()
 
     def stop(self) -> None:
         """End what is being done, and wait for it."""
@@ -145,7 +161,7 @@ class Swaps:
 
     def _start(self, who: str, what: Callable[[], None]) -> None:
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
+            if self.is_busy:
                 raise UsageError(
                     "another change of bundle is under way",
                     found=self.state.state,
@@ -189,8 +205,17 @@ class Swaps:
             _refuse_if_too_large(bundle)
             self._become("building")
             self._prove(folder)
-        self._become("warming_up")
-        setup = self._host.open_engines(bundle)
+        setup, trial = self._tried(bundle, None)
+        self._switched(bundle, setup, trial, who)
+
+    def _tried(self, bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, Trial]:
+        """Engines that have taken over.
+
+        Raises:
+            BundleError: They do not do as well as those that serve.
+        """
+        self._become("warming_up", bundle.bundle_id)
+        setup = self._host.open_engines(bundle, precision)
         try:
             _warm_up(setup)
             self._become("shadowing")
@@ -201,7 +226,19 @@ class Swaps:
         except BaseException:
             setup.close()
             raise
-        self._switched(bundle, setup, trial, who)
+        return setup, trial
+
+    def _to_candidate(self, precision: str | None) -> None:
+        bundle = open_bundle(self._store.current)
+        setup, trial = self._tried(bundle, precision)
+        served = self._host.serve(bundle, setup)
+        self._become("switched")
+        is_kept = trial.wait_beyond("switched") != "rolled_back"
+        if not is_kept:
+            self._host.serve(bundle, served)
+        self._become("kept" if is_kept else "rolled_back", why=trial.why)
+        trial.join(_JOIN_S)
+        (served if is_kept else setup).close()
 
     def _prove(self, folder: Path) -> None:
         """Golden parity in a process of its own: what crashes there crashes nothing here."""

@@ -20,6 +20,7 @@ from edge_mer.runtime.prediction_queue import PredictionQueue
 from edge_mer.runtime.recording import SessionRecording, open_recording
 from edge_mer.runtime.session import SessionHooks, SessionReport, is_live, run_session
 from edge_mer.runtime.switching import SwitchingPipeline, Trial
+from edge_mer.runtime.window import Relief
 from edge_mer.sinks.recorder import Recorder
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Modality
@@ -250,6 +251,19 @@ class Session:
                 expected="a session that runs, was made switchable, and records nothing redacted",
             )
         return self._switching.propose(setup)
+
+    def relieve(self, relief: Relief) -> None:
+        """Spare the device from the next hop on: predictions are `degraded`, and their reasons say how.
+
+        Args:
+            relief: How; `Relief()` spares it no more.
+
+        Raises:
+            UsageError: As `propose`; or nothing would be left.
+        """
+        if self._switching is None:
+            raise UsageError("this session cannot spare its device", expected="one that was made switchable")
+        self._switching.relieve(relief)
 
     # -- what comes out --------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from edge_mer.runtime.pipeline_setup import PipelineSetup as PipelineSetup  # wh
 from edge_mer.runtime.stream_watch import StreamWatch
 from edge_mer.runtime.streams import check_fits, chosen_streams, rates_to_resample
 from edge_mer.runtime.window import NS_PER_MS as NS_PER_MS
-from edge_mer.runtime.window import Common, Found, LiveStreams, Spoken, Timing, Window
+from edge_mer.runtime.window import Common, Found, LiveStreams, Relief, Spoken, Timing, Window
 from edge_mer.runtime.window import StepTrace as StepTrace
 from edge_mer.sync.frames import Frame
 from edge_mer.sync.regular import RegularStream, Run
@@ -41,7 +41,7 @@ from edge_mer.types.model import (
     to_ns,
 )
 from edge_mer.types.predictions import Prediction
-from edge_mer.types.signals import Chunk, StreamSpec
+from edge_mer.types.signals import Chunk, Modality, StreamSpec
 
 TimedFrames = list[tuple[int, NDArray[np.uint8]] | None]
 """Capture time in ns and (height, width, 3) RGB, or None where none came."""
@@ -148,6 +148,7 @@ class Pipeline:
         self._early_infer_ns = 0
         self._timing = Timing()
         self._is_dropping = False
+        self._hop_factor, self._spared = 1, frozenset[Modality]()
         self._window = Window(self._common)
         self._watched: dict[str, StreamWatch] = {}
         for encoder in setup.model.encoders:
@@ -273,6 +274,7 @@ class Pipeline:
     def _run_ready(self, now_ns: int | None = None) -> list[Prediction]:
         predictions: list[Prediction] = []
         while (step := self._windower.take(now_ns)) is not None:
+            self._begin_hop(step)
             predictions += self._drop_step(step) if self._is_overloaded(step) else self._run_step(step)
             self.counters.n_steps += 1
         self._count()
@@ -300,6 +302,15 @@ class Pipeline:
             self._is_dropping = behind_ns > may_ns + self._lateness_ns
         return self._is_dropping
 
+    def _begin_hop(self, step: Step) -> None:
+        """Spare the device, or no more, where a hop begins, however long it is."""
+        relief = self._common.relief
+        hop_steps = self._setup.hop_steps
+        if step.index % (hop_steps * self._hop_factor) == 0:
+            self._spared = relief.spared
+            if step.index % (hop_steps * relief.hop_factor) == 0:
+                self._hop_factor = relief.hop_factor
+
     def _drop_step(self, step: Step) -> list[Prediction]:
         """Work on nothing; at the end of a hop, say so."""
         self.counters.n_dropped_steps += 1
@@ -316,9 +327,13 @@ class Pipeline:
     def _nothing(self) -> dict[str, Found]:
         return {e.stage: Found(slot="absent", feature=None, coverage=0.0) for e in self._model.encoders}
 
+    def relieve(self, relief: Relief) -> None:
+        """Spare the device from the next hop on; any thread may say how."""
+        self._common.relief = relief
+
     def _is_hop(self, step: Step) -> bool:
         """Whether a hop ends with this step."""
-        return (step.index + 1) % self._setup.hop_steps == 0
+        return (step.index + 1) % (self._setup.hop_steps * self._hop_factor) == 0
 
     def _run_step(self, step: Step) -> list[Prediction]:
         """Encode a step; at the end of a hop, predict."""
@@ -342,6 +357,8 @@ class Pipeline:
         return replace(self._repeated[encoder.stage])
 
     def _encode_anew(self, encoder: Encoder, step: Step, timing: Timing) -> Found:
+        if encoder.modality in self._spared:
+            return Found(slot="absent", feature=None, coverage=0.0)
         if isinstance(encoder.preprocess, Words):
             return self._say(encoder, encoder.preprocess, step.words[encoder.modality])
         return self._encode_sensed(encoder, step, timing)

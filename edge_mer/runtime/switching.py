@@ -20,6 +20,7 @@ from typing import Literal
 from edge_mer.clock import NS_PER_S
 from edge_mer.runtime.pipeline import Counters, Pipeline
 from edge_mer.runtime.pipeline_setup import PipelineSetup
+from edge_mer.runtime.window import Relief
 from edge_mer.types.health import StreamHealth
 from edge_mer.types.model import to_ns
 from edge_mer.types.predictions import Prediction, Status
@@ -196,6 +197,7 @@ class SwitchingPipeline:
         self._proposed: Trial | None = None
         self._lock = threading.Lock()
         self._is_over = False
+        self._relief = Relief()
         self._retired = Counters()
         self.counters = Counters()
         self._now_ns = self._began_ns = 0
@@ -220,6 +222,13 @@ class SwitchingPipeline:
             else:
                 self._proposed = trial
         return trial
+
+    def relieve(self, relief: Relief) -> None:
+        """Spare the device from the next hop on; any thread may say how."""
+        self._relief = relief
+        for pipeline in (self._serving, None if (beside := self._beside) is None else beside.pipeline):
+            if pipeline is not None:
+                pipeline.relieve(relief)
 
     # -- what a session does with it ---------------------------------------------------------------
 
@@ -279,7 +288,9 @@ class SwitchingPipeline:
             return
         first_step = (self._now_ns // _hop_ns(trial.setup) + 1) * trial.setup.hop_steps
         try:
-            self._beside = trial.beside(self._make(trial.setup, first_step))
+            newcomer = self._make(trial.setup, first_step)
+            newcomer.relieve(self._relief)
+            self._beside = trial.beside(newcomer)
         except Exception as error:
             self._end_trial("refused", f"it does not fit this session: {error}")
             return

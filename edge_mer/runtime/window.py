@@ -121,6 +121,21 @@ class LiveStreams(Protocol):
 
 
 @dataclass(frozen=True)
+class Relief:
+    """How a pipeline spares a device that is too hot or too busy.
+
+    Attributes:
+        hop_factor: Predict after so many hops instead of each.
+        spared: Modalities that are left out, as if they were missing.
+        cheaper: A cheaper candidate runs than the one that was chosen.
+    """
+
+    hop_factor: int = 1
+    spared: frozenset[Modality] = frozenset()
+    cheaper: bool = False
+
+
+@dataclass
 class Common:
     """What all windows of a session have in common.
 
@@ -134,6 +149,7 @@ class Common:
         live: Says how the streams of live sources are; None: a recording.
         stamps_ns: Says how well each sampled stream's times are known.
         blanks: Stage -> what its encoder makes of nothing, once that was asked for.
+        relief: How the device is spared now; may be set by any thread.
     """
 
     setup: PipelineSetup
@@ -145,6 +161,7 @@ class Common:
     live: LiveStreams | None
     stamps_ns: Callable[[], list[int]]
     blanks: dict[str, Samples] = field(default_factory=dict)
+    relief: Relief = Relief()
 
 
 class Window:
@@ -322,7 +339,19 @@ class Window:
                 reasons.append(f"{encoder.modality}_gap")
         if any(self._unaligned):
             reasons.append("unaligned_face")
+        reasons += self._reliefs()
         return (*reasons, *self._troubles())
+
+    def _reliefs(self) -> list[str]:
+        """How the device is spared."""
+        relief, reasons = self._common.relief, list[str]()
+        if relief.hop_factor > 1:
+            reasons.append("hop_lengthened")
+        if relief.cheaper:
+            reasons.append("cheaper_candidate")
+        for modality in sorted(relief.spared):
+            reasons.append(f"{modality}_spared")
+        return reasons
 
     def _ask_states(self) -> dict[Modality, str | None]:
         if self._live is None:

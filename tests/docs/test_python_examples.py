@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.clip import write_clip
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "docs" / name for name in ("how-to-python.md", "tutorial.md")]
+PAGES = [ROOT / "docs" / name for name in ("how-to-python.md", "how-to-alarms.md", "tutorial.md")]
 
 CAMERA_LINE = 'CAMERA = "camera:0"  # the first camera; "file:clip.mp4" plays a file instead\n'
 """In the tutorial; a test has no camera, and the clip in its place."""

@@ -1,0 +1,1 @@
+"""Alarms: rules that watch predictions, and a board of what they raised."""
