@@ -9,7 +9,7 @@ import pytest
 
 import edge_mer
 from edge_mer.cli.main import main
-from edge_mer.runtime.sink_thread import SinkHealth
+from edge_mer.sinks.sink_thread import SinkHealth
 from tests.helpers.fhir_server import FhirServer
 from tests.helpers.mqtt_broker import Broker, Listener
 from tests.helpers.system_packages import needs
