@@ -110,6 +110,17 @@ def test_a_slower_pace_breaks_the_duration_once(stride: int) -> None:
     assert happened(faster.update(predicted(5, 0.6))) == [("raised", "active")]
 
 
+def test_a_pace_is_kept_with_the_board_and_forgotten_with_the_session() -> None:
+    rule = high(for_s=4)
+    board = board_of(rule)
+    for index in (0, 2, 4):
+        board.update(predicted(index, 0.6))
+    restored = AlarmBoard.from_dict(board.to_dict(), [rule], ManualClock())
+    assert happened(restored.update(predicted(6, 0.6))) == [("raised", "active")]
+    board.begin_session()
+    assert [board.update(predicted(index, 0.6)) for index in (0, 2, 4)] == [[]] * 3
+
+
 def test_a_pace_that_is_too_slow_is_a_row_of_gaps() -> None:
     board = board_of(high(for_s=5))
     assert [board.update(predicted(index, 0.6)) for index in range(0, 40, 5)] == [[]] * 8
@@ -174,6 +185,11 @@ def test_no_estimate_is_an_alarm_of_its_own() -> None:
     [alarm] = board.active()
     assert (alarm.output, alarm.value, alarm.threshold) == (None, 3.0, 3.0)
     assert alarm.text == "blind: no estimate for 3.0 s; over since"
+
+
+def test_a_limit_shorter_than_a_hop_is_beyond_with_the_first_hop_without_an_estimate() -> None:
+    board = board_of(AlarmRule(name="blind", no_estimate_for_s=0.5))
+    assert play(board, 0.1, 0.1, None) == {2: ["raised"]}
 
 
 def test_it_is_raised_when_there_never_was_an_estimate() -> None:
