@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from edge_mer.errors import UsageError
+from edge_mer.types.alarms import AlarmRule
 from edge_mer.types.model import MissingPolicy
 from edge_mer.types.signals import Modality
 
@@ -73,7 +74,7 @@ class TokenConfig(_Section):
 
     Attributes:
         name: For the audit log.
-        sha256: Of the token, as `edge-mer daemon --new-token` shows it; the token itself is kept nowhere.
+        sha256: Of the token, as `edge-mer daemon token` shows it; the token itself is kept nowhere.
         may: "read", "acknowledge", "swap".
     """
 
@@ -174,6 +175,7 @@ class DaemonConfig(_Section):
         http: The HTTP interface and the live page.
         bundles: Which bundles may run.
         relief: What is done when the device is too hot or too busy.
+        alarms: When to raise an alarm.
     """
 
     bundle: ConfigPath
@@ -190,6 +192,7 @@ class DaemonConfig(_Section):
     http: HttpConfig = Field(default_factory=HttpConfig)
     bundles: BundlesConfig = Field(default_factory=BundlesConfig)
     relief: ReliefConfig = Field(default_factory=ReliefConfig)
+    alarms: tuple[AlarmRule, ...] = ()
 
     @property
     def network_sinks(self) -> tuple[str, ...]:

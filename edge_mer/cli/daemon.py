@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import secrets
 import signal
 import sys
 import tempfile
@@ -46,11 +44,22 @@ def run(
     only: Annotated[
         Part | None, typer.Option(help="Run one of the two processes, and leave the other to somebody else.")
     ] = None,
+    print_unit: Annotated[
+        bool,
+        typer.Option("--print-unit", help="Show the units for systemd that would be installed, and end."),
+    ] = False,
+    install: Annotated[
+        bool, typer.Option("--install", help="Install units for systemd, and say what to call next.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace units that somebody edited.")] = False,
 ) -> None:
     """Run what the configuration says, until stopped; read it again on SIGHUP."""
     if context.invoked_subcommand is not None:
         return
     found = read_config(config)
+    if print_unit or install:
+        _units(config, found, install=install, force=force)
+        return
     if check:
         _check(found)
         typer.echo(f"{config} can be carried out.")
@@ -62,6 +71,20 @@ def run(
         main(found)
         return
     _infer(config, found, with_gateway=only is None)
+
+
+def _units(path: Path, config: DaemonConfig, *, install: bool, force: bool) -> None:
+    from edge_mer.daemon import systemd
+
+    here = systemd.installation_here(path, config, systemd.this_command())
+    made = systemd.units(here)
+    if not install:
+        for name, text in made.items():
+            typer.echo(f"# {name}\n{text}")
+        return
+    for written in systemd.install(made, force=force):
+        typer.echo(f"Wrote {written}")
+    typer.echo("Next:\n" + "\n".join(f"  {line}" for line in systemd.next_commands(here, list(made))))
 
 
 def _check(config: DaemonConfig) -> None:
@@ -169,9 +192,10 @@ def status(config: _Config = Path("edge-mer.toml")) -> None:
 @daemon.command()
 def token(name: Annotated[str, typer.Argument(help="Whose it is, for the audit log.")]) -> None:
     """Make a token for the HTTP interface: shown once, and kept nowhere; the configuration has its hash."""
-    made = secrets.token_urlsafe(32)
+    from edge_mer.gateway.auth import make_token
+
+    made, sha256 = make_token()
     typer.echo(f"The token, which nobody can show again:\n\n  {made}\n\nFor the configuration:\n")
-    sha256 = hashlib.sha256(made.encode()).hexdigest()
     typer.echo(f'[[http.tokens]]\nname = "{name}"\nsha256 = "{sha256}"\nmay = ["read"]')
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from edge_mer.cli.common import err
 from edge_mer.runtime.session import SessionHooks, SessionReport
-from edge_mer.runtime.sink_thread import SinkHealth
+from edge_mer.sinks.sink_thread import SinkHealth
 from edge_mer.types.predictions import Prediction
 
 _WORDS = {

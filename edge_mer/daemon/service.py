@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import uuid
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import edge_mer
+from edge_mer.alarms.outputs import check_rules
+from edge_mer.audit import AuditLog
 from edge_mer.bundle.manifest import kind_of
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.config import DaemonConfig, read_config
+from edge_mer.daemon.alarm_desk import AlarmDesk, alarm_id_in
 from edge_mer.daemon.health import (
     Latencies,
     temperatures_c,
@@ -43,6 +47,8 @@ Event = Literal["stop", "reload", "look"]
 
 HEALTH_EVERY_S = 1.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+AUDIT_NAME = "audit.jsonl"
+ASKS = ("status", "swap", "rollback", "acknowledge", "audit")
 STUCK_HOPS, STUCK_NS = 10, 20 * NS_PER_S
 """A session without any prediction for longer than both is stuck: the watchdog is not fed any more."""
 
@@ -83,6 +89,8 @@ class Service:
         self._trouble = ""
         self._session: Session | None = None
         self._lock = threading.Lock()
+        self._audit: AuditLog | None = None
+        self._desk: AlarmDesk | None = None
         self._store = BundleStore(config.state_dir, config.bundle)
         self._swaps = Swaps(self, self._store, config, self._tell_swap)
         self._bundle = open_bundle(self._store.current)
@@ -116,13 +124,26 @@ class Service:
         self._swaps.check(self._bundle)
         self._link.start()
         try:
+            self._audit = AuditLog(self._config.state_dir / AUDIT_NAME, self._clock)
+            self._store.clean()
+            self._desk = self._new_desk(self._config, self._bundle)
+            self.note("daemon.started", "", bundle_id=self._bundle.bundle_id, pid=os.getpid())
             self._serve()
         finally:
             self._state = "stopping"
             self._notifier.stopping()
             self._swaps.stop()
             self._end_session()
+            self.note("daemon.stopped", "")
+            for one in (self._desk, self._audit):
+                if one is not None:
+                    one.close()
             self._link.close()
+
+    def _new_desk(self, config: DaemonConfig, bundle: Bundle) -> AlarmDesk:
+        return AlarmDesk(
+            config.alarms, bundle.manifest.model, config.state_dir, self._clock, self.note, self._tell_alarms
+        )
 
     def _serve(self) -> None:
         retry_s = FIRST_RETRY_S
@@ -238,6 +259,8 @@ class Service:
         self._last_ns = self._clock.now_ns()
         self._meter.take(prediction, self._last_ns)
         self._link.publish({"kind": "prediction", "record": prediction.to_dict()})
+        if self._desk is not None:
+            self._desk.take(prediction)
         if self._state == "starting":
             self._state = "serving"
             self._notifier.ready()
@@ -259,6 +282,10 @@ class Service:
             self._tell_reloaded()
             return False
         self._swaps.stop()
+        if self._desk is not None:
+            self._desk.close()
+        self._desk = self._new_desk(config, bundle)
+        self.note("daemon.reloaded", "")
         self._config, self._store, self._swaps, self._bundle = config, store, swaps, bundle
         self._on_reload()
         self._tell_reloaded()
@@ -341,6 +368,12 @@ class Service:
 
     def note(self, event: str, who: str, **details: object) -> None:
         """Have something written into the audit log."""
+        if self._audit is None:
+            return
+        try:
+            self._audit.append(event, who or None, details)
+        except EdgeMerError as error:
+            _log.error("%s", error)
 
     # -- what is told ------------------------------------------------------------------------------
 
@@ -351,6 +384,9 @@ class Service:
         model = told_of_model(self._bundle, setup.precision, setup.engine_name, setup.hop_steps)
         hello = {"kind": "hello", "protocol": PROTOCOL, "edge_mer": edge_mer.__version__}
         self._link.publish(hello | {"instance": self._instance, "model": model, "interval_s": model["hop_s"]})
+
+    def _tell_alarms(self, alarms: list[dict[str, Any]]) -> None:
+        self._link.publish({"kind": "alarms", "alarms": alarms})
 
     def _tell_swap(self, _: SwapState) -> None:
         self._tell_health()
@@ -383,7 +419,17 @@ class Service:
             return self._swaps.begin(fd, ask.who)
         if ask.what == "rollback":
             return self._swaps.roll_back(ask.who)
-        raise UsageError(f"the daemon cannot {ask.what!r}", expected="status, swap or rollback")
+        if ask.what == "acknowledge" and self._desk is not None:
+            return self._desk.acknowledge(alarm_id_in(ask.arguments), ask.who)
+        if ask.what == "audit":
+            self._note_of_gateway(ask)
+            return {}
+        raise UsageError(f"the daemon cannot {ask.what!r}", expected=", ".join(ASKS))
+
+    def _note_of_gateway(self, ask: Ask) -> None:
+        event, details = str(ask.arguments.get("event", ""))[:100], dict(ask.arguments)
+        details.pop("event", None)
+        self.note(f"gateway.{event}", ask.who, **details)
 
 
 def cheaper_candidate(bundle: Bundle, precision: str) -> str | None:
@@ -412,6 +458,7 @@ def check_config(config: DaemonConfig) -> None:
     )
     opened.setup.close()
     _refuse_recordings(opened)
+    check_rules(config.alarms, opened.setup.model)
 
 
 def _refuse_recordings(opened: Opened) -> None:

@@ -38,7 +38,6 @@ class BundleStore:
         self._configured = configured
         self._configured_id = open_bundle(configured).bundle_id
         self._current, self._previous = self._read()
-        self.clean()
 
     @property
     def current(self) -> Path:

@@ -16,8 +16,8 @@ from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.bundle.sign import verify_signature
 from edge_mer.bundle.tar import Limits, unpack
 from edge_mer.config import DaemonConfig
-from edge_mer.daemon.child import Verbs
 from edge_mer.daemon.store import BundleStore
+from edge_mer.daemon.verbs import Verbs
 from edge_mer.errors import BundleError, EdgeMerError, MissingError, UsageError
 from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.runtime.switching import Trial

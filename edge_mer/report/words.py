@@ -48,7 +48,19 @@ _REASONS = {
         "the machine was too busy",
         "The machine had fallen too far behind, and dropped whole windows to catch up.",
     ),
+    "hop_lengthened": (
+        "the device was spared: fewer predictions",
+        "The device was too hot or too busy, so the daemon predicted less often.",
+    ),
+    "cheaper_candidate": (
+        "the device was spared: fewer bits",
+        "The device was too hot or too busy, so the daemon ran a candidate in fewer bits.",
+    ),
     "output_not_finite": ("the model gave no number", "The model's output was not a number."),
+    "inference_lost": (
+        "no prediction came",
+        "The process that makes predictions was starting, hung, or was gone.",
+    ),
 }
 
 
@@ -73,6 +85,8 @@ def reason_in_words(reason: str) -> str:
         return f"{_MODALITIES.get(modality, modality)} was missing"
     if kind == "gap":
         return f"{_MODALITIES.get(modality, modality)} was missing a moment before"
+    if kind == "spared":
+        return f"the device was spared: without {_MODALITIES.get(modality, modality)}"
     if kind in _SOURCES:
         return f"the sensor of {_MODALITIES.get(modality, modality)} {_SOURCES[kind]}"
     return reason
@@ -87,13 +101,15 @@ def reason_explained(reason: str) -> str:
         return f"Too little of {modality_in_words(modality)} was there in this step."
     if kind == "gap":
         return f"In an earlier part of the window too little of {modality_in_words(modality)} was there."
+    if kind == "spared":
+        return f"The device was too hot or too busy, so the daemon left out {modality_in_words(modality)}."
     if kind in _SOURCES:
         return f"The sensor of {modality_in_words(modality)} {_SOURCES[kind]}."
     return ""
 
 
 def _of_modality(reason: str) -> tuple[str, str]:
-    match = re.fullmatch(r"([a-z0-9]{1,20})_(missing|gap|stalled|restarting|wrong_rate)", reason)
+    match = re.fullmatch(r"([a-z0-9]{1,20})_(missing|gap|spared|stalled|restarting|wrong_rate)", reason)
     return (match[1], match[2]) if match else ("", "")
 
 

@@ -15,11 +15,11 @@ from edge_mer.runtime.clocks import RemoteClocks
 from edge_mer.runtime.memory import give_back_memory
 from edge_mer.runtime.people import PeoplePipeline
 from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup, StepTrace
-from edge_mer.runtime.sink_thread import SinkHealth, SinkThread, sink_health
 from edge_mer.runtime.supervisor import SourceHealth, SupervisedSource, health_of, supervised
 from edge_mer.runtime.switching import MakePipeline, SwitchingPipeline
 from edge_mer.runtime.window import LiveStreams
 from edge_mer.sinks.base import Sink
+from edge_mer.sinks.sink_thread import SinkHealth, SinkThread, sink_health
 from edge_mer.sources.base import RemotelyClocked, Replayed, Source
 from edge_mer.sync.windower import lateness_ns
 from edge_mer.types.health import StreamHealth

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeVar
 
 Status = Literal["ok", "degraded", "withheld"]
 """`withheld` carries reasons and no estimate; it is never filled with the last value."""
@@ -138,3 +139,37 @@ class Prediction:
         if self.person is None:
             del record["person"]
         return record
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Prediction:
+        """The prediction that `to_dict` made a record of.
+
+        Args:
+            record: With every field; ones that this version does not know are passed over.
+
+        Raises:
+            KeyError: A field is missing.
+        """
+        affect, pain = record["affect"], record["pain"]
+        interval = affect["interval"] if affect else None
+        bounds = {name: (low, high) for name, (low, high) in interval.items()} if interval else None
+        return cls(
+            **{name: record[name] for name in _AS_THEY_ARE},
+            reasons=tuple(record["reasons"]),
+            affect=Affect(affect["valence"], affect["arousal"], bounds) if affect else None,
+            pain=_known(Pain, pain) if pain else None,
+            modalities={name: _known(ModalityStatus, one) for name, one in record["modalities"].items()},
+            sync=_known(SyncQuality, record["sync"]),
+            latency_ms=_known(Latency, record["latency_ms"]),
+            person=record.get("person"),
+        )
+
+
+_MADE_OF_PARTS = ("reasons", "affect", "pain", "modalities", "sync", "latency_ms", "person")
+_AS_THEY_ARE = tuple(one.name for one in fields(Prediction) if one.name not in _MADE_OF_PARTS)
+
+_Part = TypeVar("_Part", Pain, ModalityStatus, SyncQuality, Latency)
+
+
+def _known(kind: type[_Part], values: Mapping[str, Any]) -> _Part:
+    return kind(**{one.name: values[one.name] for one in fields(kind) if one.name in values})

@@ -20,6 +20,7 @@ pytest.importorskip("torch", reason="the workbench's verbs need PyTorch: pip ins
 
 from edge_mer.bundle.manifest import KINDS
 from edge_mer.cli.main import VERBS, main
+from edge_mer.gateway.feed import INFERENCE_LOST
 from edge_mer.sinks.registry import SINKS
 from edge_mer.sources.registry import SOURCES
 from edge_mer.types import predictions
@@ -263,7 +264,7 @@ def emitted_reasons() -> set[str]:
         r'\(\*reasons, "([a-z_]+)"\)',
     )
     found = {match for pattern in patterns for match in re.findall(pattern, code)}
-    return {re.sub(r"\{[^}]*modality\}", "<modality>", reason) for reason in found}
+    return {re.sub(r"\{[^}]*modality\}", "<modality>", reason) for reason in found} | {INFERENCE_LOST}
 
 
 def test_every_reason_is_explained() -> None:

@@ -48,6 +48,7 @@ def prepare(version: str, python: str) -> Path:
                 "pytest>=8",
                 "pytest-rerunfailures>=14",
                 "hypothesis>=6.100",
+                "httpx>=0.27",
             ],
             check=True,
         )

@@ -16,6 +16,7 @@ PACKAGES = {
     "paplay": "pulseaudio-utils",
     "pulseaudio": "pulseaudio",
     "socat": "socat",
+    "systemd-analyze": "systemd",
 }
 """Command -> Debian package."""
 

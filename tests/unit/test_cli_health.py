@@ -9,8 +9,8 @@ import pytest
 from edge_mer.cli.health import tell_unwritten, with_health_told
 from edge_mer.runtime.arrival_watch import StreamState
 from edge_mer.runtime.session import SessionHooks, SessionReport
-from edge_mer.runtime.sink_thread import SinkHealth
 from edge_mer.runtime.supervisor import SourceHealth
+from edge_mer.sinks.sink_thread import SinkHealth
 from tests.helpers.live_faults import Scene
 
 

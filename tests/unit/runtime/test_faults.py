@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_mer.errors import UsageError
-from edge_mer.runtime import sink_thread
+from edge_mer.sinks import sink_thread
 from edge_mer.types.predictions import Prediction
 from tests.helpers.live_faults import FAULTS, HOP_NS, HOP_STEPS, N_HOPS, Fault, Scene
 from tests.helpers.make_fault_page import PAGE, page

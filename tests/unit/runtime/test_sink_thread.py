@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_mer.runtime.sink_thread import SinkHealth, SinkThread, sink_health
 from edge_mer.sinks.jsonl import JsonlSink
 from edge_mer.sinks.mqtt import MqttSink
+from edge_mer.sinks.sink_thread import SinkHealth, SinkThread, sink_health
 from tests.helpers.sent import ok
 
 

@@ -24,8 +24,8 @@ def test_of_whoever_left_it_is_said_once() -> None:
         (1, "p2", "ok"),
         (2, "p1", "withheld"),
         (2, "p2", "ok"),
+        (3, "p2", "withheld"),
         (3, None, "withheld"),
-        (4, "p2", "withheld"),
         (4, None, "withheld"),
         (5, None, "withheld"),
     ]
@@ -36,3 +36,28 @@ def test_of_whoever_left_it_is_said_once() -> None:
 def test_one_person_without_a_name_never_leaves() -> None:
     departures = Departures()
     assert [len(list(departures.before(ok(index)))) for index in range(4)] == [1, 1, 1, 1]
+
+
+def test_when_nothing_is_known_of_anybody_it_is_said_of_each_at_once() -> None:
+    departures = Departures()
+    for person in ("p1", "p2"):
+        assert len(list(departures.before(ok(0, person=person)))) == 1
+    found = list(departures.before(withheld(9, "inference_lost")))
+    assert [(one.person, one.status, one.reasons) for one in found] == [
+        ("p1", "withheld", ("inference_lost",)),
+        ("p2", "withheld", ("inference_lost",)),
+        (None, "withheld", ("inference_lost",)),
+    ]
+
+
+def test_who_is_back_is_not_gone() -> None:
+    departures = Departures()
+    given = [ok(0, person="p1"), ok(1, person="p2"), ok(2, person="p1"), ok(3, person="p1")]
+    found = [one for prediction in given for one in departures.before(prediction)]
+    assert [(one.window_index, one.person, one.status) for one in found] == [
+        (0, "p1", "ok"),
+        (1, "p2", "ok"),
+        (2, "p1", "ok"),
+        (3, "p2", "withheld"),
+        (3, "p1", "ok"),
+    ]

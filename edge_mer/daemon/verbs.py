@@ -1,11 +1,7 @@
-"""A verb of the command line in a process of its own, which gives way to inference and ends with it."""
+"""Verbs of the command line in processes of their own, which give way to inference and end with it."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -13,8 +9,6 @@ from collections.abc import Sequence
 
 from edge_mer.errors import BundleError, EdgeMerError, MissingError, ParityError
 
-_PR_SET_PDEATHSIG = 1
-_NICENESS = 10
 _LAST_BYTES = 4000
 
 _ERRORS: dict[int, type[EdgeMerError]] = {4: ParityError, 5: MissingError}
@@ -39,7 +33,7 @@ class Verbs:
             if self._is_stopped:
                 raise MissingError(f"{what} was not begun: the daemon stops")
             self._process = process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "edge_mer.daemon.child", *arguments],
+                [sys.executable, "-m", "edge_mer.cli.child", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -61,17 +55,3 @@ class Verbs:
             self._is_stopped = True
             if self._process is not None:
                 self._process.kill()
-
-
-def main() -> int:
-    """Run a verb with a low priority."""
-    from edge_mer.cli.main import main as edge_mer
-
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        os.nice(_NICENESS)
-    return edge_mer(sys.argv[1:])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
