@@ -140,6 +140,15 @@ def check_options(command: Command) -> None:
     get_command(verb_app(verb)).make_context(verb, list(arguments))
 
 
+def write_files(page: Path, folder: Path) -> None:
+    """What a page shows as a file: a block of TOML whose first line is its name."""
+    text = page.read_text(encoding="utf-8")
+    for name, content in re.findall(
+        r"^```toml\n# ([\w.-]+\.toml)\n(.*?)^```", text, re.MULTILINE | re.DOTALL
+    ):
+        (folder / name).write_text(content, encoding="utf-8")
+
+
 def execute(command: Command, folder: Path) -> None:
     run = [sys.executable, "-m", "edge_mer.cli.main", *command.words[1:]]
     done = subprocess.run(run, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
@@ -161,6 +170,7 @@ def test_commands_run(page: Path, tiny_bundle: Path, clip: Path, tmp_path: Path)
     for name in ("demo/bundle", "bundle"):
         shutil.copytree(tiny_bundle, folder / name)
     shutil.copy(clip, folder / "clip.mp4")
+    write_files(page, folder)
     for command in typed(page, "edge-mer"):
         if command.words[1] in HEAVY:
             check_options(command)
@@ -178,6 +188,7 @@ def test_heavy_commands_run_too(page: Path, tiny_bundle: Path, clip: Path, tmp_p
     folder = tmp_path / "reader"
     shutil.copytree(tiny_bundle, folder / "demo" / "bundle")  # what `make demo` left
     shutil.copy(clip, folder / "clip.mp4")
+    write_files(page, folder)
     for command in typed(page, "edge-mer"):
         if command.words[1] == "train" or OWN_DATA & set(command.words):
             check_options(command)
