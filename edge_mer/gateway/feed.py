@@ -97,6 +97,7 @@ class Feed:
         self._heard_ns = clock.now_ns()
         self._interval_s = 0.0
         self._on_record: list[Callable[[dict[str, Any]], None]] = []
+        self._on_hello: list[Callable[[dict[str, Any]], None]] = []
         self.is_lost = False
         self.is_linked = False
         self.model: dict[str, Any] | None = None
@@ -155,6 +156,8 @@ class Feed:
             self._interval_s = float(message["interval_s"])
             about = {key: message[key] for key in ("edge_mer", "instance", "interval_s")}
             self.model = {**message["model"], **about}
+            for call in self._on_hello:
+                call(message)
             self._give(Event.of("model", "model", self.model))
 
     def link_is(self, up: bool) -> None:
@@ -211,6 +214,10 @@ class Feed:
     def on_record(self, call: Callable[[dict[str, Any]], None]) -> None:
         """Have every record given to `call`, which must not take long."""
         self._on_record.append(call)
+
+    def on_hello(self, call: Callable[[dict[str, Any]], None]) -> None:
+        """Have every hello of the link given to `call`, which must not take long."""
+        self._on_hello.append(call)
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
+from edge_mer.sinks.lasting import LastingSink
 from edge_mer.sinks.registry import open_sink
 from edge_mer.sinks.sink_thread import SinkThread
+from edge_mer.types.facts import ModelFacts
 from edge_mer.types.predictions import Prediction
 
 _CLOSE_S = 1.5
@@ -20,6 +22,8 @@ _log = logging.getLogger(__name__)
 class Outlets:
     """Every sink of a configuration that is not the other process's.
 
+    Each is opened once the model is known and what it needs is there, and again and again until then.
+
     Args:
         uris: Of these sinks.
 
@@ -28,19 +32,14 @@ class Outlets:
     """
 
     def __init__(self, uris: Iterable[str]) -> None:
-        self._sinks = {uri: SinkThread(open_sink(uri)) for uri in uris}
+        self._lasting = {uri: LastingSink(open_sink(uri), f"{_scheme(uri)}:") for uri in uris}
+        self._sinks = {uri: SinkThread(sink) for uri, sink in self._lasting.items()}
         self._failed: dict[str, str] = {}
+        self._model: ModelFacts | None = None
 
     def __enter__(self) -> Outlets:
-        opened: list[SinkThread] = []
-        try:
-            for sink in self._sinks.values():
-                sink.open()
-                opened.append(sink)
-        except BaseException:
-            for sink in opened:
-                sink.abandon()
-            raise
+        for sink in self._sinks.values():
+            sink.open()
         return self
 
     def __exit__(
@@ -51,6 +50,15 @@ class Outlets:
             thread.start()
         for thread in threads:  # one that hangs ends with the process
             thread.join(_CLOSE_S / len(threads))
+
+    def introduce(self, hello: dict[str, Any]) -> None:
+        """Tell all of them of the model that makes predictions from now on."""
+        model = ModelFacts.from_hello(hello)
+        if model == self._model:
+            return
+        self._model = model
+        for sink in self._lasting.values():
+            sink.introduce(model)
 
     def write(self, record: dict[str, Any]) -> None:
         """Give a record to all of them; never waits."""
@@ -65,12 +73,13 @@ class Outlets:
                 self._failed[uri] = f"a bug: {error!r}"
 
     def health(self) -> list[dict[str, Any]]:
-        """How each of them is; addresses may hold passwords and are left out."""
+        """How each of them is, without anything secret."""
         told = []
         for uri, sink in self._sinks.items():
             health = sink.health()
             trouble = self._failed.get(uri, health.trouble)
-            told.append({"target": f"{_scheme(uri)}:", "n_dropped": health.n_dropped, "trouble": trouble})
+            about = {"target": health.name, "n_dropped": health.n_dropped}
+            told.append(about | {"trouble": trouble, "away": health.away})
         return told
 
 

@@ -78,6 +78,7 @@ async def serve(
     """
     limits = limits or Limits(bundle_bytes=config.http.max_bundle_mb << 20)
     feed = Feed(clock)
+    feed.on_hello(outlets.introduce)
     feed.on_record(outlets.write)
     doors = Doors(limits, clock)
     bridge = Bridge(config.link_path, feed)

@@ -11,8 +11,10 @@ import pytest
 from edge_mer.errors import UsageError
 from edge_mer.gateway.outlets import Outlets
 from edge_mer.sinks import registry
+from edge_mer.types.facts import ModelFacts
 from edge_mer.types.predictions import Prediction
 from tests.helpers.gateway import until
+from tests.helpers.inference import HELLO
 from tests.helpers.predictions import pain, record, withheld
 
 RECORDS = [
@@ -27,6 +29,7 @@ class Heard:
     """A sink that keeps what it is given, and fails when it is told to."""
 
     predictions: list[Prediction] = []  # noqa: RUF012
+    models: list[ModelFacts] = []  # noqa: RUF012
     is_closed = False
 
     def __init__(self, rest: str) -> None:
@@ -37,6 +40,9 @@ class Heard:
     @property
     def target(self) -> Path | None:
         return None
+
+    def introduce(self, model: ModelFacts) -> None:
+        Heard.models.append(model)
 
     def open(self) -> None:
         Heard.predictions, Heard.is_closed = [], False
@@ -57,14 +63,17 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("heard_sink")
     module.Heard = Heard  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "heard_sink", module)
+    Heard.models = []
     monkeypatch.setitem(registry.SINKS, "heard", "heard_sink:Heard")
 
 
 def test_every_record_comes_out_as_it_went_in() -> None:
     with Outlets(["heard:user:secret@host"]) as outlets:
+        outlets.introduce(HELLO)
         for one in RECORDS:
             outlets.write(one)
         assert [sink["target"] for sink in outlets.health()] == ["heard:"]
+    assert Heard.models == [ModelFacts.from_hello(HELLO)]
     assert Heard.is_closed
     told = [prediction.to_dict() for prediction in Heard.predictions]
     assert [{key: one.get(key) for key in mine} for one, mine in zip(told, RECORDS, strict=True)] == [
@@ -83,8 +92,21 @@ def _with_keys_of(told: dict[str, object], mine: dict[str, object]) -> dict[str,
     return filled
 
 
+def test_without_a_model_predictions_are_counted_as_lost() -> None:
+    with Outlets(["heard:fine"]) as outlets:
+        outlets.write(RECORDS[0])
+        until(lambda: outlets.health()[0]["n_dropped"] == 1)
+        assert outlets.health()[0]["away"] == "no model is known yet"
+        outlets.introduce(HELLO)
+        outlets.introduce(HELLO)  # the same one, after a reconnection
+        outlets.write(RECORDS[1])
+        until(lambda: not outlets.health()[0]["away"])
+    assert len(Heard.models) == len(Heard.predictions) == 1
+
+
 def test_a_bug_of_one_sink_is_told_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
     with Outlets(["heard:broken", "heard:fine"]) as outlets:
+        outlets.introduce(HELLO)
         for one in RECORDS * 50:
             outlets.write(one)
             if outlets.health()[0]["trouble"]:
