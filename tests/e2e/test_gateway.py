@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import socket
 import ssl
@@ -457,6 +458,25 @@ def test_harm_is_answered_and_the_stream_goes_on(guarded: tuple[Gateway, Inferen
     assert found == expected
     until(lambda: listener.indices[-1] == inference.n_records - 1)
     assert listener.indices[-len(HARM) :] == list(range(inference.n_records - len(HARM), inference.n_records))
+
+
+def test_any_bytes_leave_it_well(guarded: tuple[Gateway, Inference]) -> None:
+    """Requests that were right, with some of their bytes changed, left out, or said twice."""
+    gateway, inference = guarded
+    chance = random.Random(7)
+    whole = [request.encode("latin-1") for request, _ in HARM.values() if len(request) < 500]
+    for _ in range(300):
+        changed = bytearray(chance.choice(whole))
+        for _ in range(chance.randint(1, 6)):
+            at = chance.randrange(len(changed))
+            changed[at : at + chance.randint(0, 4)] = bytes(chance.randbytes(chance.randint(0, 4)))
+            changed = changed or bytearray(b"G")
+        with closing(raw(gateway, bytes(changed) * chance.randint(1, 2))) as connection:
+            connection.shutdown(socket.SHUT_WR)
+            assert ends(connection)
+    listener = Listener(gateway, READ)
+    inference.predict()
+    until(lambda: inference.n_records - 1 in listener.indices)
 
 
 def test_names_that_are_ours(guarded: tuple[Gateway, Inference]) -> None:
