@@ -24,3 +24,5 @@ def test_it_installs_three_packages_and_nothing_called_export(tmp_path: Path) ->
     assert roots == {"edge_mer", "edge_mer_export", "edge_mer_calibration"}
     assert {"edge_mer/py.typed", "edge_mer_export/py.typed", "edge_mer_calibration/py.typed"} <= set(names)
     assert {"edge_mer/preprocess/kernels/common.cu", "edge_mer/preprocess/kernels/crop.cu"} <= set(names)
+    page = {f"edge_mer/gateway/page/{name}" for name in ("index.html", "page.js", "page.css", "icon.svg")}
+    assert page <= set(names)

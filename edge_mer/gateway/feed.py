@@ -97,7 +97,7 @@ class Feed:
         self._heard_ns = clock.now_ns()
         self._interval_s = 0.0
         self._on_record: list[Callable[[dict[str, Any]], None]] = []
-        self._on_hello: list[Callable[[dict[str, Any]], None]] = []
+        self._on_model: list[Callable[[dict[str, Any]], None]] = []
         self.is_lost = False
         self.is_linked = False
         self.model: dict[str, Any] | None = None
@@ -156,7 +156,7 @@ class Feed:
             self._interval_s = float(message["interval_s"])
             about = {key: message[key] for key in ("edge_mer", "instance", "interval_s")}
             self.model = {**message["model"], **about}
-            for call in self._on_hello:
+            for call in self._on_model:
                 call(message)
             self._give(Event.of("model", "model", self.model))
 
@@ -215,9 +215,9 @@ class Feed:
         """Have every record given to `call`, which must not take long."""
         self._on_record.append(call)
 
-    def on_hello(self, call: Callable[[dict[str, Any]], None]) -> None:
-        """Have every hello of the link given to `call`, which must not take long."""
-        self._on_hello.append(call)
+    def on_model(self, call: Callable[[dict[str, Any]], None]) -> None:
+        """Have every "hello" given to `call`, which must not take long."""
+        self._on_model.append(call)
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:

@@ -22,8 +22,6 @@ _log = logging.getLogger(__name__)
 class Outlets:
     """Every sink of a configuration that is not the other process's.
 
-    Each is opened once the model is known and what it needs is there, and again and again until then.
-
     Args:
         uris: Of these sinks.
 
@@ -38,8 +36,15 @@ class Outlets:
         self._model: ModelFacts | None = None
 
     def __enter__(self) -> Outlets:
-        for sink in self._sinks.values():
-            sink.open()
+        opened: list[SinkThread] = []
+        try:
+            for sink in self._sinks.values():
+                sink.open()
+                opened.append(sink)
+        except BaseException:
+            for sink in opened:
+                sink.abandon()
+            raise
         return self
 
     def __exit__(
@@ -52,9 +57,9 @@ class Outlets:
             thread.join(_CLOSE_S / len(threads))
 
     def introduce(self, hello: dict[str, Any]) -> None:
-        """Tell all of them of the model that makes predictions from now on."""
+        """Tell all of them of the model; never waits."""
         model = ModelFacts.from_hello(hello)
-        if model == self._model:
+        if model == self._model:  # the same one, after a reconnection
             return
         self._model = model
         for sink in self._lasting.values():
@@ -73,13 +78,12 @@ class Outlets:
                 self._failed[uri] = f"a bug: {error!r}"
 
     def health(self) -> list[dict[str, Any]]:
-        """How each of them is, without anything secret."""
+        """How each of them is; what is secret of an address is left out."""
         told = []
         for uri, sink in self._sinks.items():
             health = sink.health()
-            trouble = self._failed.get(uri, health.trouble)
-            about = {"target": health.name, "n_dropped": health.n_dropped}
-            told.append(about | {"trouble": trouble, "away": health.away})
+            trouble = self._failed.get(uri) or health.trouble or health.away
+            told.append({"target": health.name, "n_dropped": health.n_dropped, "trouble": trouble})
         return told
 
 

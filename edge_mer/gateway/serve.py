@@ -9,7 +9,9 @@ import resource
 import signal
 import socket
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -78,7 +80,7 @@ async def serve(
     """
     limits = limits or Limits(bundle_bytes=config.http.max_bundle_mb << 20)
     feed = Feed(clock)
-    feed.on_hello(outlets.introduce)
+    feed.on_model(outlets.introduce)
     feed.on_record(outlets.write)
     doors = Doors(limits, clock)
     bridge = Bridge(config.link_path, feed)
@@ -87,7 +89,7 @@ async def serve(
         asks=bridge,
         tokens=config.http.tokens,
         hosts=config.http.hosts,
-        upload_dir=config.state_dir,
+        upload_dir=Path(tempfile.gettempdir()),
         clock=clock,
         limits=limits,
         own_health=lambda: _own_health(feed, doors, outlets),

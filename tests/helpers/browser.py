@@ -66,8 +66,17 @@ class Page:
         message, _, self._held = self._held.partition(b"\0")
         return dict(json.loads(message))
 
-    def open(self, path: Path, *, width_px: int = 1200, is_dark: bool = False, media: str = "screen") -> None:
-        """Show a file and wait until it is loaded."""
+    def open(
+        self,
+        page: Path | str,
+        *,
+        width_px: int = 1200,
+        is_dark: bool = False,
+        is_calm: bool = False,
+        media: str = "screen",
+    ) -> None:
+        """Show a file or an address and wait until it is loaded; `is_calm`: who looks wants little motion."""
+        url = page if isinstance(page, str) else page.resolve().as_uri()
         self.ask(
             "Emulation.setDeviceMetricsOverride",
             width=width_px,
@@ -76,21 +85,47 @@ class Page:
             mobile=width_px < 700,
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
-        self.ask("Emulation.setEmulatedMedia", media=media, features=[scheme])
+        motion = {"name": "prefers-reduced-motion", "value": "reduce" if is_calm else "no-preference"}
+        self.ask("Emulation.setEmulatedMedia", media=media, features=[scheme, motion])
         del self.events[:]
-        self.ask("Page.navigate", url=path.resolve().as_uri())
+        self.ask("Page.navigate", url=url)
         until_s = time.monotonic() + _LIMIT_S
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             if time.monotonic() > until_s:
-                raise TimeoutError(f"{path} was not loaded within {_LIMIT_S:g} s")
+                raise TimeoutError(f"{url} was not loaded within {_LIMIT_S:g} s")
             self.events.append(self._read())
 
     def evaluate(self, expression: str) -> Any:
-        """The value of some JavaScript."""
-        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of some JavaScript, waited for where it is a promise."""
+        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(str(answer["exceptionDetails"]))
         return answer["result"].get("value")
+
+    def wait_for(self, expression: str, limit_s: float = 10.0) -> float:
+        """Wait until some JavaScript is true; how long it took, in seconds."""
+        begin_s = time.monotonic()
+        frames = f"(async () => {{ for (let i = 0; i < 6; i++) {{ if ({expression}) return true;"
+        frames += " await new Promise((done) => setTimeout(done, 16)); } return false; })()"
+        while not self._is_so(frames):
+            if time.monotonic() > begin_s + limit_s:
+                raise TimeoutError(f"not so within {limit_s:g} s: {expression}")
+        return time.monotonic() - begin_s
+
+    def _is_so(self, expression: str) -> bool:
+        try:
+            return bool(self.evaluate(expression))
+        except RuntimeError as error:
+            if "navigated" not in str(error):
+                raise
+            return False  # the page is being loaded again
+
+    def press(self, key: str, text: str = "") -> None:
+        """Press a key and let it go, e.g. "Tab"; "Enter" types a carriage return."""
+        code = {"Tab": 9, "Enter": 13, " ": 32}.get(key, 0)
+        about = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": code}
+        self.ask("Input.dispatchKeyEvent", type="keyDown", text=text, **about)
+        self.ask("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def complaints(self) -> list[str]:
         """What the console shows as an error or a warning."""
