@@ -12,7 +12,6 @@ from edge_mer.errors import UsageError
 from edge_mer.gateway.outlets import Outlets
 from edge_mer.sinks import registry
 from edge_mer.types.facts import ModelFacts
-from edge_mer.types.facts import ModelFacts
 from edge_mer.types.predictions import Prediction
 from tests.helpers.gateway import until
 from tests.helpers.inference import HELLO
@@ -25,23 +24,11 @@ RECORDS = [
     record(3, affect=None, pain=pain(0.75, 0.25), emotion={"joy": 0.5, "fear": 0.5}, confidence=0.5),
 ]
 
-HELLO = {
-    "interval_s": 0.5,
-    "model": {
-        "name": "tiny",
-        "bundle_id": "sha256:0",
-        "precision": "fp32",
-        "engine": "onnxruntime-cpu",
-        "outputs": [{"kind": "affect", "name": "valence"}, {"kind": "pain", "labels": ["no", "yes"]}],
-    },
-}
-
 
 class Heard:
     """A sink that keeps what it is given, and fails when it is told to."""
 
     predictions: list[Prediction] = []  # noqa: RUF012
-    models: list[ModelFacts] = []  # noqa: RUF012
     models: list[ModelFacts] = []  # noqa: RUF012
     is_closed = False
 
@@ -53,9 +40,6 @@ class Heard:
     @property
     def target(self) -> Path | None:
         return None
-
-    def introduce(self, model: ModelFacts) -> None:
-        Heard.models.append(model)
 
     def introduce(self, model: ModelFacts) -> None:
         Heard.models.append(model)
@@ -80,7 +64,6 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> None:
     module.Heard = Heard  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "heard_sink", module)
     Heard.models = []
-    Heard.models = []
     monkeypatch.setitem(registry.SINKS, "heard", "heard_sink:Heard")
 
 
@@ -90,7 +73,6 @@ def test_every_record_comes_out_as_it_went_in() -> None:
         for one in RECORDS:
             outlets.write(one)
         assert [sink["target"] for sink in outlets.health()] == ["heard:"]
-    assert Heard.models == [ModelFacts.from_hello(HELLO)]
     assert Heard.is_closed
     told = [prediction.to_dict() for prediction in Heard.predictions]
     assert [{key: one.get(key) for key in mine} for one, mine in zip(told, RECORDS, strict=True)] == [
@@ -107,18 +89,6 @@ def _with_keys_of(told: dict[str, object], mine: dict[str, object]) -> dict[str,
         bounds = {name: tuple(pair) for name, pair in interval.items()} if interval else None
         filled["affect"] = {**affect, "interval": bounds}  # type: ignore[dict-item]
     return filled
-
-
-def test_without_a_model_predictions_are_counted_as_lost() -> None:
-    with Outlets(["heard:fine"]) as outlets:
-        outlets.write(RECORDS[0])
-        until(lambda: outlets.health()[0]["n_dropped"] == 1)
-        assert outlets.health()[0]["away"] == "no model is known yet"
-        outlets.introduce(HELLO)
-        outlets.introduce(HELLO)  # the same one, after a reconnection
-        outlets.write(RECORDS[1])
-        until(lambda: not outlets.health()[0]["away"])
-    assert len(Heard.models) == len(Heard.predictions) == 1
 
 
 def test_a_bug_of_one_sink_is_told_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
