@@ -625,6 +625,26 @@ def test_it_waits_for_the_one_before_it(tmp_path: Path) -> None:
         assert waiting.communicate(timeout=SOON_S) == ("", None)
 
 
+def test_it_outlives_its_daemon_until_the_next_one_comes(tmp_path: Path) -> None:
+    """So everybody hears of the loss, and the next daemon's own gateway finds the place free."""
+    inference = Inference(tmp_path)
+    daemon = ("bash", "-c", 'EDGE_MER_DAEMON_PID=$$ "$@" & wait', "daemon")
+    gateway = Gateway(tmp_path, begun_by=daemon)
+    try:
+        gateway.wait()
+        gateway.until("/v1/model", "name", "jmt-tiny")
+        gateway.process.kill()
+        inference.stop()
+        gateway.until("/v1/predictions/latest", "reasons", ["inference_lost"])
+        again = Inference(tmp_path)
+        until(lambda: not is_alive(gateway))
+        again.stop()
+    finally:
+        inference.stop()
+        gateway.process.kill()
+        gateway.process.communicate(timeout=SOON_S)
+
+
 def is_alive(gateway: Gateway) -> bool:
     try:
         with gateway.client() as client:
