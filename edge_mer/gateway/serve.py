@@ -33,6 +33,7 @@ DAEMON_PID = "EDGE_MER_DAEMON_PID"
 _LOOK_S = 0.25
 _HANDSHAKE_S = 5.0
 _CUT_AFTER_S = 0.5
+_NICENESS = 5
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ def main(config: DaemonConfig) -> None:
     """
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # anybody can make it warn
     _allow_many_files()
+    with contextlib.suppress(OSError):  # of use, not of need
+        os.nice(_NICENESS)  # predictions come first
     clock = MonotonicClock()
     listeners = open_listeners(config, clock)
     with Outlets(config.network_sinks) as outlets:

@@ -31,6 +31,7 @@ from edge_mer.gateway.shapes import PredictionShape
 from tests.helpers.certificates import write_certificates
 from tests.helpers.gateway import GENEROUS, SOON_S, Gateway, running, until
 from tests.helpers.inference import Inference, health
+from tests.helpers.slow_clients import deaf, slow_clients
 
 pytestmark = pytest.mark.live
 
@@ -503,7 +504,7 @@ def test_who_keeps_it_waiting_is_cut_off(impatient: tuple[Gateway, Inference]) -
         assert answer_of(body)[0] == 408
         for connection in (silent, half, second, rest, body):
             assert ends(connection)
-        stuck = stack.enter_context(closing(deaf(gateway)))
+        stuck = stack.enter_context(closing(deaf(gateway.port)))
         until(lambda: gateway.told("n_clients") == 2)
         while gateway.told("n_clients") == 2:
             inference.predict(20, engine="x" * 4000)
@@ -524,29 +525,11 @@ def ends(connection: socket.socket) -> bool:
     return True
 
 
-def deaf(gateway: Gateway, source: str = "127.0.0.1") -> socket.socket:
-    """A client that listens and never reads."""
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.settimeout(SOON_S)
-    connection.bind((source, 0))
-    connection.connect(("127.0.0.1", gateway.port))
-    connection.sendall(f"GET /v1/predictions HTTP/1.1\r\n{HOST}\r\n".encode())
-    return connection
-
-
 def test_two_hundred_slow_clients_slow_nobody_else(tmp_path: Path) -> None:
     with running(tmp_path, limits=GENEROUS) as (gateway, inference), ExitStack() as stack:
         listener = Listener(gateway)
         before_bytes = gateway.rss_bytes()
-        for number in range(200):
-            source = f"127.0.0.{2 + number % 8}"  # each may have so many connections only
-            kinds = {
-                0: lambda source=source: raw(gateway, "", source),
-                1: lambda source=source: raw(gateway, f"GET /v1/model HTTP/1.1\r\n{HOST}X: ", source),
-                2: lambda source=source: deaf(gateway, source),
-            }
-            stack.enter_context(closing(kinds[number % 3]()))  # type: ignore[no-untyped-call]
+        stack.enter_context(slow_clients(gateway.port, 200))
         until(lambda: gateway.told("n_connections") >= 201)
         sent_s = []
         for _ in range(100):
@@ -658,7 +641,7 @@ def test_it_ends_within_two_seconds(own: tuple[Gateway, Inference]) -> None:
     with ExitStack() as stack:
         listener = Listener(gateway)
         spoken = stack.enter_context(websocket(gateway))
-        stack.enter_context(closing(deaf(gateway)))
+        stack.enter_context(closing(deaf(gateway.port)))
         stack.enter_context(closing(raw(gateway, f"GET / HTTP/1.1\r\n{HOST}")))
         for _ in range(10):
             inference.predict(50, engine="x" * 4000)
