@@ -23,6 +23,9 @@ from edge_mer.types.predictions import Prediction
 MAX_ALARMS = 1000
 """Alarms that stand at most; beyond, the oldest whose person or session is gone is dropped."""
 
+MAX_STRIDE = 4
+"""A device that is spared predicts after every second hop, and none is missing; farther apart, some are."""
+
 _MAX_FILE_BYTES = 16 << 20
 _MAX_WHO = 200
 
@@ -68,6 +71,7 @@ class AlarmBoard:
         self._hop = 0
         self._t_ns: int | None = None
         self._window_index: int | None = None
+        self._stride = 1
         self._made_by: tuple[str, str, str] | None = None
         self._for_none = {rule.name for rule in rules if rule.output is None}
         self._longest_ns = max((_ns(rule.for_s) for rule in rules), default=0)
@@ -88,8 +92,8 @@ class AlarmBoard:
     def update(self, prediction: Prediction) -> list[AlarmEvent]:
         """Take the next prediction; of several people, one after the other.
 
-        A `t_end_ns` that goes back, and another bundle, precision or engine, begin a new session, as
-        `begin_session` does.
+        A `t_end_ns` that goes back begins a new session, as `begin_session` does. Another bundle, precision
+        or engine breaks off what was running, and gives names anew; quiet times go on.
 
         Returns:
             What it changed, in order; often nothing.
@@ -112,14 +116,19 @@ class AlarmBoard:
             What it changed.
         """
         self._t_ns = self._window_index = None
+        self._stride = 1
         for watch in self._watches.values():
             watch.forget_time()
         utc = self._utc()
-        named = [watch for watch in self._watches.values() if watch.person is not None]
-        events = [event for watch in named for event in self._leave(watch, utc)]
+        events = self._part_from_people(utc)
         for watch in self._watches.values():
             events += self._lose_sight(watch, utc)
         return events
+
+    def _part_from_people(self, utc: str) -> list[AlarmEvent]:
+        """Names are given anew, and mean others from now on."""
+        named = [watch for watch in self._watches.values() if watch.person is not None]
+        return [event for watch in named for event in self._leave(watch, utc)]
 
     def acknowledge(self, alarm_id: str, who: str) -> AlarmEvent:
         """Somebody knows of an alarm; one that is over, or whose person is gone, ends.
@@ -155,10 +164,15 @@ class AlarmBoard:
             return []
         events: list[AlarmEvent] = []
         made_by = (prediction.bundle_id, prediction.precision, prediction.engine)
-        if self._t_ns is not None and (t_ns <= self._t_ns or made_by != self._made_by):
+        if self._t_ns is not None and t_ns <= self._t_ns:
             events += self.begin_session()
-        elif self._window_index is not None and index != self._window_index + 1:
-            self._break_off()
+        elif self._window_index is not None:
+            if made_by != self._made_by:
+                events += self._part_from_people(prediction.utc)
+            stride = index - self._window_index
+            if made_by != self._made_by or not 1 <= stride <= min(self._stride, MAX_STRIDE):
+                self._break_off()
+            self._stride = max(1, stride)
         for watch in list(self._watches.values()):
             if watch.hop < self._hop and watch.rule not in self._for_none:
                 events += self._leave(watch, prediction.utc)
@@ -167,7 +181,7 @@ class AlarmBoard:
         return events
 
     def _break_off(self) -> None:
-        """Nobody knows what was in predictions that are missing."""
+        """Nobody knows what was in predictions that are missing, and other models give other numbers."""
         for watch in self._watches.values():
             watch.run_ns = None
             if watch.rule not in self._for_none:
@@ -214,7 +228,7 @@ class AlarmBoard:
             if t_ns - watch.run_ns >= min(self._longest_ns, limit_ns):
                 watch.since_ns = t_ns
                 return self._clear(rule, watch, prediction.utc)
-        elif watch.run_ns is not None and watch.hop >= self._hop - 1:
+        elif prediction.person is not None and watch.run_ns is not None and watch.hop >= self._hop - 1:
             return []  # somebody else in this hop may still be estimated
         if t_ns - watch.since_ns < limit_ns:
             return []
@@ -325,6 +339,7 @@ class AlarmBoard:
             hop=self._hop,
             t_ns=self._t_ns,
             window_index=self._window_index,
+            stride=self._stride,
             made_by=self._made_by,
             alarms=list(self._alarms.values()),
             watches=list(self._watches.values()),
@@ -358,7 +373,7 @@ class AlarmBoard:
         state = BoardState.from_dict(raw)
         board._instance, board._n_raised, board._hop = state.instance, state.n_raised, state.hop
         board._t_ns, board._window_index = state.t_ns, state.window_index
-        board._made_by = state.made_by
+        board._stride, board._made_by = state.stride, state.made_by
         board._alarms = {alarm.id: alarm for alarm in state.alarms}
         board._watches = {(watch.rule, watch.person): watch for watch in state.watches}
         for was in state.rules:

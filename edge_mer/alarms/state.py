@@ -51,6 +51,7 @@ class BoardState:
         hop: Counts the hops that it saw.
         t_ns: End of the last hop; None before the first of a session.
         window_index: Of the last hop.
+        stride: Hops from the one before to the last one.
         made_by: Bundle, precision and engine of the last hop.
         alarms: Those that stand, oldest first.
         watches: One per rule and person.
@@ -65,6 +66,7 @@ class BoardState:
     hop: int = 0
     t_ns: int | None = None
     window_index: int | None = None
+    stride: int = 1
     made_by: tuple[str, str, str] | None = None
     alarms: list[Alarm] = field(default_factory=list)
     watches: list[Watch] = field(default_factory=list)

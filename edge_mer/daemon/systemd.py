@@ -37,7 +37,6 @@ DEVICE_NODES = ("nvidia*", "nvidia-caps/*", "nvmap", "nvhost-*", "nvgpu/*/*", "n
 _HERE = Path(__file__).parent
 _MARK = "# made by edge-mer daemon --install; sha256 of what follows: "
 _FIRST_FREE_PORT = 1024
-_FILE_SINKS = ("jsonl", "mcap")
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def installation_here(
         groups=tuple(name for name in DEVICE_GROUPS if _exists(name)),
         devices=_nodes(dev),
         writable=_writable(config),
-        with_gateway=bool(listens) or any(_scheme(uri) not in _FILE_SINKS for uri in config.sinks),
+        with_gateway=bool(listens or config.network_sinks),
         low_ports=any(
             host_and_port(place)[1] < _FIRST_FREE_PORT for place in listens if not place.startswith(UNIX)
         ),
@@ -139,13 +138,9 @@ def _nodes(dev: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in found if path.is_char_device()))
 
 
-def _scheme(uri: str) -> str:
-    return uri.partition(":")[0]
-
-
 def _writable(config: DaemonConfig) -> tuple[Path, ...]:
     """Folders outside systemd's own; relative files lie in the state's folder, where the service runs."""
-    targets = [uri.partition(":")[2] for uri in config.sinks if _scheme(uri) in _FILE_SINKS]
+    targets = [uri.partition(":")[2] for uri in config.file_sinks]
     files = [Path(target.partition("?")[0]) for target in targets]
     files += [] if config.record is None else [config.record.file]
     folders = {file.parent for file in files if file.is_absolute()}

@@ -120,6 +120,7 @@ class MqttSink:
         client.connect_timeout = CONNECT_S
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         self._answered.clear()
+        self._away = "it does not answer"
         try:
             client.connect(address.host, address.port, keepalive=KEEPALIVE_S)
         except (OSError, ValueError) as error:
@@ -146,6 +147,9 @@ class MqttSink:
 
     def write(self, prediction: Prediction) -> None:
         """Publish it, or count it as lost; waits a second for a broker that is slow."""
+        if self._away:  # of who leaves meanwhile it is said when the broker is back
+            self.n_lost += 1
+            return
         for one in self._departures.before(prediction):
             self._publish(one)
 
@@ -163,6 +167,8 @@ class MqttSink:
         client.loop_stop()
         self._away = self._away or "it is closed"
         self._count_lost()
+        self.n_lost += len(self._waiting)
+        self._waiting.clear()
 
     def abandon(self) -> None:
         """The same: nothing of it is retained but "offline"."""
@@ -207,9 +213,9 @@ class MqttSink:
             self._away = ""
         self._answered.set()
 
-    def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_disconnect(self, *_: Any) -> None:
         if not self._away:
-            self._away = f"the connection was lost: {reason}"
+            self._away = "the connection was lost"
         self._answered.set()
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+import edge_mer
 from edge_mer.cli.main import main
+from edge_mer.sinks.sink_thread import SinkHealth
 from tests.helpers.fhir_server import FhirServer
 from tests.helpers.mqtt_broker import Broker, Listener
 from tests.helpers.system_packages import needs
+from tests.helpers.waiting import wait_until
 
 
 @needs("mosquitto_passwd")
@@ -69,6 +72,48 @@ def test_all_interfaces_show_what_the_file_shows(
             record["affect"] and round(record["affect"]["valence"], 6) for record in records
         ]
     assert "lacks" not in capsys.readouterr().err
+
+
+@needs("mosquitto_passwd")
+@pytest.mark.live
+def test_a_session_outlives_its_broker(shared_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("paho.mqtt.client", reason="needs pip install 'edge-mer[daemon]'")
+    broker = Broker(tmp_path / "broker")
+    broker.start()
+    listener = Listener(broker.port, "bed5")
+    uri = f"mqtt://127.0.0.1:{broker.port}/bed5"
+    made: list[int] = []
+    try:
+        with edge_mer.open_session(
+            shared_bundle,
+            sources=["sim-live:seed=4"],
+            sinks=[uri],
+            on_prediction=lambda prediction: made.append(prediction.window_index),
+        ) as session:
+
+            def health() -> SinkHealth:
+                (found,) = session.report.sinks()
+                return found
+
+            listener.until(lambda topic, _: topic == "bed5/prediction")
+            broker.kill()
+            wait_until(lambda: health().n_dropped > 0, "the sink lost a prediction")
+            assert (health().name, health().away) == (uri, "the connection was lost")
+            broker.start()
+            listener.wait_subscribed()
+            wait_until(lambda: health().away == "", "the sink is back")
+            listener.until(lambda topic, _: topic == "bed5/prediction")
+        listener.until(lambda topic, text: (topic, text) == ("bed5/status", "offline"))
+    finally:
+        listener.close()
+        broker.kill()
+    heard = [
+        json.loads(text)["window_index"] for topic, text, _ in listener.heard if topic == "bed5/prediction"
+    ]
+    lost = sorted(set(made) - set(heard))
+    assert lost == list(range(lost[0], lost[-1] + 1))
+    assert len(lost) - health().n_dropped in (0, 1)  # one may have died with the broker that took it
+    assert health().trouble == ""
 
 
 NUMBERS = {"bed5/prediction": "", "bed5/valence": "valence", "bed5/arousal": "arousal"}

@@ -98,6 +98,34 @@ def test_predictions_that_are_missing_break_the_duration_too() -> None:
     assert play(board, 0.6, start=7) == {7: ["raised"]}
 
 
+@pytest.mark.parametrize("stride", [2, 4])
+def test_a_slower_pace_breaks_the_duration_once(stride: int) -> None:
+    board = board_of(high(for_s=2 * stride), AlarmRule(name="blind", no_estimate_for_s=3 * stride))
+    play(board, 0.6, 0.6)
+    told = [board.update(predicted(1 + stride * hop, 0.6)) for hop in range(1, 5)]
+    assert [happened(events) for events in told] == [[], [], [("raised", "active")], []]
+    faster = board_of(high(for_s=3))
+    for index in (0, 2, 4):
+        faster.update(predicted(index, 0.6))
+    assert happened(faster.update(predicted(5, 0.6))) == [("raised", "active")]
+
+
+def test_a_pace_is_kept_with_the_board_and_forgotten_with_the_session() -> None:
+    rule = high(for_s=4)
+    board = board_of(rule)
+    for index in (0, 2, 4):
+        board.update(predicted(index, 0.6))
+    restored = AlarmBoard.from_dict(board.to_dict(), [rule], ManualClock())
+    assert happened(restored.update(predicted(6, 0.6))) == [("raised", "active")]
+    board.begin_session()
+    assert [board.update(predicted(index, 0.6)) for index in (0, 2, 4)] == [[]] * 3
+
+
+def test_a_pace_that_is_too_slow_is_a_row_of_gaps() -> None:
+    board = board_of(high(for_s=5))
+    assert [board.update(predicted(index, 0.6)) for index in range(0, 40, 5)] == [[]] * 8
+
+
 def test_after_an_alarm_ended_there_is_quiet() -> None:
     board = board_of(high(quiet_s=5))
     play(board, 0.6, 0.1)
@@ -157,6 +185,11 @@ def test_no_estimate_is_an_alarm_of_its_own() -> None:
     [alarm] = board.active()
     assert (alarm.output, alarm.value, alarm.threshold) == (None, 3.0, 3.0)
     assert alarm.text == "blind: no estimate for 3.0 s; over since"
+
+
+def test_a_limit_shorter_than_a_hop_is_beyond_with_the_first_hop_without_an_estimate() -> None:
+    board = board_of(AlarmRule(name="blind", no_estimate_for_s=0.5))
+    assert play(board, 0.1, 0.1, None) == {2: ["raised"]}
 
 
 def test_it_is_raised_when_there_never_was_an_estimate() -> None:
@@ -310,6 +343,21 @@ def test_numbers_of_another_model_do_not_add_up_with_those_of_the_one_before(cha
     play(board, 0.6, 0.6)
     told = [board.update(replace(predicted(index, 0.6), **change)) for index in (2, 3, 4)]
     assert [happened(events) for events in told] == [[], [], [("raised", "active")]]
+
+
+def test_quiet_times_go_on_when_another_model_takes_over() -> None:
+    board = board_of(high(quiet_s=5))
+    play(board, 0.6, 0.1)
+    board.acknowledge(board.active()[0].id, "ward-3")  # second 1
+    told = [board.update(replace(predicted(index, 0.6), precision="fp16")) for index in range(2, 7)]
+    assert [len(events) for events in told] == [0, 0, 0, 0, 1]
+
+
+def test_names_are_given_anew_when_another_model_takes_over() -> None:
+    board = board_of(high())
+    board.update(predicted(0, 0.9, person="p1"))
+    told = board.update(replace(predicted(1, 0.1, person="p1"), bundle_id="sha256:1"))
+    assert [(event.kind, event.alarm.is_gone) for event in told] == [("lost_sight", True)]
 
 
 def test_people_of_an_earlier_session_are_others() -> None:

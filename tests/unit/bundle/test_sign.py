@@ -396,6 +396,7 @@ def test_no_key_is_ever_replaced(tmp_path: Path) -> None:
     (tmp_path / "k.pub").rename(tmp_path / "kept")
     with pytest.raises(UsageError, match=r"k\.key exists already"):
         write_key_pair(tmp_path / "k.key")
+    assert not (tmp_path / "k.pub").exists(), "half a pair"
     (tmp_path / "kept").rename(tmp_path / "k.pub")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     with pytest.raises(UsageError, match="name of a public key"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,35 @@ def test_a_session_runs_behind_the_filter_of_inference(tmp_path: Path, shared_bu
     done = behind(UNITS[INFERENCE_UNIT], tmp_path, "-m", "edge_mer.cli.main", *words)
     assert done.returncode == 0, done.stderr
     assert "15 predictions" in done.stdout + done.stderr
+
+
+def listens(place: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(place)) == 0
+
+
+def test_the_gateway_serves_behind_its_filter(tmp_path: Path) -> None:
+    """And where no memory can be both written and run."""
+    httpx = pytest.importorskip("httpx", reason="needs pip install httpx")
+    pytest.importorskip("fastapi", reason="needs pip install 'edge-mer[daemon]'")
+    from tests.helpers.gateway import SOON_S, until
+
+    place, unit, config = tmp_path / "http.sock", tmp_path / "a.service", tmp_path / "edge-mer.toml"
+    unit.write_text(UNITS[GATEWAY_UNIT], encoding="utf-8")
+    config.write_text(
+        f'bundle = "bundle"\nsources = ["sim:"]\nrun_dir = "{tmp_path}"\nstate_dir = "{tmp_path}"\n'
+        f'[http]\nlisten = ["unix:{place}"]\n',
+        encoding="utf-8",
+    )
+    words = ["-m", "edge_mer.cli.main", "daemon", "--only", "gateway", "--config", str(config)]
+    process = subprocess.Popen([sys.executable, syscall_filter.__file__, str(unit), sys.executable, *words])
+    try:
+        until(lambda: listens(place))
+        transport = httpx.HTTPTransport(uds=str(place))
+        with httpx.Client(transport=transport, base_url="http://localhost", timeout=SOON_S) as client:
+            for path in ("/healthz", "/metrics", "/"):
+                assert client.get(path).status_code == 200, path
+    finally:
+        process.terminate()
+        code = process.wait(timeout=SOON_S)
+    assert code == 0

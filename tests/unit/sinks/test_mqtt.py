@@ -224,6 +224,25 @@ def test_it_goes_on_when_the_broker_is_back(
 
 @needs("mosquitto_passwd")
 @pytest.mark.live
+def test_of_who_left_while_the_broker_was_away_it_is_said_later(
+    broker: Broker, listener: Listener, opened: Callable[[str], MqttSink]
+) -> None:
+    sink = opened(f"mqtt://127.0.0.1:{broker.port}/{TOPIC}")
+    sink.write(ok(0, 0.5, person="p1"))
+    listener.until(lambda topic, text: topic == f"{TOPIC}/p1/valence" and text == "0.5")
+    broker.kill()
+    wait_until(lambda: sink.away != "", "the sink notices")
+    sink.write(ok(1, 0.25, person="p2"))
+    broker.start()
+    listener.wait_subscribed()
+    wait_until(lambda: not sink.away, "the sink is back")
+    for index in (2, 3):
+        sink.write(ok(index, 0.25, person="p2"))
+    listener.until(lambda topic, text: topic == f"{TOPIC}/p1/valence" and text == "null")
+
+
+@needs("mosquitto_passwd")
+@pytest.mark.live
 def test_a_broker_that_takes_nothing_holds_nobody_up(
     broker: Broker,
     listener: Listener,
@@ -237,6 +256,7 @@ def test_a_broker_that_takes_nothing_holds_nobody_up(
     for index in range(MAX_WAITING + 6):
         sink.write(ok(index))
     assert sink.n_lost == 6
+    assert sink.away == ""
     broker.go_on()
     heard = [listener.until(lambda topic, _: topic.endswith("prediction")) for _ in range(MAX_WAITING)]
     assert [json.loads(text)["window_index"] for _, text, _ in heard] == list(range(MAX_WAITING))
