@@ -16,7 +16,7 @@ import typer
 
 from edge_mer.clock import MonotonicClock
 from edge_mer.config import DaemonConfig, read_config
-from edge_mer.errors import ParityError
+from edge_mer.errors import MissingError, ParityError
 from edge_mer.link.client import LinkClient
 
 daemon = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -66,9 +66,7 @@ def run(
         return
     logging.basicConfig(level=logging.INFO, format="edge-mer: %(message)s", stream=sys.stderr)
     if only is Part.gateway:
-        from edge_mer.gateway.serve import main
-
-        main(found)
+        _serve(found)
         return
     _infer(config, found, with_gateway=only is None)
 
@@ -91,6 +89,18 @@ def _check(config: DaemonConfig) -> None:
     from edge_mer.daemon.service import check_config
 
     check_config(config)
+
+
+def _serve(config: DaemonConfig) -> None:
+    try:
+        from edge_mer.gateway.serve import main
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            "the gateway needs more packages",
+            found=f"no module {error.name}",
+            hint="pip install 'edge-mer[daemon]'",
+        ) from error
+    main(config)
 
 
 def _infer(path: Path, config: DaemonConfig, *, with_gateway: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ WELL_AFTER_S = 30.0
 
 _STOP_S = 1.5
 _GATEWAY = (sys.executable, "-m", "edge_mer.cli.main", "daemon", "--only", "gateway")
+_DAEMON_PID = "EDGE_MER_DAEMON_PID"  # by which it knows when it is nobody's child any more
 _log = logging.getLogger(__name__)
 
 
@@ -76,7 +78,9 @@ class GatewayChild:
             if self._stop_asked.is_set():
                 return 0
             self._process = process = subprocess.Popen(  # noqa: S603
-                [*_GATEWAY, "--config", str(self._config)], stdin=subprocess.DEVNULL
+                [*_GATEWAY, "--config", str(self._config)],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, _DAEMON_PID: str(os.getpid())},
             )
         with contextlib.suppress(KeyboardInterrupt):
             return process.wait()

@@ -25,7 +25,7 @@ from edge_mer.gateway.auth import LOCAL, SESSION_COOKIE, SESSION_S, Doorkeeper, 
 from edge_mer.gateway.bridge import Asks
 from edge_mer.gateway.errors import ApiError, api_error, error_body
 from edge_mer.gateway.feed import Feed, Subscription
-from edge_mer.gateway.gate import BUNDLE_PATH, Gate
+from edge_mer.gateway.gate import BUNDLE_PATH, Gate, refuse
 from edge_mer.gateway.limits import Buckets, Limits, peer_of
 from edge_mer.gateway.live_page import PageFile, read_page
 from edge_mer.gateway.metrics import CONTENT_TYPE, Metrics
@@ -318,7 +318,7 @@ def _stream_routes(app: FastAPI, feed: Feed, visitors: _Visitors) -> None:
             if "read" not in visitor.may:
                 raise ApiError(403, f"{visitor.name} may not do this", expected="the right 'read'")
         except ApiError as error:
-            await websocket.send_denial_response(JSONResponse(error.body, error.status_code, error.headers))
+            await refuse(error, websocket.scope, websocket.receive, websocket.send)
             return
         await websocket.accept()
         with feed.subscribe() as subscription:

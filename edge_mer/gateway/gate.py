@@ -182,10 +182,12 @@ async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) ->
         await response(scope, receive, send)
         return
     await receive()
+    # uvicorn counts the bytes itself
+    headers = [(name, value) for name, value in response.raw_headers if name != b"content-length"]
     start = {
         "type": "websocket.http.response.start",
         "status": response.status_code,
-        "headers": response.raw_headers,
+        "headers": headers,
     }
     await send(start)
     await send({"type": "websocket.http.response.body", "body": bytes(response.body)})

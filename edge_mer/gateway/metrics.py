@@ -126,9 +126,10 @@ def _sinks(sinks: Iterable[Mapping[str, Any]], process: str) -> Iterator[Metric]
         f"edge_mer_{process}_sink_trouble", "1 while it cannot go on", labels=("sink",)
     )
     for number, sink in enumerate(sinks):
-        name = f"{str(sink.get('target', '')).partition(':')[0]}-{number}"
+        target = str(sink.get("name") or sink.get("target") or "")
+        name = f"{target.partition(':')[0]}-{number}"
         dropped.add_metric((name,), float(sink.get("n_dropped", 0)))
-        trouble.add_metric((name,), float(bool(sink.get("trouble"))))
+        trouble.add_metric((name,), float(bool(sink.get("trouble") or sink.get("away"))))
     yield from (dropped, trouble)
 
 

@@ -33,6 +33,7 @@ class Outlets:
         self._lasting = {uri: LastingSink(open_sink(uri), f"{_scheme(uri)}:") for uri in uris}
         self._sinks = {uri: SinkThread(sink) for uri, sink in self._lasting.items()}
         self._failed: dict[str, str] = {}
+        self._model: ModelFacts | None = None
 
     def __enter__(self) -> Outlets:
         opened: list[SinkThread] = []
@@ -58,6 +59,9 @@ class Outlets:
     def introduce(self, hello: dict[str, Any]) -> None:
         """Tell all of them of the model; never waits."""
         model = ModelFacts.from_hello(hello)
+        if model == self._model:  # the same one, after a reconnection
+            return
+        self._model = model
         for sink in self._lasting.values():
             sink.introduce(model)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 import socket
@@ -26,9 +27,13 @@ from edge_mer.gateway.limits import Limits
 from edge_mer.gateway.listeners import listen, tls_context
 from edge_mer.gateway.outlets import Outlets
 
+DAEMON_PID = "EDGE_MER_DAEMON_PID"
+"""Set for a gateway that a daemon keeps going as its child."""
+
 _LOOK_S = 0.25
 _HANDSHAKE_S = 5.0
 _CUT_AFTER_S = 0.5
+_NICENESS = 5
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +48,8 @@ def main(config: DaemonConfig) -> None:
     """
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # anybody can make it warn
     _allow_many_files()
+    with contextlib.suppress(OSError):  # of use, not of need
+        os.nice(_NICENESS)  # predictions come first
     clock = MonotonicClock()
     listeners = open_listeners(config, clock)
     with Outlets(config.network_sinks) as outlets:
@@ -95,6 +102,7 @@ async def serve(
         own_health=lambda: _own_health(feed, doors, outlets),
     )
     server = _Server(GuardedConfig(make_app(around), doors), listeners, feed, doors)
+    feed.on_model(lambda _: server.end_if_orphaned())
     bridge.start()
     try:
         async with _every(_LOOK_S, feed.look), _every(_LOOK_S, doors.sweep):
@@ -165,6 +173,16 @@ class _Server(uvicorn.Server):
             server = await loop.create_server(protocol, sock=listener, ssl=context, **handshake)
             self.servers.append(server)
         self.started = True
+
+    def end_if_orphaned(self) -> None:
+        """Make room for the gateway of a daemon that began after the one of this gateway was killed.
+
+        Until then it stays, and tells everybody that no prediction comes.
+        """
+        daemon_pid = os.environ.get(DAEMON_PID)
+        if daemon_pid is not None and int(daemon_pid) != os.getppid():
+            _log.warning("another daemon took the place of the one that began this gateway")
+            self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Say goodbye to everybody; who does not take it is cut off."""

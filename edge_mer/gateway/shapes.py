@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from edge_mer.config import Right
+from edge_mer.types.alarms import AlarmState
 
 
 class Shape(BaseModel):
@@ -144,13 +145,14 @@ class AlarmShape(Shape):
     """An alarm that is there now."""
 
     id: str
-    name: str
-    state: Literal["active", "latched", "acknowledged"]
+    name: str = Field(description="of its rule")
+    state: AlarmState
     since_utc: str
-    value: float | None = None
-    threshold: float | None = None
+    value: float
+    threshold: float
     person: str | None = None
-    text: str = ""
+    acknowledged_by: str | None = None
+    text: str = Field(description="all of it in words")
 
 
 class AlarmsShape(Shape):

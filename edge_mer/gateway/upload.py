@@ -87,5 +87,8 @@ class Uploads:
 
     def _unusable(self, error: OSError) -> ApiError:
         return ApiError(
-            507, f"no bundle can be kept in {self._folder}", found=error.strerror, hint="set state_dir"
+            507,
+            f"no bundle can be kept in {self._folder}",
+            found=error.strerror,
+            hint="set TMPDIR to a folder that can be written to",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import socket
 import ssl
@@ -30,6 +31,7 @@ from edge_mer.gateway.shapes import PredictionShape
 from tests.helpers.certificates import write_certificates
 from tests.helpers.gateway import GENEROUS, SOON_S, Gateway, running, until
 from tests.helpers.inference import Inference, health
+from tests.helpers.slow_clients import deaf, slow_clients
 
 pytestmark = pytest.mark.live
 
@@ -459,6 +461,25 @@ def test_harm_is_answered_and_the_stream_goes_on(guarded: tuple[Gateway, Inferen
     assert listener.indices[-len(HARM) :] == list(range(inference.n_records - len(HARM), inference.n_records))
 
 
+def test_any_bytes_leave_it_well(guarded: tuple[Gateway, Inference]) -> None:
+    """Requests that were right, with some of their bytes changed, left out, or said twice."""
+    gateway, inference = guarded
+    chance = random.Random(7)
+    whole = [request.encode("latin-1") for request, _ in HARM.values() if len(request) < 500]
+    for _ in range(300):
+        changed = bytearray(chance.choice(whole))
+        for _ in range(chance.randint(1, 6)):
+            at = chance.randrange(len(changed))
+            changed[at : at + chance.randint(0, 4)] = bytes(chance.randbytes(chance.randint(0, 4)))
+            changed = changed or bytearray(b"G")
+        with closing(raw(gateway, bytes(changed) * chance.randint(1, 2))) as connection:
+            connection.shutdown(socket.SHUT_WR)
+            assert ends(connection)
+    listener = Listener(gateway, READ)
+    inference.predict()
+    until(lambda: inference.n_records - 1 in listener.indices)
+
+
 def test_names_that_are_ours(guarded: tuple[Gateway, Inference]) -> None:
     gateway, _ = guarded
     for host in ("localhost", "LOCALHOST:1", "127.0.0.1:8080", "192.168.1.4", "[::1]:80", "robot.local:8443"):
@@ -483,7 +504,7 @@ def test_who_keeps_it_waiting_is_cut_off(impatient: tuple[Gateway, Inference]) -
         assert answer_of(body)[0] == 408
         for connection in (silent, half, second, rest, body):
             assert ends(connection)
-        stuck = stack.enter_context(closing(deaf(gateway)))
+        stuck = stack.enter_context(closing(deaf(gateway.port)))
         until(lambda: gateway.told("n_clients") == 2)
         while gateway.told("n_clients") == 2:
             inference.predict(20, engine="x" * 4000)
@@ -504,29 +525,11 @@ def ends(connection: socket.socket) -> bool:
     return True
 
 
-def deaf(gateway: Gateway, source: str = "127.0.0.1") -> socket.socket:
-    """A client that listens and never reads."""
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.settimeout(SOON_S)
-    connection.bind((source, 0))
-    connection.connect(("127.0.0.1", gateway.port))
-    connection.sendall(f"GET /v1/predictions HTTP/1.1\r\n{HOST}\r\n".encode())
-    return connection
-
-
 def test_two_hundred_slow_clients_slow_nobody_else(tmp_path: Path) -> None:
     with running(tmp_path, limits=GENEROUS) as (gateway, inference), ExitStack() as stack:
         listener = Listener(gateway)
         before_bytes = gateway.rss_bytes()
-        for number in range(200):
-            source = f"127.0.0.{2 + number % 8}"  # each may have so many connections only
-            kinds = {
-                0: lambda source=source: raw(gateway, "", source),
-                1: lambda source=source: raw(gateway, f"GET /v1/model HTTP/1.1\r\n{HOST}X: ", source),
-                2: lambda source=source: deaf(gateway, source),
-            }
-            stack.enter_context(closing(kinds[number % 3]()))  # type: ignore[no-untyped-call]
+        stack.enter_context(slow_clients(gateway.port, 200))
         until(lambda: gateway.told("n_connections") >= 201)
         sent_s = []
         for _ in range(100):
@@ -605,6 +608,26 @@ def test_it_waits_for_the_one_before_it(tmp_path: Path) -> None:
         assert waiting.communicate(timeout=SOON_S) == ("", None)
 
 
+def test_it_outlives_its_daemon_until_the_next_one_comes(tmp_path: Path) -> None:
+    """So everybody hears of the loss, and the next daemon's own gateway finds the place free."""
+    inference = Inference(tmp_path)
+    daemon = ("bash", "-c", 'EDGE_MER_DAEMON_PID=$$ "$@" & wait', "daemon")
+    gateway = Gateway(tmp_path, begun_by=daemon)
+    try:
+        gateway.wait()
+        gateway.until("/v1/model", "name", "jmt-tiny")
+        gateway.process.kill()
+        inference.stop()
+        gateway.until("/v1/predictions/latest", "reasons", ["inference_lost"])
+        again = Inference(tmp_path)
+        until(lambda: not is_alive(gateway))
+        again.stop()
+    finally:
+        inference.stop()
+        gateway.process.kill()
+        gateway.process.communicate(timeout=SOON_S)
+
+
 def is_alive(gateway: Gateway) -> bool:
     try:
         with gateway.client() as client:
@@ -618,7 +641,7 @@ def test_it_ends_within_two_seconds(own: tuple[Gateway, Inference]) -> None:
     with ExitStack() as stack:
         listener = Listener(gateway)
         spoken = stack.enter_context(websocket(gateway))
-        stack.enter_context(closing(deaf(gateway)))
+        stack.enter_context(closing(deaf(gateway.port)))
         stack.enter_context(closing(raw(gateway, f"GET / HTTP/1.1\r\n{HOST}")))
         for _ in range(10):
             inference.predict(50, engine="x" * 4000)

@@ -44,6 +44,7 @@ class Gateway:
         sinks: Of the configuration.
         limits: Instead of the usual ones.
         host: Where it listens.
+        begun_by: A command that runs it.
 
     Attributes:
         port: Where it listens.
@@ -58,6 +59,7 @@ class Gateway:
         sinks: tuple[str, ...] = (),
         limits: Mapping[str, Any] = GENEROUS,
         host: str = "127.0.0.1",
+        begun_by: tuple[str, ...] = (),
     ) -> None:
         self.folder, self.port, self.unix = folder, free_port(), folder / "http.sock"
         self._host, self._scheme = host, "https" if "certificate" in http else "http"
@@ -71,7 +73,7 @@ class Gateway:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
         command = [sys.executable, "-W", "error", str(ROOT / "tests/helpers/gateway_process.py"), str(config)]
         self.process = subprocess.Popen(
-            [*command, json.dumps(dict(limits))],
+            [*begun_by, *command, json.dumps(dict(limits))],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -11,8 +11,10 @@ import pytest
 from edge_mer.errors import UsageError
 from edge_mer.gateway.outlets import Outlets
 from edge_mer.sinks import registry
+from edge_mer.types.facts import ModelFacts
 from edge_mer.types.predictions import Prediction
 from tests.helpers.gateway import until
+from tests.helpers.inference import HELLO
 from tests.helpers.predictions import pain, record, withheld
 
 RECORDS = [
@@ -22,22 +24,12 @@ RECORDS = [
     record(3, affect=None, pain=pain(0.75, 0.25), emotion={"joy": 0.5, "fear": 0.5}, confidence=0.5),
 ]
 
-HELLO = {
-    "interval_s": 0.5,
-    "model": {
-        "name": "tiny",
-        "bundle_id": "sha256:0",
-        "precision": "fp32",
-        "engine": "onnxruntime-cpu",
-        "outputs": [{"kind": "affect", "name": "valence"}, {"kind": "pain", "labels": ["no", "yes"]}],
-    },
-}
-
 
 class Heard:
     """A sink that keeps what it is given, and fails when it is told to."""
 
     predictions: list[Prediction] = []  # noqa: RUF012
+    models: list[ModelFacts] = []  # noqa: RUF012
     is_closed = False
 
     def __init__(self, rest: str) -> None:
@@ -48,6 +40,9 @@ class Heard:
     @property
     def target(self) -> Path | None:
         return None
+
+    def introduce(self, model: ModelFacts) -> None:
+        Heard.models.append(model)
 
     def open(self) -> None:
         Heard.predictions, Heard.is_closed = [], False
@@ -68,6 +63,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("heard_sink")
     module.Heard = Heard  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "heard_sink", module)
+    Heard.models = []
     monkeypatch.setitem(registry.SINKS, "heard", "heard_sink:Heard")
 
 
@@ -120,5 +116,8 @@ def test_what_comes_before_the_model_is_known_is_counted_and_lost() -> None:
         assert outlets.health()[0]["trouble"] == "no model is known yet"
         outlets.introduce(HELLO)
         outlets.write(RECORDS[1])
+        outlets.introduce(HELLO)  # after a reconnection
+        outlets.write(RECORDS[2])
         until(lambda: outlets.health()[0]["trouble"] == "")
-    assert [prediction.window_index for prediction in Heard.predictions] == [1]
+    assert [prediction.window_index for prediction in Heard.predictions] == [1, 2]
+    assert Heard.models == [ModelFacts.from_hello(HELLO)]
