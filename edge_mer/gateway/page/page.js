@@ -29,6 +29,8 @@ const REASONS = {
   clock_unknown: "another machine's clock is not known well enough yet",
   nobody_seen: "nobody is seen",
   overloaded: "the machine is too busy",
+  hop_lengthened: "the device predicts less often, because it is too hot or too busy",
+  cheaper_candidate: "the device computes in fewer bits, because it is too hot or too busy",
   output_not_finite: "the model gave no number",
   inference_lost: "the process that makes estimates is gone or silent",
 };
@@ -38,6 +40,7 @@ const REASONS_OF_SENSES = {
   stalled: (sense) => `the sensor of ${sense} gives nothing any more`,
   restarting: (sense) => `the sensor of ${sense} is being opened again`,
   wrong_rate: (sense) => `the sensor of ${sense} gives more or less than it said`,
+  spared: (sense) => `${sense} is left out, because the device is too hot or too busy`,
 };
 const QUALITIES = {
   no_face: "no face found", small_face: "the face is too small", blurred_face: "the face is blurred", black: "the picture is black",
@@ -60,7 +63,7 @@ const word = (table, key) => (Object.hasOwn(table, key) ? table[key] : String(ke
 
 export function reasonInWords(reason) {
   if (Object.hasOwn(REASONS, reason)) return REASONS[reason];
-  const [, sense, kind] = /^([a-z0-9]+)_(missing|gap|stalled|restarting|wrong_rate)$/.exec(reason) ?? [];
+  const [, sense, kind] = /^([a-z0-9]+)_(missing|gap|stalled|restarting|wrong_rate|spared)$/.exec(reason) ?? [];
   return kind ? REASONS_OF_SENSES[kind](word(SENSES, sense)) : word({}, reason);
 }
 
@@ -561,10 +564,10 @@ function drawCourse(chart, points, low, high, verdict, pick, digits = 2) {
   if (end < 1) gone.push([Math.max(0, end), 1]);
   put(chart.withheld, "d", hatched(gone, width, height));
   const runs = runsOf(points, x, (record) => (record.status === "withheld" ? null : pick(record)));
-  put(chart.band, "d", runs.filter((run) => run.every(({ value }) => value.interval)).map((run) => {
-    const upper = run.map(({ at, value }) => `${px(at * width)} ${y(value.interval[1])}`);
-    const lower = run.map(({ at, value }) => `${px(at * width)} ${y(value.interval[0])}`).reverse();
-    return `M${upper.join("L")}L${lower.join("L")}Z`;
+  const known = runsOf(points, x, (record) => (record.status === "withheld" ? null : (pick(record)?.interval ?? null)));
+  put(chart.band, "d", known.map((run) => {
+    const edge = (side) => run.map(({ at, value }) => `${px(at * width)} ${y(value[side])}`);
+    return `M${edge(1).join("L")}L${edge(0).reverse().join("L")}Z`;
   }).join(""));
   const paths = { ok: "", degraded: "" };
   for (const run of runs) {
@@ -896,7 +899,9 @@ function drawMachine() {
       say(rate, health && isNumber(stream.measured_hz) ? `${threeDigits(stream.measured_hz)}${nominal}\u00a0Hz` : `${NONE}${nominal}\u00a0Hz`);
     });
     say(restarts, health ? `restarts: ${count(source.n_restarts)}` : `restarts: ${NONE}`);
-    say(trouble, health ? source.trouble || "" : "");
+    const isWell = Object.values(source.streams ?? {}).every((stream) => stream.state === "ok");
+    say(trouble, health && source.trouble ? `${isWell ? "last trouble: " : ""}${source.trouble}` : "");
+    put(trouble, "class", isWell ? "remark" : "error");
   });
   keyed(at("sinks"), told.sinks ?? [], (sink) => sink.target, (sink) => {
     const item = make("li", "thing");
@@ -910,6 +915,7 @@ function drawMachine() {
   const byStatus = health?.n_by_status ?? {};
   facts(at("device"), [
     ["State", health ? word({}, health.state) : NONE],
+    ...(health?.trouble ? [["Trouble", health.trouble, "bad"]] : []),
     ...(temperatures.length
       ? temperatures.map(([name, celsius]) => [`Temperature, ${name}`, withUnit(celsius, 1, "°C")])
       : [["Temperature", health ? "not known" : NONE]]),
