@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from edge_mer.alarms.outputs import check_rules
 from edge_mer.bundle.keys import read_trusted_keys
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.bundle.sign import verify_signature
@@ -19,6 +20,7 @@ from edge_mer.config import DaemonConfig
 from edge_mer.daemon.store import BundleStore
 from edge_mer.daemon.verbs import Verbs
 from edge_mer.errors import BundleError, EdgeMerError, MissingError, UsageError
+from edge_mer.runtime.memory import give_back_memory
 from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.runtime.switching import Trial
 
@@ -33,6 +35,9 @@ MEMORY_FACTOR, MEMORY_EXTRA_BYTES = 3, 256 << 20
 
 RELIEF = "relief"
 """Who asks for another candidate."""
+
+Outcome = tuple[SwapPhase, str]
+"""What came of a change, and why."""
 
 _JOIN_S = 30.0
 _log = logging.getLogger(__name__)
@@ -87,6 +92,10 @@ class Swaps:
         config: Says whom to trust, and how large a bundle may be.
         tell: Called with each new state.
 
+    Attributes:
+        state: How the last change goes.
+        is_busy: One is under way.
+
     Raises:
         UsageError: A trusted key cannot be read.
     """
@@ -97,7 +106,9 @@ class Swaps:
         self._host, self._store, self._tell = host, store, tell
         self._trusted = read_trusted_keys(config.bundles.trusted_keys) if config.bundles.trusted_keys else ()
         self._max_bytes = config.http.max_bundle_mb << 20
+        self._rules = config.alarms
         self._verbs = Verbs()
+        self.is_busy = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._n = 0
@@ -146,11 +157,6 @@ class Swaps:
             verify_signature(bundle, self._trusted)
         bundle.check_files()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a change is under way."""
-        return self._thread is not None and self._thread.is_alive()
-
     def stop(self) -> None:
         """End what is being done, and wait for it."""
         self._verbs.stop()
@@ -159,7 +165,7 @@ class Swaps:
 
     # -- its thread --------------------------------------------------------------------------------
 
-    def _start(self, who: str, what: Callable[[], None]) -> None:
+    def _start(self, who: str, what: Callable[[], Outcome]) -> None:
         with self._lock:
             if self.is_busy:
                 raise UsageError(
@@ -167,46 +173,50 @@ class Swaps:
                     found=self.state.state,
                     hint="ask again once it is over",
                 )
-            self.state = SwapState("checking", who=who)
+            self.is_busy, self.state = True, SwapState("checking", who=who)
             self._thread = threading.Thread(
                 target=self._guarded, args=(what,), name="edge-mer swap", daemon=True
             )
             self._thread.start()
 
-    def _guarded(self, what: Callable[[], None]) -> None:
+    def _guarded(self, what: Callable[[], Outcome]) -> None:
         try:
-            what()
+            phase, why = what()
         except Exception as error:  # predictions go on, whatever it is
             if not isinstance(error, EdgeMerError):
                 _log.exception("a change of bundle failed")
-            self._become("refused", why=str(error))
-            self._host.note("swap.refused", self.state.who, bundle_id=self.state.bundle_id, why=str(error))
-        finally:
-            self._store.clean()
+            phase, why = "refused", str(error)
+        self._store.clean()
+        give_back_memory()
+        if self.state.who != RELIEF:
+            self._host.note(f"swap.{phase}", self.state.who, bundle_id=self.state.bundle_id, why=why)
+        self.is_busy = False  # who hears of the end may ask for the next change
+        self._become(phase, why=why)
 
     def _become(self, state: SwapPhase, bundle_id: str | None = None, why: str = "") -> None:
         self.state = SwapState(state, bundle_id or self.state.bundle_id, why, self.state.who)
         _log.info("swap: %s%s", state, f": {why}" if why else "")
         self._tell(self.state)
 
-    def _from_tar(self, fd: int, who: str) -> None:
+    def _from_tar(self, fd: int, who: str) -> Outcome:
         self._host.note("swap.asked", who)
         self._n += 1
         folder = self._store.place_for(self._n)
         with os.fdopen(fd, "rb") as file:
             unpack(file, folder, Limits(file_bytes=self._max_bytes, total_bytes=self._max_bytes))
-        self._change(folder, who, is_proven=False)
+        return self._change(folder, who, is_proven=False)
 
-    def _change(self, folder: Path, who: str, *, is_proven: bool) -> None:
+    def _change(self, folder: Path, who: str, *, is_proven: bool) -> Outcome:
         bundle = open_bundle(folder)
         self._become("checking", bundle.bundle_id)
         self.check(bundle)
+        check_rules(self._rules, bundle.manifest.model)
         if not is_proven:
             _refuse_if_too_large(bundle)
             self._become("building")
             self._prove(folder)
         setup, trial = self._tried(bundle, None)
-        self._switched(bundle, setup, trial, who)
+        return self._switched(bundle, setup, trial, who)
 
     def _tried(self, bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, Trial]:
         """Engines that have taken over.
@@ -228,7 +238,7 @@ class Swaps:
             raise
         return setup, trial
 
-    def _to_candidate(self, precision: str | None) -> None:
+    def _to_candidate(self, precision: str | None) -> Outcome:
         bundle = open_bundle(self._store.current)
         setup, trial = self._tried(bundle, precision)
         served = self._host.serve(bundle, setup)
@@ -236,9 +246,9 @@ class Swaps:
         is_kept = trial.wait_beyond("switched") != "rolled_back"
         if not is_kept:
             self._host.serve(bundle, served)
-        self._become("kept" if is_kept else "rolled_back", why=trial.why)
         trial.join(_JOIN_S)
         (served if is_kept else setup).close()
+        return "kept" if is_kept else "rolled_back", trial.why
 
     def _prove(self, folder: Path) -> None:
         """Golden parity in a process of its own: what crashes there crashes nothing here."""
@@ -247,23 +257,19 @@ class Swaps:
         else:
             self._verbs.run(["verify", str(folder), "--precision", "fp32"], PROVE_TIMEOUT_S)
 
-    def _switched(self, bundle: Bundle, setup: PipelineSetup, trial: Trial, who: str) -> None:
+    def _switched(self, bundle: Bundle, setup: PipelineSetup, trial: Trial, who: str) -> Outcome:
         before = open_bundle(self._store.current)
         self._store.take(placed := self._store.place(bundle.path))
         served = self._host.serve(open_bundle(placed), setup)
         self._become("switched")
         self._host.note("swap.switched", who, bundle_id=bundle.bundle_id, before=before.bundle_id)
-        if trial.wait_beyond("switched") != "rolled_back":
-            self._become("kept", why=trial.why)
-            trial.join(_JOIN_S)
-            served.close()
-            return
-        self._store.take(before.path)
-        self._host.serve(before, served)
-        self._become("rolled_back", why=trial.why)
-        self._host.note("swap.rolled_back", who, bundle_id=bundle.bundle_id, why=trial.why)
+        is_kept = trial.wait_beyond("switched") != "rolled_back"
+        if not is_kept:
+            self._store.take(before.path)
+            self._host.serve(before, served)
         trial.join(_JOIN_S)
-        setup.close()
+        (served if is_kept else setup).close()
+        return "kept" if is_kept else "rolled_back", trial.why
 
 
 def _warm_up(setup: PipelineSetup) -> None:

@@ -35,7 +35,7 @@ MakePipeline = Callable[[PipelineSetup, int], Pipeline]
 HOPS_AS_GOOD = 3
 """So many hops one after the other the newcomer must do as well as the one that serves."""
 
-PROBATION_HOPS = 20
+PROBATION_HOPS = 10
 """So many hops it is watched once it serves."""
 
 MOST_TROUBLES = 3
