@@ -107,7 +107,9 @@ def _infer(path: Path, config: DaemonConfig, *, with_gateway: bool) -> None:
     from edge_mer.daemon.gateway_child import GatewayChild
     from edge_mer.daemon.notify import Notifier
     from edge_mer.daemon.service import Service
+    from edge_mer.runtime.memory import keep_few_pools
 
+    keep_few_pools()
     clock = MonotonicClock()
     is_spoken_to = bool(config.http.listen or config.network_sinks)
     child = GatewayChild(path, clock) if with_gateway and is_spoken_to else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import threading
@@ -187,6 +188,7 @@ class Swaps:
                 _log.exception("a change of bundle failed")
             phase, why = "refused", str(error)
         self._store.clean()
+        gc.collect()  # a pipeline is a ring of objects, with pictures in it
         give_back_memory()
         if self.state.who != RELIEF:
             self._host.note(f"swap.{phase}", self.state.who, bundle_id=self.state.bundle_id, why=why)

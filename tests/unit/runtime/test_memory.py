@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -41,3 +43,34 @@ def test_a_live_session_gives_it_back_now_and_then(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(session, "give_back_memory", lambda: given.append(None))
     Scene().play()
     assert len(given) in (4, 5)  # of almost eleven seconds
+
+
+_MANY_THREADS = """
+import ctypes, threading
+from edge_mer.runtime.memory import keep_few_pools
+{call}
+go_on = threading.Barrier(9)
+def work():
+    held = [ctypes.create_string_buffer(1000) for _ in range(100)]
+    go_on.wait()
+    go_on.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+go_on.wait()
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+out = libc.fdopen(1, b"w")
+libc.malloc_info(0, ctypes.c_void_p(out))
+libc.fflush(ctypes.c_void_p(out))
+go_on.wait()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc, which has pools for threads")
+def test_threads_share_two_pools() -> None:
+    def n_pools(call: str) -> int:
+        script = [sys.executable, "-c", _MANY_THREADS.format(call=call)]
+        return subprocess.run(script, capture_output=True, text=True, check=True).stdout.count("<heap nr=")
+
+    assert n_pools("keep_few_pools()") <= 2 < n_pools("")
