@@ -61,7 +61,8 @@ class RecordConfig(_Section):
     """What is kept of what sensors give.
 
     Attributes:
-        file: A new MCAP file.
+        file: An MCAP file; its name gets the time at which each session begins, e.g.
+            "session-20261122T201500Z.mcap" for "session.mcap".
         redact: Of "faces", "voice" and "words", what is kept as features only.
     """
 

@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,11 +37,12 @@ from edge_mer.link.messages import PROTOCOL, Ask, Message
 from edge_mer.link.server import LinkServer
 from edge_mer.runtime.build import unfaithful
 from edge_mer.runtime.live_session import Session
-from edge_mer.runtime.opening import Opened, open_all, open_chosen
+from edge_mer.runtime.opening import Opened, facts_of, open_all, open_chosen
 from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.runtime.recording import checked_redact
 from edge_mer.runtime.switching import Trial
 from edge_mer.runtime.window import Relief
+from edge_mer.sinks.base import Sink, introduce
 from edge_mer.types.predictions import Prediction
 
 Event = Literal["stop", "reload", "look"]
@@ -88,6 +90,7 @@ class Service:
         self._state: Literal["starting", "serving", "stopping"] = "starting"
         self._trouble = ""
         self._session: Session | None = None
+        self._recording: Path | None = None
         self._lock = threading.Lock()
         self._audit: AuditLog | None = None
         self._desk: AlarmDesk | None = None
@@ -96,6 +99,7 @@ class Service:
         self._bundle = open_bundle(self._store.current)
         self._setup: PipelineSetup | None = None
         self._was_built = False
+        self._file_sinks: tuple[Sink, ...] = ()
         self._cheaper: str | None = None
         self._plan: list[Relief] = [Relief()]
         self._relief = ReliefControl(config.relief, 1)
@@ -221,13 +225,16 @@ class Service:
             people=config.people,
         )
         _refuse_recordings(opened)
-        self._setup, self._was_built = opened.setup, opened.was_built
+        self._setup, self._was_built, self._file_sinks = opened.setup, opened.was_built, opened.sinks
         record = config.record
+        self._recording = None if record is None else _named_by_time(record.file, self._clock.utc())
+        if record is not None and self._recording is not None:
+            self.note("recording.started", "", file=self._recording.name, redacted=list(record.redact))
         session = Session(
             opened,
             self._clock,
             callbacks=[self._on_prediction],
-            record=None if record is None else record.file,
+            record=self._recording,
             redacted=() if record is None else checked_redact(record.redact),
             switchable=True,
         )
@@ -244,6 +251,9 @@ class Service:
 
     def _end_session(self) -> None:
         session, self._session = self._session, None
+        if self._recording is not None:
+            self.note("recording.stopped", "", file=self._recording.name)
+            self._recording = None
         if session is None:
             return
         try:
@@ -357,6 +367,8 @@ class Service:
         is_another, self._bundle = bundle.bundle_id != self._bundle.bundle_id, bundle
         if is_another:
             self._plan_relief(setup)
+        for sink in self._file_sinks:
+            introduce(sink, facts_of(setup))
         self._tell_model()
         if before is None:
             raise UsageError("no session runs")
@@ -403,7 +415,8 @@ class Service:
             "bundle_id": self._bundle.bundle_id,
             "can_go_back": previous is not None,
             "latency_ms": self._latencies.summary(),
-            "recording": None if record is None else record.file.name,
+            "recording": None if self._recording is None else self._recording.name,
+            "raw_media": record is not None and not {"faces", "voice"} <= set(record.redact),
             "swap": self._swaps.state.to_dict(),
             "relief": {"level": self._relief.level, "why": self._relief.why},
         }
@@ -430,6 +443,11 @@ class Service:
         event, details = str(ask.arguments.get("event", ""))[:100], dict(ask.arguments)
         details.pop("event", None)
         self.note(f"gateway.{event}", ask.who, **details)
+
+
+def _named_by_time(path: Path, utc: datetime) -> Path:
+    """Each session has a recording of its own."""
+    return path.with_name(f"{path.stem}-{utc:%Y%m%dT%H%M%SZ}{path.suffix}")
 
 
 def cheaper_candidate(bundle: Bundle, precision: str) -> str | None:

@@ -10,6 +10,7 @@ SINKS = {
     "fhir+http": "edge_mer.sinks.fhir:open_loopback",
     "fhir+https": "edge_mer.sinks.fhir:FhirServerSink",
     "jsonl": "edge_mer.sinks.jsonl:JsonlSink",
+    "log": "edge_mer.sinks.log:LogSink",
     "lsl": "edge_mer.sinks.lsl:LslSink",
     "mqtt": "edge_mer.sinks.mqtt:MqttSink",
     "mqtts": "edge_mer.sinks.mqtt:open_secure",

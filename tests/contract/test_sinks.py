@@ -122,7 +122,10 @@ def test_abandoning_leaves_nothing(uri: str, tmp_path: Path) -> None:
     sink.write(ok(0))
     sink.abandon()
     sink.abandon()
-    assert list(tmp_path.iterdir()) == []
+    if uri.startswith("log:"):  # whole lines, which are never taken back
+        assert [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    else:
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_it_writes_a_file_or_says_how_it_is(uri: str) -> None:

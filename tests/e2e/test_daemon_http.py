@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+import time
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,13 @@ import httpx
 from edge_mer.bundle.read import open_bundle
 from edge_mer.bundle.tar import pack
 from edge_mer.gateway.shapes import HealthShape, ModelShape, PredictionShape
-from tests.helpers.daemon import are_whole, running, variant, write_config
+from tests.helpers.daemon import Daemon, are_whole, running, variant, write_config
 from tests.helpers.gateway import until
 from tests.helpers.senders import free_port
 
 pytestmark = [pytest.mark.live]
+
+N_KILLS = 10
 
 
 def is_told(client: httpx.Client, path: str, key: str, value: object) -> bool:
@@ -57,3 +61,31 @@ def test_it_is_heard_and_changed_over_http(shared_bundle: Path, tmp_path: Path) 
         assert are_whole(listener.records, open_bundle(shared_bundle).hop_s)
         assert daemon.stop() < 2
     assert not daemon.has("Traceback")
+
+
+def test_a_gateway_that_is_killed_at_any_moment_serves_again(shared_bundle: Path, tmp_path: Path) -> None:
+    """And inference does not even notice."""
+    port = free_port()
+    config = write_config(tmp_path, shared_bundle, listen=f'"127.0.0.1:{port}"')
+    chance = random.Random(3)
+    with (
+        running(config, "--only", "inference") as (daemon, listener),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20.0) as client,
+    ):
+        gateway = Daemon(config, "--only", "gateway")
+        try:
+            for _ in range(N_KILLS):
+                until(lambda: is_told(client, "/readyz", "state", "serving"))
+                with client.stream("GET", "/v1/predictions") as stream:
+                    next(stream.iter_lines())
+                    time.sleep(chance.uniform(0, 0.5))
+                    gateway.kill()
+                gateway.start()
+            until(lambda: is_told(client, "/readyz", "state", "serving"))
+            listener.wait_for_more(1)
+            assert are_whole(listener.records, open_bundle(shared_bundle).hop_s)
+            assert gateway.stop() < 2
+        finally:
+            if gateway.process.poll() is None:
+                gateway.kill()
+        assert daemon.stop() < 2

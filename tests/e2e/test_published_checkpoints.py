@@ -139,11 +139,13 @@ CASES = {
 SLOW = (
     "bb_r2plus1d18_clip8x112",
     "biovid_multi_nonseq",
+    "biovid_multi_seq",
     "biovid_multi_seq_5class",
     "i3d_tcn",
     "i3d_tcn_224",
     "ir50",
     "jca_origcam_numseq2",
+    "jca_tbiom_origcam_L16",
     "jmt_fc",
     "jmt_fc_h4",
     "jmt_self_atten_h4_l2",

@@ -121,6 +121,7 @@ def start() -> Iterator[Callable[..., Started]]:
         yield one
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_in_this_process")
 def test_a_run_that_was_interrupted_and_killed_comes_to_the_same(
     start: Callable[..., Started], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -20,7 +20,7 @@ from tests.helpers.bundle import ensure_bundle  # noqa: E402
 
 VERSIONS = ("3.10", "3.12")
 
-OF = 3
+OF = 6
 """Each takes one of so many shares of the files; the Python of the workbench takes all of them anyway."""
 
 

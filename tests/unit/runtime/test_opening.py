@@ -23,7 +23,7 @@ READS_A_FILE = {
 }
 READS_NONE = ["mic:default", "lsl:type=EDA", "brainflow:synthetic", "serial:/dev/ttyUSB0?eda=1&rate_hz=4"]
 READS_NONE += ["camera:0", "csi:0", "rtsp://host/a", "http://host/a", "https://host/a", "tcp://host:80"]
-READS_NONE += ["sim:", "transcript:-", "transcript:unix:{}", "transcript:tcp://127.0.0.1:2700"]
+READS_NONE += ["sim-live:", "sim:", "transcript:-", "transcript:unix:{}", "transcript:tcp://127.0.0.1:2700"]
 
 
 def is_refused(source: Source | str, target: Path) -> bool:

@@ -21,7 +21,7 @@ from tests.helpers.numpy_engines import mean_of_window, tiny_engines
 from tests.helpers.tiny_model import N_STEPS, STEP, tiny_model
 from tests.helpers.tiny_session import SquareDetector, TinySession
 
-LONG = 60
+LONG = 44
 SOON_S = 20.0
 
 Fusion = Callable[..., tuple[Array, ...]]
@@ -132,7 +132,7 @@ def test_another_takes_over_and_no_number_shows_it(undisturbed: list[Prediction]
 
 
 def test_it_counts_on(undisturbed: list[Prediction]) -> None:
-    one = Played(TinySession(LONG, silent=(3, 20, 50)))
+    one = Played(TinySession(LONG, silent=(3, 20, 38)))
     one.go_on(7)
     one.until(one.switching.propose(setup_of()), "kept")
     assert one.switching.counters.n_gaps == 2
