@@ -214,17 +214,7 @@ class Service:
 
     def _begin_session(self) -> None:
         config = self._config
-        opened = open_all(
-            self._bundle,
-            config.sources,
-            config.file_sinks,
-            precision=config.precision,
-            missing=config.missing,
-            face_detector=config.face_detector,
-            hop=config.hop,
-            people=config.people,
-        )
-        _refuse_recordings(opened)
+        opened = _opened(config, self._bundle)
         self._setup, self._was_built, self._file_sinks = opened.setup, opened.was_built, opened.sinks
         record = config.record
         self._recording = None if record is None else _named_by_time(record.file, self._clock.utc())
@@ -464,8 +454,19 @@ def check_config(config: DaemonConfig) -> None:
     Raises:
         EdgeMerError: It cannot.
     """
+    opened = _opened(config, config.bundle)
+    opened.setup.close()
+    check_rules(config.alarms, opened.setup.model)
+
+
+def _opened(config: DaemonConfig, bundle: Bundle | Path) -> Opened:
+    """What a session of this configuration runs on.
+
+    Raises:
+        EdgeMerError: It cannot be carried out, or its sources end.
+    """
     opened = open_all(
-        config.bundle,
+        bundle,
         config.sources,
         config.file_sinks,
         precision=config.precision,
@@ -474,15 +475,10 @@ def check_config(config: DaemonConfig) -> None:
         hop=config.hop,
         people=config.people,
     )
-    opened.setup.close()
-    _refuse_recordings(opened)
-    check_rules(config.alarms, opened.setup.model)
-
-
-def _refuse_recordings(opened: Opened) -> None:
     recorded = [source.uri for source in opened.sources if not source.is_live]
     if recorded:
         raise UsageError(
             f"a daemon cannot run on {', '.join(recorded)}, which end",
-            expected="live sources, e.g. camera:0 or sim:live=1",
+            expected="live sources, e.g. camera:0 or sim-live:",
         )
+    return opened

@@ -60,6 +60,8 @@ PATIENCE_NS = 30 * NS_PER_S
 _HANDOVER_S, _RESCUE_S = 1.0, 10.0
 _NICENESS = 5
 
+_COUNTED = tuple(field.name for field in fields(Counters))
+
 State = Literal["waiting", "shadowing", "switched", "kept", "refused", "rolled_back"]
 
 
@@ -372,7 +374,7 @@ class SwitchingPipeline:
         """
         beside.stop()
         retired, self._serving = self._serving, beside.pipeline
-        for name in (field.name for field in fields(Counters)):
+        for name in _COUNTED:
             counted = getattr(self._retired, name) + getattr(retired.counters, name)
             setattr(self._retired, name, counted - getattr(self._serving.counters, name))
         before = self._setup
@@ -434,7 +436,7 @@ class SwitchingPipeline:
         return told
 
     def _count(self) -> None:
-        for name in (field.name for field in fields(Counters)):
+        for name in _COUNTED:
             counted = getattr(self._retired, name) + getattr(self._serving.counters, name)
             setattr(self.counters, name, counted)
 
