@@ -142,12 +142,14 @@ class ReliefConfig(_Section):
         hottest_c: No thermal zone should be hotter, in degrees Celsius.
         after_s: How long it is too much before the next step is taken.
         calm_s: How long it is calm before a step is taken back.
+        thermal_dir: The kernel's thermal zones; another folder where a container has them.
     """
 
     on: bool = True
     hottest_c: float = Field(default=85.0, ge=20, le=130)
     after_s: float = Field(default=10.0, ge=1, le=3600)
     calm_s: float = Field(default=60.0, ge=1, le=86_400)
+    thermal_dir: ConfigPath = Path("/sys/class/thermal")
 
 
 def _state_dir() -> Path:

@@ -17,7 +17,7 @@ from edge_mer.types.model import AffectOutput, EmotionOutput, ModelSpec, PainOut
 from edge_mer.types.predictions import Latency, Prediction
 
 N_LATENCIES = 256
-_THERMAL, _HWMON = Path("/sys/class/thermal"), Path("/sys/class/hwmon")
+_HWMON = Path("/sys/class/hwmon")
 
 
 class Latencies:
@@ -105,9 +105,9 @@ def _outputs(model: ModelSpec) -> list[dict[str, Any]]:
     return told
 
 
-def told_of_machine() -> dict[str, Any]:
+def told_of_machine(thermal_dir: Path) -> dict[str, Any]:
     """Memory of this process, temperatures in degrees Celsius, and power in watts where it is measured."""
-    return {"rss_bytes": _rss_bytes(), "temperature_c": temperatures_c(), "power_w": power_w()}
+    return {"rss_bytes": _rss_bytes(), "temperature_c": temperatures_c(thermal_dir), "power_w": power_w()}
 
 
 def _rss_bytes() -> int | None:
@@ -116,7 +116,7 @@ def _rss_bytes() -> int | None:
     return None
 
 
-def temperatures_c(folder: Path = _THERMAL) -> dict[str, float]:
+def temperatures_c(folder: Path) -> dict[str, float]:
     """Thermal zone -> degrees Celsius, of those that can be read."""
     found = {}
     for zone in sorted(folder.glob("thermal_zone*")):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from edge_mer.bundle.manifest import Manifest, kind_of
+from edge_mer.bundle.read import Bundle
 from edge_mer.clock import NS_PER_S
 from edge_mer.config import ReliefConfig
+from edge_mer.errors import UsageError
+from edge_mer.runtime.build import unfaithful
 from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.runtime.window import Relief
 from edge_mer.types.model import FaceClip, ModelSpec
@@ -24,6 +30,11 @@ MOST_PATIENCE = 32
 
 COOLER_C = 8.0
 """So far below the limit a device has cooled down."""
+
+ToCandidate = Callable[[str | None], None]
+"""Begins to change to a candidate of the bundle that serves; None: to the one that was chosen."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -147,3 +158,83 @@ class ReliefControl:
     def _is_calm(self, pressure: Pressure) -> bool:
         is_cool = pressure.hottest_c is None or pressure.hottest_c <= self._config.hottest_c - COOLER_C
         return is_cool and pressure.busy is not None and pressure.busy <= CALM_SHARE
+
+
+class ReliefDesk:
+    """Spares a device as the pressure on it wants it, while one bundle serves.
+
+    Args:
+        config: The limits.
+        bundle: What serves.
+        setup: What it runs on.
+        chosen: The candidate that was chosen for it, which may be another one than runs now.
+        note: Writes a step into the audit log: its level, and why.
+
+    Attributes:
+        bundle_id: Of what serves.
+        chosen: The candidate that was chosen for it.
+    """
+
+    def __init__(
+        self,
+        config: ReliefConfig,
+        bundle: Bundle,
+        setup: PipelineSetup,
+        chosen: str,
+        note: Callable[[int, str], None],
+    ) -> None:
+        self.bundle_id, self.chosen = bundle.bundle_id, chosen
+        self._note, self._cheaper = note, cheaper_candidate(bundle.manifest, chosen)
+        self._plan = plan_of(setup.model, setup, self._cheaper)
+        self._control, self._meter = ReliefControl(config, len(self._plan)), PressureMeter()
+        self._asked_cheaper = setup.precision == self._cheaper
+
+    def take(self, prediction: Prediction, now_ns: int) -> None:
+        """Note how much work a prediction was."""
+        self._meter.take(prediction, now_ns)
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON: which step is taken, and why."""
+        return {"level": self._control.level, "why": self._control.why}
+
+    def look(
+        self,
+        setup: PipelineSetup,
+        temperatures_c: Sequence[float],
+        now_ns: int,
+        to_candidate: ToCandidate | None,
+    ) -> Relief:
+        """Take a look at the device.
+
+        Args:
+            setup: What runs.
+            temperatures_c: Of its thermal zones.
+            now_ns: The clock's time.
+            to_candidate: Is called when another candidate should run; None: not now.
+
+        Returns:
+            How the session should spare it.
+        """
+        hop_ms = float(setup.model.step * setup.hop_steps) * 1000 * self._wanted.hop_factor
+        if self._control.look(self._meter.read(hop_ms, now_ns, temperatures_c), now_ns):
+            level, why = self._control.level, self._control.why or "the device is calm again"
+            _log.warning("relief: step %d of %d: %s", level, len(self._plan) - 1, why)
+            self._note(level, why)
+        wanted, is_cheaper = self._wanted, setup.precision == self._cheaper
+        if wanted.cheaper != self._asked_cheaper and to_candidate is not None:
+            with contextlib.suppress(UsageError):  # another change was faster: the next look asks again
+                if wanted.cheaper != is_cheaper:
+                    to_candidate(self._cheaper if wanted.cheaper else None)
+                self._asked_cheaper = wanted.cheaper  # what is refused then is not asked for again and again
+        return replace(wanted, cheaper=is_cheaper)
+
+    @property
+    def _wanted(self) -> Relief:
+        return self._plan[self._control.level]
+
+
+def cheaper_candidate(manifest: Manifest, precision: str) -> str | None:
+    """A candidate that is less work for a processor than this one; None: there is none."""
+    name = "int8-cpu"
+    is_of_use = kind_of(precision) == "fp32" and name in manifest.candidates
+    return name if is_of_use and not unfaithful(manifest, name) else None

@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,32 +16,28 @@ from typing import Any, Literal
 import edge_mer
 from edge_mer.alarms.outputs import check_rules
 from edge_mer.audit import AuditLog
-from edge_mer.bundle.manifest import kind_of
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.config import DaemonConfig, read_config
 from edge_mer.daemon.alarm_desk import AlarmDesk, alarm_id_in
 from edge_mer.daemon.health import (
     Latencies,
-    temperatures_c,
     told_of_machine,
     told_of_model,
     told_of_session,
 )
 from edge_mer.daemon.notify import Notifier
-from edge_mer.daemon.relief import PressureMeter, ReliefControl, plan_of
+from edge_mer.daemon.relief import ReliefDesk
 from edge_mer.daemon.store import BundleStore
 from edge_mer.daemon.swap import Swaps, SwapState
 from edge_mer.errors import BundleError, DataError, EdgeMerError, UsageError
 from edge_mer.link.messages import PROTOCOL, Ask, Message
 from edge_mer.link.server import LinkServer
-from edge_mer.runtime.build import unfaithful
 from edge_mer.runtime.live_session import Session
 from edge_mer.runtime.opening import Opened, facts_of, open_all, open_chosen
 from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.runtime.recording import checked_redact
 from edge_mer.runtime.switching import Trial
-from edge_mer.runtime.window import Relief
 from edge_mer.sinks.base import Sink, introduce
 from edge_mer.types.predictions import Prediction
 
@@ -100,10 +96,8 @@ class Service:
         self._setup: PipelineSetup | None = None
         self._was_built = False
         self._file_sinks: tuple[Sink, ...] = ()
-        self._cheaper: str | None = None
-        self._plan: list[Relief] = [Relief()]
-        self._relief = ReliefControl(config.relief, 1)
-        self._meter, self._asked_cheaper = PressureMeter(), False
+        self._relief: ReliefDesk | None = None
+        self._relief_before: ReliefDesk | None = None
         self._link = LinkServer(config.link_path, self._on_ask)
 
     # -- from signals ------------------------------------------------------------------------------
@@ -190,8 +184,7 @@ class Service:
         """
         session = self._session
         while session is not None and session.is_running:
-            self._tell_health()
-            self._relieve(session)
+            self._relieve(session, self._tell_health())
             if not self._is_stuck():
                 self._notifier.alive()
             try:
@@ -230,7 +223,7 @@ class Service:
         )
         self._last_ns = None
         self._latencies = Latencies()
-        self._plan_relief(opened.setup)
+        self._relief = self._new_relief(opened.setup, opened.setup.precision)
         self._tell_model()
         try:
             session.start()
@@ -257,7 +250,8 @@ class Service:
         """On the session's thread."""
         self._latencies.take(prediction)
         self._last_ns = self._clock.now_ns()
-        self._meter.take(prediction, self._last_ns)
+        if (relief := self._relief) is not None:
+            relief.take(prediction, self._last_ns)
         self._link.publish({"kind": "prediction", "record": prediction.to_dict()})
         if self._desk is not None:
             self._desk.take(prediction)
@@ -298,31 +292,19 @@ class Service:
 
     # -- of heat and pressure ----------------------------------------------------------------------
 
-    def _plan_relief(self, setup: PipelineSetup) -> None:
-        self._cheaper = cheaper_candidate(self._bundle, setup.precision)
-        self._plan = plan_of(setup.model, setup, self._cheaper)
-        self._relief = ReliefControl(self._config.relief, len(self._plan))
-        self._meter, self._asked_cheaper = PressureMeter(), False
+    def _new_relief(self, setup: PipelineSetup, chosen: str) -> ReliefDesk | None:
+        def note(level: int, why: str) -> None:
+            self.note("relief", "edge-mer", level=level, why=why)
 
-    def _relieve(self, session: Session) -> None:
+        config = self._config.relief
+        return ReliefDesk(config, self._bundle, setup, chosen, note) if config.on else None
+
+    def _relieve(self, session: Session, temperatures_c: Sequence[float]) -> None:
         """Spare the device as the pressure on it wants it."""
-        setup = self._setup
-        if setup is None or not self._config.relief.on or self._state != "serving":
-            return
-        wanted, now_ns = self._plan[self._relief.level], self._clock.now_ns()
-        hop_ms = float(setup.model.step * setup.hop_steps) * 1000 * wanted.hop_factor
-        pressure = self._meter.read(hop_ms, now_ns, list(temperatures_c().values()))
-        if self._relief.look(pressure, now_ns):
-            wanted = self._plan[self._relief.level]
-            why = self._relief.why or "the device is calm again"
-            _log.warning("relief: step %d of %d: %s", self._relief.level, len(self._plan) - 1, why)
-            self.note("relief", "edge-mer", level=self._relief.level, why=why)
-        is_cheaper = setup.precision == self._cheaper
-        session.relieve(replace(wanted, cheaper=is_cheaper))
-        if wanted.cheaper != self._asked_cheaper and not self._swaps.is_busy:
-            self._asked_cheaper = wanted.cheaper  # once: what was refused is not asked for again and again
-            if wanted.cheaper != is_cheaper:
-                self._swaps.to_candidate(self._cheaper if wanted.cheaper else None)
+        setup, desk = self._setup, self._relief
+        if setup is not None and desk is not None and self._state == "serving":
+            to_candidate = None if self._swaps.is_busy else self._swaps.to_candidate
+            session.relieve(desk.look(setup, temperatures_c, self._clock.now_ns(), to_candidate))
 
     # -- of a change of bundle ---------------------------------------------------------------------
 
@@ -356,7 +338,10 @@ class Service:
         before, self._setup = self._setup, setup
         is_another, self._bundle = bundle.bundle_id != self._bundle.bundle_id, bundle
         if is_another:
-            self._plan_relief(setup)
+            before_it = self._relief_before
+            is_back = before_it is not None and before_it.bundle_id == bundle.bundle_id
+            chosen = before_it.chosen if before_it is not None and is_back else setup.precision
+            self._relief_before, self._relief = self._relief, self._new_relief(setup, chosen)
         for sink in self._file_sinks:
             introduce(sink, facts_of(setup))
         self._tell_model()
@@ -393,8 +378,11 @@ class Service:
     def _tell_swap(self, _: SwapState) -> None:
         self._tell_health()
 
-    def _tell_health(self) -> None:
-        self._link.publish({"kind": "health", "health": self._health()})
+    def _tell_health(self) -> list[float]:
+        """Tell it, and return the temperatures in degrees Celsius."""
+        health = self._health()
+        self._link.publish({"kind": "health", "health": health})
+        return list(health["temperature_c"].values())
 
     def _health(self) -> dict[str, Any]:
         session, previous, record = self._session, self._store.previous, self._config.record
@@ -408,9 +396,10 @@ class Service:
             "recording": None if self._recording is None else self._recording.name,
             "raw_media": record is not None and not {"faces", "voice"} <= set(record.redact),
             "swap": self._swaps.state.to_dict(),
-            "relief": {"level": self._relief.level, "why": self._relief.why},
+            "relief": {"level": 0, "why": ""} if self._relief is None else self._relief.to_dict(),
         }
-        return told | ({} if session is None else told_of_session(session)) | told_of_machine()
+        machine = told_of_machine(self._config.relief.thermal_dir)
+        return told | ({} if session is None else told_of_session(session)) | machine
 
     def _on_ask(self, ask: Ask, fd: int | None) -> Message:
         """On the link's thread."""
@@ -438,14 +427,6 @@ class Service:
 def _named_by_time(path: Path, utc: datetime) -> Path:
     """Each session has a recording of its own."""
     return path.with_name(f"{path.stem}-{utc:%Y%m%dT%H%M%SZ}{path.suffix}")
-
-
-def cheaper_candidate(bundle: Bundle, precision: str) -> str | None:
-    """A candidate that is less work for a processor than the one that runs; None: there is none."""
-    name = "int8-cpu"
-    manifest = bundle.manifest
-    is_of_use = kind_of(precision) == "fp32" and name in manifest.candidates
-    return name if is_of_use and not unfaithful(manifest, name) else None
 
 
 def check_config(config: DaemonConfig) -> None:
