@@ -1,4 +1,7 @@
-"""Bundles that are whole and must not serve all the same: the daemon finds out, and goes on as it was."""
+"""Bundles that are whole and must not serve all the same: the daemon finds out, and goes on as it was.
+
+They keep a core busy, so they are not among the live tests, which want one in time.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from edge_mer.bundle.read import open_bundle
 from tests.helpers.altered_fusion import FUSION, altered, as_slow_as, not_finite
 from tests.helpers.daemon import are_whole, ask_to_swap, running, variant, write_config
 
-pytestmark = [pytest.mark.live, pytest.mark.workbench]
+pytestmark = pytest.mark.workbench
 
 SLOW_S = 0.9
 """More than three hops."""
