@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import queue
@@ -384,8 +385,9 @@ class Service:
         if setup is None:
             return
         model = told_of_model(self._bundle, setup.precision, setup.engine_name, setup.hop_steps)
-        hello = {"kind": "hello", "protocol": PROTOCOL, "edge_mer": edge_mer.__version__}
-        self._link.publish(hello | {"instance": self._instance, "model": model, "interval_s": model["hop_s"]})
+        process = {"edge_mer": edge_mer.__version__, "pid": os.getpid(), "instance": self._instance}
+        hello = {"kind": "hello", "protocol": PROTOCOL, **process}
+        self._link.publish(hello | {"model": model, "interval_s": model["hop_s"]})
 
     def _tell_alarms(self, alarms: list[dict[str, Any]]) -> None:
         self._link.publish({"kind": "alarms", "alarms": alarms})
@@ -436,8 +438,11 @@ class Service:
 
 
 def _named_by_time(path: Path, utc: datetime) -> Path:
-    """Each session has a recording of its own."""
-    return path.with_name(f"{path.stem}-{utc:%Y%m%dT%H%M%SZ}{path.suffix}")
+    """Each session has a recording of its own, also those that begin in the same second."""
+    stem = f"{path.stem}-{utc:%Y%m%dT%H%M%SZ}"
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    places = (path.with_name(name + path.suffix) for name in names)
+    return next(place for place in places if not os.path.lexists(place))
 
 
 def cheaper_candidate(bundle: Bundle, precision: str) -> str | None:

@@ -17,14 +17,15 @@ from edge_mer.bundle.read import open_bundle
 from edge_mer.bundle.sign import sign_bundle
 from edge_mer.link.client import LinkClient
 from tests.helpers.daemon import (
-    Listener,
     are_whole,
     ask_to_swap,
     running,
+    until_over,
     variant,
     verb,
     write_config,
 )
+from tests.helpers.process import n_open_files
 
 pytestmark = [pytest.mark.live]
 
@@ -40,18 +41,6 @@ def bundle(shared_bundle: Path) -> Path:
 
 def signed_by(key: Path, bundle: Path) -> None:
     sign_bundle(open_bundle(bundle), read_private_key(key), datetime.now(timezone.utc))
-
-
-def until_over(listener: Listener, bundle_id: str) -> str:
-    """Wait until a change of bundle has come to its end; returns what came of it."""
-
-    def is_over() -> bool:
-        swap = listener.swap
-        return swap["bundle_id"] == bundle_id and swap["state"] in ("kept", "refused", "rolled_back")
-
-    listener.wait_for(is_over)
-    state: str = listener.swap["state"]
-    return state
 
 
 def test_it_serves_and_says_how_it_is_and_ends_soon(bundle: Path, tmp_path: Path) -> None:
@@ -118,9 +107,9 @@ def test_twenty_changes_of_bundle_lose_no_hop(bundle: Path, tmp_path: Path) -> N
                     asking.ask("rollback", "tests")
             assert until_over(listener, newcomer) == "kept", listener.swap
             if number == 3:
-                files, rss = n_files(daemon.pid), listener.healths[-1]["rss_bytes"]
+                files, rss = n_open_files(daemon.pid), listener.healths[-1]["rss_bytes"]
         listener.wait_for_more(3)
-        assert n_files(daemon.pid) <= files
+        assert n_open_files(daemon.pid) <= files
         assert listener.healths[-1]["rss_bytes"] - rss < RSS_MB << 20
         assert are_whole(listener.records, open_bundle(bundle).hop_s)
         assert [record["window_index"] for record in listener.records] == [
@@ -132,10 +121,6 @@ def test_twenty_changes_of_bundle_lose_no_hop(bundle: Path, tmp_path: Path) -> N
         names = {path.name for path in (tmp_path / "state" / "bundles").iterdir()}
         assert names == {"current.json", ids[0].removeprefix("sha256:")[:32]}
         assert daemon.stop() < 2
-
-
-def n_files(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def test_what_must_not_serve_never_does(bundle: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+def kills(): raise NotImplementedError
