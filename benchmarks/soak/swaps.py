@@ -31,8 +31,8 @@ N_SWAPS = 100
 NEW_EVERY = 10
 """Each of so many changes brings a bundle that never was here; the others go back to the one before."""
 
-MOST_ASKED = 120
-"""A busy machine may refuse some."""
+MOST_S = 15 * 60
+"""A busy machine may refuse some changes; after so long no more are asked for."""
 
 QUIET_S = 40.0
 """So long it predicts without any change before the first one."""
@@ -130,7 +130,7 @@ class World:
         n_quiet, came_to, began_s = len(self._listener.records), Counter[str](), time.monotonic()
         loads = [os.getloadavg()[0]]
         self._sample()
-        while came_to["kept"] < N_SWAPS and came_to.total() < MOST_ASKED:
+        while came_to["kept"] < N_SWAPS and time.monotonic() - began_s < MOST_S:
             outcome = self._change(is_new=came_to["kept"] % NEW_EVERY == 0)
             came_to[outcome] += 1
             self._sample()
