@@ -147,6 +147,7 @@ class Ward:
             "seed": SEED,
             "duration_s": round(time.monotonic() - began_s, 1),
             "pause_s": PAUSE_S,
+            "n_rules": 4 * len(LEVELS),
             "inference": told(INFERENCE, self._keeps_inference, inference_s),
             "gateway": told(GATEWAY, self._keeps_gateway, gateway_s),
             "n_meanwhile": len(meanwhile),

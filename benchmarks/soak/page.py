@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
+from benchmarks.soak.daemon_page import kills_part, swaps_part, table
 from benchmarks.soak.kept import ROOT, Found
 
 PAGE = ROOT / "docs" / "soak.md"
@@ -16,7 +17,10 @@ HEAD = """\
 # Long runs
 
 Made by `make soak`; do not edit. What sessions hold and lose over hours in which their sensors break and
-come back.
+come back, and what the [daemon](how-to-daemon.md) does when its bundle is changed a hundred times and its
+processes are killed a hundred times.
+
+## Hours with sensors that break
 
 - **Simulated**: {day} hours of a whole session of face, voice and skin, under a clock that jumps. In
   every ten minutes the camera comes loose and the skin sensor is unplugged, each for 6 s; the microphone
@@ -38,22 +42,21 @@ The aim is less than {most:g} MB an hour. {verdict}
 
 def page(found: dict[str, Found]) -> str:
     """The page's text."""
-    rows = [
-        ["", *TITLES.values()],
-        ["---"] * 4,
-        *([what, *(show(found[name]) for name in TITLES)] for what, show in ROWS.items()),
-    ]
-    table = [f"| {' | '.join(cells)} |" for cells in rows]
-    day, some, pace = (found[name] for name in TITLES)
+    rows = ([what, *(show(found[name]) for name in TITLES)] for what, show in ROWS.items())
+    lines = table(["", *TITLES.values()], rows)
+    sessions = {name: found[name] for name in TITLES}
+    day, some, pace = sessions.values()
     head = HEAD.format(
         day=day["hours"],
         hours=some["hours"],
         minutes=round(60 * pace["hours"]),
-        warm=", ".join(f"{60 * one['warm_after_h']:.0f} min ({TITLES[n]})" for n, one in found.items()),
+        warm=", ".join(f"{60 * one['warm_after_h']:.0f} min ({TITLES[n]})" for n, one in sessions.items()),
         most=MAX_MB_PER_HOUR,
-        verdict=verdict(found),
+        verdict=verdict(sessions),
     )
-    return "\n".join([head, *table, "", *back(pace), "", *where(found), ""])
+    of_sessions = [head, *lines, "", *back(pace), "", *where(sessions), ""]
+    of_daemon = [*swaps_part(found["swaps"]), "", *kills_part(found["kills"]), ""]
+    return "\n".join([*of_sessions, *of_daemon])
 
 
 def verdict(found: dict[str, Found]) -> str:
@@ -65,13 +68,14 @@ def verdict(found: dict[str, Found]) -> str:
 def back(live: Found) -> list[str]:
     """How soon killed sensors deliver again."""
     cells = {
-        name: [len(times), f"{statistics.median(times):.1f} s", f"{max(times):.1f} s"]
+        name: [str(len(times)), f"{statistics.median(times):.1f} s", f"{max(times):.1f} s"]
         for name, times in live["back_s"].items()
     }
-    lines = ["| killed | times | well again after, median | at most |", "| --- | --- | --- | --- |"]
-    lines += [f"| {KILLED[name]} | {' | '.join(map(str, row))} |" for name, row in cells.items()]
     return [
-        *lines,
+        *table(
+            ["killed", "times", "well again after, median", "at most"],
+            ([KILLED[name], *row] for name, row in cells.items()),
+        ),
         "",
         "Counted from when its other end answers again, until all its streams come at their rate.",
     ]

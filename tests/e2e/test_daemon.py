@@ -15,8 +15,10 @@ import pytest
 from edge_mer.bundle.keys import read_private_key, write_key_pair
 from edge_mer.bundle.read import open_bundle
 from edge_mer.bundle.sign import sign_bundle
+from edge_mer.config import read_config
 from edge_mer.link.client import LinkClient
 from tests.helpers.daemon import (
+    Supervisor,
     are_whole,
     ask_to_swap,
     running,
@@ -25,6 +27,7 @@ from tests.helpers.daemon import (
     verb,
     write_config,
 )
+from tests.helpers.daemon_disk import DaemonDisk
 from tests.helpers.process import n_open_files
 
 pytestmark = [pytest.mark.live]
@@ -161,26 +164,50 @@ def test_what_must_not_serve_never_does(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_killed_at_any_moment_it_serves_again(bundle: Path, tmp_path: Path) -> None:
-    """With a change of bundle under way, too."""
+    """With a change of bundle, a recording and alarms under way, too; and its disk is always whole."""
     other = variant(bundle, tmp_path / "other")
     ids = {open_bundle(one).bundle_id for one in (other, bundle)}
-    config = write_config(tmp_path, bundle)
-    chance = random.Random(8)
+    alarm = '[[alarms]]\nname = "low"\noutput = "affect.valence"\nbelow = 0.5\nlatched = false'
+    more = f'sinks = ["log:{tmp_path}/log.jsonl"]\n[record]\nfile = "session.mcap"\n{alarm}'
+    config = write_config(tmp_path, bundle, more)
+    disk, chance = DaemonDisk(read_config(config)), random.Random(8)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / ".alarms.json.0123abcd").write_text("was not finished when somebody was killed")
     link = config.parent / "run" / "link.sock"
     with running(config, "--only", "inference") as (daemon, listener):
+        supervisor = Supervisor(daemon, 0.1, lambda: disk.look(killed_ns))
         for _ in range(N_KILLS):
+            listener.wait_for(lambda: listener.served_by == daemon.pid)
             listener.wait_for_more(2)
             ask_to_swap(link, other)
             time.sleep(chance.uniform(0, 2))
-            daemon.kill()
-            n = len(listener.records)
-            daemon.start()
-            listener.wait_for(lambda n=n: len(listener.records) > n)
+            killed_ns = time.time_ns()
+            supervisor.kill()
+        listener.wait_for(lambda: listener.served_by == daemon.pid)
         assert {record["bundle_id"] for record in listener.records} <= ids
         listener.wait_for_more(2)
+        supervisor.release()
         daemon.stop()
-    left = {path.name for path in (tmp_path / "state" / "bundles").iterdir()}
-    assert left <= {"current.json"} | {one.removeprefix("sha256:")[:32] for one in ids}
+    disk.look(None)
+    assert set(supervisor.codes) == {-signal.SIGKILL}
+    assert (disk.faults, disk.stray()) == ([], [])
+    assert len(disk.lost_s) == N_KILLS
+    assert disk.n_lines > N_KILLS
+
+
+def test_sessions_of_the_same_second_have_recordings_of_their_own(bundle: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, bundle, '[record]\nfile = "session.mcap"')
+    with running(config) as (daemon, listener):
+        for number in range(1, 5):
+            listener.wait_for(lambda number=number: len(begun(tmp_path)) == number)
+            daemon.signal(signal.SIGHUP)
+        listener.wait_for(lambda: len(begun(tmp_path)) == 5)
+        listener.wait_for_more(1)
+        daemon.stop()
+
+
+def begun(folder: Path) -> list[Path]:
+    return list(folder.glob("session-*.mcap"))
 
 
 def test_a_sensor_that_is_not_there_yet_is_waited_for(bundle: Path, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ class DaemonDisk:
             yield from one.read_bytes().splitlines()
 
     def _look_at_recording(self, path: Path, killed_ns: int | None) -> None:
-        """What is there is whole and lacks no more than was promised; any reader takes it once it is mended."""
+        """What is there is whole and lacks no more than promised; any reader takes it once it is mended."""
         with path.open("rb") as file:
             reader = PartReader(file)
             times_ns = [message.log_time for part in reader for message in part.messages]
