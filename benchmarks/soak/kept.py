@@ -50,3 +50,9 @@ def kept(name: str) -> Found:
 def bundle_path() -> Path:
     """The calibrated jmt-tiny."""
     return Path(os.environ.get("EDGE_MER_TEST_BUNDLE") or ensure_bundle())
+
+
+def span(values: list[float]) -> str:
+    """The least and the most."""
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

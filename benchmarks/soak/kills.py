@@ -49,7 +49,7 @@ WITHIN_S = {
     "streaming": 0.5,
     "changing": 14.0,
     "bringing": 0.6,
-    "acknowledging": 0.03,
+    "acknowledging": 0.1,
 }
 """Killed at any moment of so many seconds since that began."""
 
@@ -113,7 +113,7 @@ class Ward:
         self._disk = DaemonDisk(read_config(inference.config))
         self._link = folder / "run" / "link.sock"
         self._chance = random.Random(SEED)
-        self._killed_ns = 0
+        self._doing, self._killed_ns = "", 0
         self._user: threading.Thread | None = None
         self._asked = threading.Event()
         self._acknowledged: set[str] = set()
@@ -176,7 +176,7 @@ class Ward:
         self._chance.shuffle(planned)
         took_s: list[float] = []
         for number, doing in enumerate(planned, 1):
-            after_s = self._chance.uniform(0, WITHIN_S[doing])
+            self._doing, after_s = doing, self._chance.uniform(0, WITHIN_S[doing])
             with self._using(name, doing):
                 if doing == "acknowledging":
                     self._asked.wait(SOON_S)
@@ -256,7 +256,8 @@ class Ward:
         """Before it is begun again."""
         if self._user is not None:
             self._user.join()  # what it was told by now counts
-        self._phases[self._listener.swap["state"]] += 1
+        if self._doing == "changing":
+            self._phases[self._listener.swap["state"]] += 1
         self._disk.look(self._killed_ns, frozenset(self._acknowledged))
         bundle = self._disk.current()
         self._expected = None if bundle is None else bundle.bundle_id

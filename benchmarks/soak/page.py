@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 
 from benchmarks.soak.daemon_page import kills_part, swaps_part, table
-from benchmarks.soak.kept import ROOT, Found
+from benchmarks.soak.kept import ROOT, Found, span
 
 PAGE = ROOT / "docs" / "soak.md"
 
@@ -91,12 +91,6 @@ def of_samples(one: Found, name: str) -> list[float]:
     """Those after the warm-up."""
     samples, warm_h = one["samples"], one["warm_after_h"]
     return [value for hours, value in zip(samples["hours"], samples[name], strict=True) if hours >= warm_h]
-
-
-def span(values: list[float]) -> str:
-    """The least and the most."""
-    low, high = min(values), max(values)
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def cpu(one: Found) -> str:
