@@ -218,7 +218,7 @@ class Service:
         opened = _opened(config, self._bundle)
         self._setup, self._was_built, self._file_sinks = opened.setup, opened.was_built, opened.sinks
         record = config.record
-        self._recording = None if record is None else _named_by_time(record.file, self._clock.utc())
+        self._recording = None if record is None else named_by_time(record.file, self._clock.utc())
         if record is not None and self._recording is not None:
             self.note("recording.started", "", file=self._recording.name, redacted=list(record.redact))
         session = Session(
@@ -437,7 +437,7 @@ class Service:
         self.note(f"gateway.{event}", ask.who, **details)
 
 
-def _named_by_time(path: Path, utc: datetime) -> Path:
+def named_by_time(path: Path, utc: datetime) -> Path:
     """Each session has a recording of its own, also those that begin in the same second."""
     stem = f"{path.stem}-{utc:%Y%m%dT%H%M%SZ}"
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
