@@ -23,8 +23,9 @@ HTTP. A change took {back_s} (median), one with a new bundle, which is proven fi
 
 GREW = """\
 Growth is the slope of the line that fits the last {n_late} changes best, with its standard error. The aim
-is less than {most:g} MB per 100 changes. {verdict} Engines have threads of their own where two are faster
-than one on this machine, which each new bundle is asked anew.
+is less than {most:g} MB per 100 changes. {verdict} Engines have threads of their
+own where two are faster than one, which is tried anew with each bundle that comes; the gateway begins its
+few workers when they are first needed.
 """
 
 LATENCY = """\
