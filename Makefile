@@ -101,7 +101,8 @@ jetson-check: $(VENV)/dev.stamp
 results: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/results.py
 
-# docs/soak.md anew: live sessions for half an hour and for simulated days, while sensors break; half an hour
+# docs/soak.md anew: live sessions for half an hour and for simulated days, while sensors break; then the daemon, with a
+# hundred changes of bundle and a hundred kills; an hour
 soak: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.soak
 

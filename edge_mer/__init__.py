@@ -7,6 +7,7 @@
 What is listed here is the public Python API; it is loaded when it is first asked for.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from edge_mer.types.alarms import Alarm, AlarmEvent, AlarmRule
     from edge_mer.types.predictions import Affect, Latency, ModalityStatus, Pain, Prediction, SyncQuality
     from edge_mer.types.signals import Chunk, StreamSpec
+
+# Told before it is loaded: else ONNX Runtime keeps events about this process and sends them to its makers.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Affect",

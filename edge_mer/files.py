@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from pathlib import Path
+
+_N_RANDOM = 8
+"""Characters that `tempfile` adds."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -17,7 +21,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: It cannot be written; what was there before is still there.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -29,6 +33,20 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what `write_atomically` left of a file when its process was killed; nobody may be writing it.
+
+    Raises:
+        OSError: The folder cannot be read or written.
+    """
+    for one in path.parent.glob(f"{glob.escape(_prefix(path))}{'?' * _N_RANDOM}"):
+        one.unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}."
 
 
 def sync_folder(folder: Path) -> None:

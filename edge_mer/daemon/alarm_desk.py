@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 from edge_mer.alarms.board import AlarmBoard
 from edge_mer.clock import Clock
 from edge_mer.errors import EdgeMerError, UsageError
+from edge_mer.files import remove_unfinished
 from edge_mer.types.alarms import AlarmEvent, AlarmRule
 from edge_mer.types.model import ModelSpec
 from edge_mer.types.predictions import Prediction
@@ -51,6 +53,8 @@ class AlarmDesk:
         tell: Tell,
     ) -> None:
         self._path, self._note, self._tell = state_dir / FILE_NAME, note, tell
+        with contextlib.suppress(OSError):  # of use, not of need
+            remove_unfinished(self._path)
         self._board = AlarmBoard.load(self._path, rules, clock, model=model)
         self._lock = threading.Lock()
         self._waiting: queue.Queue[Prediction | None] = queue.Queue(MAX_WAITING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import queue
@@ -210,7 +211,7 @@ class Service:
         opened = _opened(config, self._bundle)
         self._setup, self._was_built, self._file_sinks = opened.setup, opened.was_built, opened.sinks
         record = config.record
-        self._recording = None if record is None else _named_by_time(record.file, self._clock.utc())
+        self._recording = None if record is None else named_by_time(record.file, self._clock.utc())
         if record is not None and self._recording is not None:
             self.note("recording.started", "", file=self._recording.name, redacted=list(record.redact))
         session = Session(
@@ -369,8 +370,9 @@ class Service:
         if setup is None:
             return
         model = told_of_model(self._bundle, setup.precision, setup.engine_name, setup.hop_steps)
-        hello = {"kind": "hello", "protocol": PROTOCOL, "edge_mer": edge_mer.__version__}
-        self._link.publish(hello | {"instance": self._instance, "model": model, "interval_s": model["hop_s"]})
+        process = {"edge_mer": edge_mer.__version__, "pid": os.getpid(), "instance": self._instance}
+        hello = {"kind": "hello", "protocol": PROTOCOL, **process}
+        self._link.publish(hello | {"model": model, "interval_s": model["hop_s"]})
 
     def _tell_alarms(self, alarms: list[dict[str, Any]]) -> None:
         self._link.publish({"kind": "alarms", "alarms": alarms})
@@ -424,9 +426,12 @@ class Service:
         self.note(f"gateway.{event}", ask.who, **details)
 
 
-def _named_by_time(path: Path, utc: datetime) -> Path:
-    """Each session has a recording of its own."""
-    return path.with_name(f"{path.stem}-{utc:%Y%m%dT%H%M%SZ}{path.suffix}")
+def named_by_time(path: Path, utc: datetime) -> Path:
+    """Each session has a recording of its own, also those that begin in the same second."""
+    stem = f"{path.stem}-{utc:%Y%m%dT%H%M%SZ}"
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    places = (path.with_name(name + path.suffix) for name in names)
+    return next(place for place in places if not os.path.lexists(place))
 
 
 def check_config(config: DaemonConfig) -> None:

@@ -70,13 +70,14 @@ class OrtEngine(Engine):
         options: OrtOptions | None = None,
     ) -> None:
         super().__init__(stage, inputs, outputs, sizes)
-        self._session = _open_session(stage, model, options or OrtOptions())
+        session = _open_session(stage, model, options or OrtOptions())
+        self._session: ort.InferenceSession | None = session
         self._output_names = [spec.name for spec in outputs]
-        self._check_names()
+        self._check_names(session)
 
-    def _check_names(self) -> None:
-        found_in = [i.name for i in self._session.get_inputs()]
-        found_out = [o.name for o in self._session.get_outputs()]
+    def _check_names(self, session: ort.InferenceSession) -> None:
+        found_in = [i.name for i in session.get_inputs()]
+        found_out = [o.name for o in session.get_outputs()]
         expected_in = [spec.name for spec in self.input_specs]
         if (sorted(found_in), found_out) != (sorted(expected_in), self._output_names):
             raise BundleError(
@@ -87,8 +88,14 @@ class OrtEngine(Engine):
             )
 
     def _run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        if self._session is None:
+            raise RuntimeError(f"stage {self.stage} was closed")
         outputs = self._session.run(self._output_names, dict(feed))
         return dict(zip(self._output_names, outputs, strict=True))
+
+    def close(self) -> None:
+        """Free the session, of whomever it is still known."""
+        self._session = None
 
 
 def _open_session(stage: str, model: bytes, options: OrtOptions) -> ort.InferenceSession:

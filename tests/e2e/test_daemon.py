@@ -15,16 +15,20 @@ import pytest
 from edge_mer.bundle.keys import read_private_key, write_key_pair
 from edge_mer.bundle.read import open_bundle
 from edge_mer.bundle.sign import sign_bundle
+from edge_mer.config import read_config
 from edge_mer.link.client import LinkClient
 from tests.helpers.daemon import (
-    Listener,
+    Supervisor,
     are_whole,
     ask_to_swap,
     running,
+    until_over,
     variant,
     verb,
     write_config,
 )
+from tests.helpers.daemon_disk import DaemonDisk
+from tests.helpers.process import n_open_files
 
 pytestmark = [pytest.mark.live]
 
@@ -40,18 +44,6 @@ def bundle(shared_bundle: Path) -> Path:
 
 def signed_by(key: Path, bundle: Path) -> None:
     sign_bundle(open_bundle(bundle), read_private_key(key), datetime.now(timezone.utc))
-
-
-def until_over(listener: Listener, bundle_id: str) -> str:
-    """Wait until a change of bundle has come to its end; returns what came of it."""
-
-    def is_over() -> bool:
-        swap = listener.swap
-        return swap["bundle_id"] == bundle_id and swap["state"] in ("kept", "refused", "rolled_back")
-
-    listener.wait_for(is_over)
-    state: str = listener.swap["state"]
-    return state
 
 
 def test_it_serves_and_says_how_it_is_and_ends_soon(bundle: Path, tmp_path: Path) -> None:
@@ -118,9 +110,9 @@ def test_twenty_changes_of_bundle_lose_no_hop(bundle: Path, tmp_path: Path) -> N
                     asking.ask("rollback", "tests")
             assert until_over(listener, newcomer) == "kept", listener.swap
             if number == 3:
-                files, rss = n_files(daemon.pid), listener.healths[-1]["rss_bytes"]
+                files, rss = n_open_files(daemon.pid), listener.healths[-1]["rss_bytes"]
         listener.wait_for_more(3)
-        assert n_files(daemon.pid) <= files
+        assert n_open_files(daemon.pid) <= files
         assert listener.healths[-1]["rss_bytes"] - rss < RSS_MB << 20
         assert are_whole(listener.records, open_bundle(bundle).hop_s)
         assert [record["window_index"] for record in listener.records] == [
@@ -132,10 +124,6 @@ def test_twenty_changes_of_bundle_lose_no_hop(bundle: Path, tmp_path: Path) -> N
         names = {path.name for path in (tmp_path / "state" / "bundles").iterdir()}
         assert names == {"current.json", ids[0].removeprefix("sha256:")[:32]}
         assert daemon.stop() < 2
-
-
-def n_files(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def test_what_must_not_serve_never_does(bundle: Path, tmp_path: Path) -> None:
@@ -176,26 +164,50 @@ def test_what_must_not_serve_never_does(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_killed_at_any_moment_it_serves_again(bundle: Path, tmp_path: Path) -> None:
-    """With a change of bundle under way, too."""
+    """With a change of bundle, a recording and alarms under way, too; and its disk is always whole."""
     other = variant(bundle, tmp_path / "other")
     ids = {open_bundle(one).bundle_id for one in (other, bundle)}
-    config = write_config(tmp_path, bundle)
-    chance = random.Random(8)
+    alarm = '[[alarms]]\nname = "low"\noutput = "affect.valence"\nbelow = 0.5\nlatched = false'
+    more = f'sinks = ["log:{tmp_path}/log.jsonl"]\n[record]\nfile = "session.mcap"\n{alarm}'
+    config = write_config(tmp_path, bundle, more)
+    disk, chance = DaemonDisk(read_config(config)), random.Random(8)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / ".alarms.json.0123abcd").write_text("was not finished when somebody was killed")
     link = config.parent / "run" / "link.sock"
     with running(config, "--only", "inference") as (daemon, listener):
+        supervisor = Supervisor(daemon, 0.1, lambda: disk.look(killed_ns))
         for _ in range(N_KILLS):
+            listener.wait_for(lambda: listener.served_by == daemon.pid)
             listener.wait_for_more(2)
             ask_to_swap(link, other)
             time.sleep(chance.uniform(0, 2))
-            daemon.kill()
-            n = len(listener.records)
-            daemon.start()
-            listener.wait_for(lambda n=n: len(listener.records) > n)
+            killed_ns = time.time_ns()
+            supervisor.kill()
+        listener.wait_for(lambda: listener.served_by == daemon.pid)
         assert {record["bundle_id"] for record in listener.records} <= ids
         listener.wait_for_more(2)
+        supervisor.release()
         daemon.stop()
-    left = {path.name for path in (tmp_path / "state" / "bundles").iterdir()}
-    assert left <= {"current.json"} | {one.removeprefix("sha256:")[:32] for one in ids}
+    disk.look(None)
+    assert set(supervisor.codes) == {-signal.SIGKILL}
+    assert (disk.faults, disk.stray()) == ([], [])
+    assert len(disk.lost_s) == N_KILLS
+    assert disk.n_lines > N_KILLS
+
+
+def test_sessions_of_the_same_second_have_recordings_of_their_own(bundle: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, bundle, '[record]\nfile = "session.mcap"')
+    with running(config) as (daemon, listener):
+        for number in range(1, 5):
+            listener.wait_for(lambda number=number: len(begun(tmp_path)) == number)
+            daemon.signal(signal.SIGHUP)
+        listener.wait_for(lambda: len(begun(tmp_path)) == 5)
+        listener.wait_for_more(1)
+        daemon.stop()
+
+
+def begun(folder: Path) -> list[Path]:
+    return list(folder.glob("session-*.mcap"))
 
 
 def test_a_sensor_that_is_not_there_yet_is_waited_for(bundle: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import httpx
 from edge_mer.bundle.read import open_bundle
 from edge_mer.bundle.tar import pack
 from edge_mer.gateway.shapes import HealthShape, ModelShape, PredictionShape
-from tests.helpers.daemon import Daemon, are_whole, running, variant, write_config
+from tests.helpers.daemon import Daemon, Supervisor, are_whole, running, variant, write_config
 from tests.helpers.gateway import until
 from tests.helpers.senders import free_port
 
@@ -73,19 +73,21 @@ def test_a_gateway_that_is_killed_at_any_moment_serves_again(shared_bundle: Path
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20.0) as client,
     ):
         gateway = Daemon(config, "--only", "gateway")
+        supervisor = Supervisor(gateway, 0.1)
         try:
             for _ in range(N_KILLS):
                 until(lambda: is_told(client, "/readyz", "state", "serving"))
                 with client.stream("GET", "/v1/predictions") as stream:
                     next(stream.iter_lines())
                     time.sleep(chance.uniform(0, 0.5))
-                    gateway.kill()
-                gateway.start()
+                    supervisor.kill()
             until(lambda: is_told(client, "/readyz", "state", "serving"))
             listener.wait_for_more(1)
             assert are_whole(listener.records, open_bundle(shared_bundle).hop_s)
+            supervisor.release()
             assert gateway.stop() < 2
         finally:
+            supervisor.release()
             if gateway.process.poll() is None:
                 gateway.kill()
         assert daemon.stop() < 2

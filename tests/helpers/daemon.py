@@ -37,13 +37,23 @@ def write_config(folder: Path, bundle: Path, more: str = "", *, listen: str = ""
 
 
 class Listener:
-    """Connects again and again, and keeps what it hears."""
+    """Connects again and again, and keeps what it hears.
+
+    Attributes:
+        records: Predictions.
+        healths: What was told of health.
+        hellos: What was told of models.
+        alarms: Those that stand.
+        served_by: Process that the last prediction came from.
+    """
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
         self.records: list[dict[str, Any]] = []
         self.healths: list[dict[str, Any]] = []
         self.hellos: list[dict[str, Any]] = []
+        self.alarms: list[dict[str, Any]] = []
+        self.served_by: int | None = None
         self._changed = threading.Condition()
         self._is_over = False
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -86,10 +96,13 @@ class Listener:
             with self._changed:
                 if message["kind"] == "prediction":
                     self.records.append(message["record"])
+                    self.served_by = self.hellos[-1]["pid"]
                 elif message["kind"] == "health":
                     self.healths.append(message["health"])
                 elif message["kind"] == "hello":
                     self.hellos.append(message)
+                elif message["kind"] == "alarms":
+                    self.alarms = message["alarms"]
                 self._changed.notify_all()
 
 
@@ -140,6 +153,61 @@ class Daemon:
         return text in self.log.read_text(encoding="utf-8")
 
 
+class Supervisor:
+    """Begins a process again whenever it ends, as `Restart=always` has systemd do.
+
+    Args:
+        daemon: The process.
+        pause_s: How long it waits before.
+        on_end: Called in between.
+
+    Attributes:
+        codes: Exit codes; minus the signal where one ended it.
+        began_s: Monotonic times at which it was begun, the first time too.
+    """
+
+    def __init__(self, daemon: Daemon, pause_s: float, on_end: Callable[[], None] = lambda: None) -> None:
+        self._daemon, self._pause_s, self._on_end = daemon, pause_s, on_end
+        self.codes: list[int] = []
+        self.began_s = [time.monotonic()]
+        self._changed = threading.Condition()
+        self._stop_asked = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def kill(self) -> None:
+        """Kill the process as it is; return once it was begun again."""
+        n = len(self.began_s)
+        self._daemon.signal(signal.SIGKILL)
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._failure or len(self.began_s) > n, SOON_S)
+        if self._failure is not None:
+            raise self._failure
+
+    def release(self) -> None:
+        """Look after it no more."""
+        self._stop_asked.set()
+
+    def _work(self) -> None:
+        while True:
+            code = self._daemon.process.wait()
+            if self._stop_asked.is_set():
+                return
+            try:
+                self.codes.append(code)
+                self._on_end()
+                self._stop_asked.wait(self._pause_s)
+                self._daemon.start()
+            except BaseException as failure:  # whoever kills it is told
+                self._failure = failure
+            with self._changed:
+                self.began_s.append(time.monotonic())
+                self._changed.notify_all()
+            if self._failure is not None:
+                return
+
+
 @contextlib.contextmanager
 def running(
     config: Path, *arguments: str, env: dict[str, str] | None = None
@@ -188,6 +256,18 @@ def ask_to_swap(socket: Path, bundle: Path) -> dict[str, Any] | EdgeMerError:
             return link.ask("swap", "tests", file.fileno())
         except EdgeMerError as error:
             return error
+
+
+def until_over(listener: Listener, bundle_id: str) -> str:
+    """Wait until a change of bundle has come to its end; returns what came of it."""
+
+    def is_over() -> bool:
+        swap = listener.swap
+        return swap["bundle_id"] == bundle_id and swap["state"] in ("kept", "refused", "rolled_back")
+
+    listener.wait_for(is_over)
+    state: str = listener.swap["state"]
+    return state
 
 
 def are_whole(records: Sequence[dict[str, Any]], hop_s: float) -> bool:

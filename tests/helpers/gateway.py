@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from tests.helpers.inference import Inference
+from tests.helpers.process import rss_bytes
 from tests.helpers.senders import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,8 +117,7 @@ class Gateway:
 
     def rss_bytes(self) -> int:
         """Memory that it takes."""
-        pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return rss_bytes(self.process.pid)
 
     def stop(self, number: int = signal.SIGTERM) -> str:
         """End it by a signal; what it printed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import random
 import sys
 import threading
@@ -34,6 +33,7 @@ from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec, TimeBasis
 from tests.helpers.fake_session import tiny_manifest_alone
 from tests.helpers.live_faults import fused, model_of
 from tests.helpers.numpy_engines import tiny_engines
+from tests.helpers.process import n_open_files, rss_bytes
 from tests.helpers.tiny_model import tiny_clip, tiny_log_mel
 from tests.helpers.tiny_session import HEIGHT, WIDTH, SquareDetector, frame_of
 
@@ -330,16 +330,6 @@ class Census:
     def more_than(self, earlier: Census) -> dict[str, int]:
         """Types of which there are more now, and by how much."""
         return dict(self.n_by_type - earlier.n_by_type)
-
-
-def rss_bytes() -> int:
-    """Resident memory of this process."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
-
-
-def n_open_files() -> int:
-    """File descriptors of this process."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def growth_per_hour(hours: Sequence[float], values: Iterable[float]) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mer.files import write_atomically
+from edge_mer.files import remove_unfinished, write_atomically
 
 
 def test_a_file_is_replaced_in_one_step_and_is_private(tmp_path: Path) -> None:
@@ -39,3 +39,23 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
         write_atomically(path, b"two")
     assert path.read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state[1].json"
+    others = [
+        tmp_path / name for name in ("state[1].json.bak", ".state1.json.0123abcd", ".state[1].json.swp")
+    ]
+    for other in others:
+        other.write_bytes(b"somebody else's")
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(SystemExit))
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(SystemExit):
+            write_atomically(path, b"one")
+    assert len(list(tmp_path.iterdir())) == 4
+    remove_unfinished(path)
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+    remove_unfinished(tmp_path / "nowhere" / "state.json")

@@ -14,7 +14,7 @@ from edge_mer.clock import NS_PER_S
 from edge_mer.runtime import session
 from edge_mer.runtime.memory import give_back_memory
 from tests.helpers.live_faults import Scene
-from tests.helpers.long_session import rss_bytes
+from tests.helpers.process import rss_bytes
 
 MB = 1_000_000
 

@@ -1,0 +1,1 @@
+"""Long runs, measured: `make soak`."""
