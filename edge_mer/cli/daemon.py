@@ -204,11 +204,13 @@ def status(config: _Config = Path("edge-mer.toml")) -> None:
 @daemon.command()
 def token(name: Annotated[str, typer.Argument(help="Whose it is, for the audit log.")]) -> None:
     """Make a token for the HTTP interface: shown once, and kept nowhere; the configuration has its hash."""
+    import json
+
     from edge_mer.gateway.auth import make_token
 
     made, sha256 = make_token()
     typer.echo(f"The token, which nobody can show again:\n\n  {made}\n\nFor the configuration:\n")
-    typer.echo(f'[[http.tokens]]\nname = "{name}"\nsha256 = "{sha256}"\nmay = ["read"]')
+    typer.echo(f'[[http.tokens]]\nname = {json.dumps(name, ensure_ascii=False)}\nsha256 = "{sha256}"\nmay = ["read"]')
 
 
 def _who() -> str:
