@@ -302,7 +302,11 @@ def host_and_port(place: str) -> tuple[str, int]:
     return host, int(port)
 
 
-_EXPECTED = {"tuple_type": "a list, in [ ]", "path_type": "a path, in quotes", "string_type": "a text, in quotes"}
+_EXPECTED = {
+    "tuple_type": "a list, in [ ]",
+    "path_type": "a path, in quotes",
+    "string_type": "a text, in quotes",
+}
 
 
 def _told(problem: ErrorDetails) -> str:

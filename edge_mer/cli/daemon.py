@@ -16,7 +16,7 @@ import typer
 
 from edge_mer.clock import MonotonicClock
 from edge_mer.config import DaemonConfig, read_config
-from edge_mer.errors import MissingError, ParityError
+from edge_mer.errors import EdgeMerError, MissingError, ParityError
 from edge_mer.link.client import LinkClient
 
 daemon = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -66,7 +66,7 @@ def run(
         return
     logging.basicConfig(level=logging.INFO, format="edge-mer: %(message)s", stream=sys.stderr)
     if only is Part.gateway:
-        _serve(found)
+        _serve(config, found)
         return
     _infer(config, found, with_gateway=only is None)
 
@@ -86,12 +86,26 @@ def _units(path: Path, config: DaemonConfig, *, install: bool, force: bool) -> N
 
 
 def _check(config: DaemonConfig) -> None:
-    from edge_mer.daemon.service import check_config
+    """Say all that is wrong.
 
-    check_config(config)
+    Raises:
+        EdgeMerError: The last of it.
+    """
+    from edge_mer.daemon import check
+    from edge_mer.gateway import checks
+
+    old = checks.outdated(config, MonotonicClock().utc())
+    _refuse([*check.problems(config), *checks.problems(config), *([] if old is None else [old])])
 
 
-def _serve(config: DaemonConfig) -> None:
+def _refuse(wrong: list[EdgeMerError]) -> None:
+    for error in wrong[:-1]:
+        typer.echo(f"edge-mer: {error}", err=True)
+    if wrong:
+        raise wrong[-1]
+
+
+def _serve(path: Path, config: DaemonConfig) -> None:
     try:
         from edge_mer.gateway.serve import main
     except ModuleNotFoundError as error:
@@ -100,28 +114,33 @@ def _serve(config: DaemonConfig) -> None:
             found=f"no module {error.name}",
             hint="pip install 'edge-mer[daemon]'",
         ) from error
-    main(config)
+    main(path, config)
 
 
 def _infer(path: Path, config: DaemonConfig, *, with_gateway: bool) -> None:
     from edge_mer.daemon.gateway_child import GatewayChild
     from edge_mer.daemon.notify import Notifier
     from edge_mer.daemon.service import Service
+    from edge_mer.gateway import checks
     from edge_mer.runtime.memory import keep_few_pools
 
     keep_few_pools()
     clock = MonotonicClock()
-    is_spoken_to = bool(config.http.listen or config.network_sinks)
-    child = GatewayChild(path, clock) if with_gateway and is_spoken_to else None
-    service = Service(path, config, clock, Notifier(), on_reload=child.reload if child else lambda: None)
+    if not with_gateway:
+        service = Service(path, config, clock, Notifier())
+        _on_signals(service.stop, service.reload)
+        service.run()
+        return
+    _refuse(checks.problems(config))
+    child = GatewayChild(path, clock)
+    service = Service(path, config, clock, Notifier(), on_reload=child.want, also=checks.problems)
     _on_signals(service.stop, service.reload)
-    if child is not None:
-        child.start()
+    child.start()
+    child.want(config)
     try:
         service.run()
     finally:
-        if child is not None:
-            child.stop()
+        child.stop()
 
 
 def _on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
@@ -210,7 +229,9 @@ def token(name: Annotated[str, typer.Argument(help="Whose it is, for the audit l
 
     made, sha256 = make_token()
     typer.echo(f"The token, which nobody can show again:\n\n  {made}\n\nFor the configuration:\n")
-    typer.echo(f'[[http.tokens]]\nname = {json.dumps(name, ensure_ascii=False)}\nsha256 = "{sha256}"\nmay = ["read"]')
+    typer.echo(
+        f'[[http.tokens]]\nname = {json.dumps(name, ensure_ascii=False)}\nsha256 = "{sha256}"\nmay = ["read"]'
+    )
 
 
 def _who() -> str:

@@ -44,10 +44,11 @@ class Bridge:
     Args:
         path: The link's socket.
         feed: Given every message, in the event loop in which `start` was called.
+        on_reload: Called there when another configuration was taken over at the other end.
     """
 
-    def __init__(self, path: Path, feed: Feed) -> None:
-        self._path, self._feed = path, feed
+    def __init__(self, path: Path, feed: Feed, on_reload: Callable[[], None] = lambda: None) -> None:
+        self._path, self._feed, self._on_reload = path, feed, on_reload
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: LinkClient | None = None
         self._replies: dict[int, asyncio.Future[Message]] = {}
@@ -99,6 +100,9 @@ class Bridge:
     # -- in the event loop -------------------------------------------------------------------------
 
     def _take(self, message: Message) -> None:
+        if message["kind"] == "reload":
+            self._on_reload()
+            return
         if message["kind"] != "reply":
             self._feed.take(message)
             return

@@ -1,6 +1,7 @@
 """What goes over the link: one JSON object per line, and with one of them a file descriptor.
 
-The process that infers sends `hello`, `prediction`, `health`, `alarms` and `reply`, the others send `ask`.
+The process that infers sends `hello`, `prediction`, `health`, `alarms`, `reload` and `reply`, the others send
+`ask`.
 No path ever crosses the link: a bundle comes as an open file.
 """
 

@@ -664,3 +664,27 @@ def test_health_of_the_other_process_is_passed_on(pair: tuple[Gateway, Inference
         told = gateway.until("/v1/health", "state", "stopping")
         assert (told["recording"], told["raw_media"]) == ("session.mcap", True)
         assert client.get("/readyz").status_code == 503
+
+
+def test_another_configuration_ends_it_only_if_that_can_be_carried_out(tmp_path: Path) -> None:
+    """Whoever keeps it going would begin it over and over."""
+    inference, gateway = Inference(tmp_path), Gateway(tmp_path, limits={})
+    try:
+        gateway.wait()
+        with gateway.client() as client:
+            assert client.get("/healthz").status_code == 200
+        config = tmp_path / "edge-mer.toml"
+        right = config.read_text(encoding="utf-8")
+        config.write_text(right.replace("sinks = []", 'sinks = ["mqtts://h/t?cafile=x"]'), encoding="utf-8")
+        gateway.process.send_signal(signal.SIGHUP)
+        assert gateway.process.stdout is not None
+        assert "stays as it was: mqtts://h/t: unknown key" in gateway.process.stdout.readline()
+        with gateway.client() as client:
+            assert client.get("/healthz").status_code == 200
+        config.write_text(right, encoding="utf-8")
+        assert gateway.stop(signal.SIGHUP) == ""
+        assert gateway.process.returncode == 0
+    finally:
+        gateway.process.kill()
+        gateway.process.communicate()
+        inference.stop()
