@@ -666,6 +666,31 @@ def test_health_of_the_other_process_is_passed_on(pair: tuple[Gateway, Inference
         assert client.get("/readyz").status_code == 503
 
 
+def test_a_stream_ends_with_its_session(guarded: tuple[Gateway, Inference]) -> None:
+    """And only with that: who came with a token, or in another session, hears on."""
+    gateway, inference = guarded
+    with ExitStack() as held:
+        pages = [held.enter_context(gateway.client()) for _ in range(2)]
+        for page in pages:
+            page.post("/v1/login", json={"token": READ}).raise_for_status()
+        program = held.enter_context(websocket(gateway, additional_headers=bearer(READ)))
+        cookie = {"cookie": f"edge_mer_session={pages[0].cookies['edge_mer_session']}"}
+        spoken = held.enter_context(websocket(gateway, additional_headers=cookie))
+        gone, stays = (held.enter_context(page.stream("GET", "/v1/predictions")) for page in pages)
+        lines = stays.iter_lines()
+        assert next(lines).startswith("retry")
+        assert pages[0].post("/v1/logout", headers=cookie).status_code == 204
+        assert "event: alarms" in gone.read().decode()
+        with pytest.raises(ConnectionClosed) as closed:
+            to_the_end(spoken)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+        index = inference.n_records
+        inference.predict()
+        assert any(f'"window_index":{index}' in line for line in lines)
+        until(lambda: f'"window_index":{index}' in str(program.recv(SOON_S)))
+
+
 def test_another_configuration_ends_it_only_if_that_can_be_carried_out(tmp_path: Path) -> None:
     """Whoever keeps it going would begin it over and over."""
     inference, gateway = Inference(tmp_path), Gateway(tmp_path, limits={})
