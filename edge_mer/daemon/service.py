@@ -24,6 +24,7 @@ from edge_mer.daemon.alarm_desk import AlarmDesk, alarm_id_in
 from edge_mer.daemon.check import opened, problems
 from edge_mer.daemon.health import (
     Latencies,
+    Reported,
     temperatures_c,
     told_of_machine,
     told_of_model,
@@ -51,7 +52,7 @@ Event = Literal["stop", "reload", "look"]
 HEALTH_EVERY_S = 1.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
 AUDIT_NAME = "audit.jsonl"
-ASKS = ("status", "swap", "rollback", "acknowledge", "audit")
+ASKS = ("status", "swap", "rollback", "acknowledge", "audit", "report")
 STUCK_HOPS, STUCK_NS = 10, 20 * NS_PER_S
 """A session without any prediction for longer than both is stuck: the watchdog is not fed any more."""
 
@@ -108,6 +109,7 @@ class Service:
         self._plan: list[Relief] = [Relief()]
         self._relief = ReliefControl(config.relief, 1)
         self._meter, self._asked_cheaper = PressureMeter(), False
+        self._reported = Reported()
         self._link = LinkServer(config.link_path, self._on_ask)
 
     # -- from signals ------------------------------------------------------------------------------
@@ -437,6 +439,7 @@ class Service:
             "raw_media": record is not None and not {"faces", "voice"} <= set(record.redact),
             "swap": self._swaps.state.to_dict(),
             "relief": {"level": self._relief.level, "why": self._relief.why},
+            "network_sinks": self._reported.sinks(self._clock.now_ns()),
         }
         return told | ({} if session is None else told_of_session(session)) | told_of_machine()
 
@@ -454,6 +457,9 @@ class Service:
             return self._desk.acknowledge(alarm_id_in(ask.arguments), ask.who)
         if ask.what == "audit":
             self._note_of_gateway(ask)
+            return {}
+        if ask.what == "report":
+            self._reported = Reported.of(ask.arguments, self._clock.now_ns())
             return {}
         raise UsageError(f"the daemon cannot {ask.what!r}", expected=", ".join(ASKS))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -96,6 +97,13 @@ class Bridge:
             client.send("audit", who, None, event=event, **details)
         except LostError as error:
             _log.warning("not in the audit log: %s by %s: %s", event, who, error)
+
+    def report(self, sinks: list[dict[str, Any]]) -> None:
+        """Have the other process know how sinks are, for whoever asks there."""
+        client = self._client
+        if client is not None:
+            with contextlib.suppress(LostError):
+                client.send("report", "", None, sinks=sinks)
 
     # -- in the event loop -------------------------------------------------------------------------
 

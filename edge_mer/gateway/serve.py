@@ -32,7 +32,7 @@ from edge_mer.gateway.outlets import Outlets
 DAEMON_PID = "EDGE_MER_DAEMON_PID"
 """Set for a gateway that a daemon keeps going as its child."""
 
-_LOOK_S = 0.25
+_LOOK_S, _REPORT_S = 0.25, 1.0
 _HANDSHAKE_S = 5.0
 _CUT_AFTER_S = 0.5
 _NICENESS = 5
@@ -128,7 +128,12 @@ async def serve(
     feed.on_model(lambda _: server.end_if_orphaned())
     bridge.start()
     try:
-        async with _every(_LOOK_S, feed.look), _every(_LOOK_S, doors.sweep):
+        async with (
+            _every(_LOOK_S, feed.look),
+            _every(_LOOK_S, doors.sweep),
+            _every(_LOOK_S, outlets.look),
+            _every(_REPORT_S, lambda: bridge.report(outlets.health())),
+        ):
             await server.serve()
     finally:
         await asyncio.to_thread(bridge.stop)

@@ -25,7 +25,7 @@ class Ask:
 
     Attributes:
         id: By which its sender knows the reply.
-        what: "status", "swap", "rollback", "acknowledge" or "audit".
+        what: "status", "swap", "rollback", "acknowledge", "audit" or "report".
         who: On whose behalf, for the audit log.
         arguments: What else is to be known.
     """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -238,3 +240,20 @@ def test_a_name_of_a_token_is_quoted(capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     read = tomllib.loads(printed[printed.index("[[") :])
     assert read["http"]["tokens"][0]["name"] == 'ward "3"\\'
+
+
+@pytest.mark.live
+def test_what_a_network_does_not_take_is_said_by_the_daemon(config: Path) -> None:
+    port = free_port()
+    sinks(f"mqtt://127.0.0.1:{port}/ward3/bed5")(config)
+    with running(config) as (daemon, listener):
+        listener.wait_for(lambda: listener.healths and lost(listener.healths[-1]) > 2)
+        told = json.loads(verb("daemon", "status", "--config", config).stdout)["network_sinks"]
+        assert told[0]["target"] == f"mqtt://127.0.0.1:{port}/ward3/bed5"
+        assert "refused" in told[0]["trouble"]
+        until(lambda: daemon.has(f"sink mqtt://127.0.0.1:{port}/ward3/bed5 gets nothing"))
+        assert daemon.stop() < 2
+
+
+def lost(health: dict[str, Any]) -> int:
+    return sum(sink["n_dropped"] for sink in health["network_sinks"])
