@@ -16,7 +16,7 @@ import typer
 
 from edge_mer.clock import MonotonicClock
 from edge_mer.config import DaemonConfig, read_config
-from edge_mer.errors import EdgeMerError, MissingError, ParityError
+from edge_mer.errors import DataError, EdgeMerError, MissingError, ParityError
 from edge_mer.link.client import LinkClient
 
 daemon = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -218,6 +218,37 @@ def status(config: _Config = Path("edge-mer.toml")) -> None:
 
     with LinkClient(read_config(config).link_path) as link:
         typer.echo(json.dumps(link.ask("status", _who()), indent=2))
+
+
+@daemon.command()
+def audit(
+    config: _Config = Path("edge-mer.toml"),
+    last: Annotated[int, typer.Option(min=0, help="How many of the newest records to show.")] = 20,
+) -> None:
+    """Show the newest records of the audit log, and say whether all of it is as it was written."""
+    from collections import deque
+
+    from edge_mer.audit import AUDIT_NAME, check_audit, read_audit
+
+    path = read_config(config).state_dir / AUDIT_NAME
+    for record in deque(read_audit(path), maxlen=last):
+        typer.echo(_audit_line(record))
+    found = check_audit(path)
+    for one in found.breaks:
+        typer.echo(f"edge-mer: {one.path}, line {one.line}: {one.what}", err=True)
+    if found.breaks:
+        raise DataError("the audit log is not what was written", found=f"{len(found.breaks)} breaks in it")
+    torn = f", {found.n_torn} unfinished lines that a power cut left" if found.n_torn else ""
+    typer.echo(f"{found.n_records} records, each as it was written{torn}; newest {found.newest}")
+
+
+def _audit_line(record: dict[str, Any]) -> str:
+    """A record on one line; nothing in it can steer a terminal."""
+    import json
+
+    words = [record["utc"], record["event"], record["who"] or "-"]
+    plain = " ".join(json.dumps(str(word))[1:-1] for word in words)
+    return f"{plain} {json.dumps(record['details'], sort_keys=True)}"
 
 
 @daemon.command()

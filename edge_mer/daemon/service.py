@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import edge_mer
 from edge_mer.alarms.outputs import check_rules
-from edge_mer.audit import AuditLog
+from edge_mer.audit import AUDIT_NAME, AuditLog
 from edge_mer.bundle.manifest import kind_of
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.clock import NS_PER_S, Clock
@@ -51,7 +51,6 @@ Event = Literal["stop", "reload", "look"]
 
 HEALTH_EVERY_S = 1.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
-AUDIT_NAME = "audit.jsonl"
 ASKS = ("status", "swap", "rollback", "acknowledge", "audit", "report")
 STUCK_HOPS, STUCK_NS = 10, 20 * NS_PER_S
 """A session without any prediction for longer than both is stuck: the watchdog is not fed any more."""

@@ -17,6 +17,7 @@ pytest.importorskip("httpx", reason="needs pip install httpx")
 
 import httpx
 
+from edge_mer.audit import AUDIT_NAME, AuditLog
 from edge_mer.bundle.keys import write_key_pair
 from edge_mer.bundle.read import open_bundle
 from edge_mer.cli.main import main
@@ -257,3 +258,23 @@ def test_what_a_network_does_not_take_is_said_by_the_daemon(config: Path) -> Non
 
 def lost(health: dict[str, Any]) -> int:
     return sum(sink["n_dropped"] for sink in health["network_sinks"])
+
+
+def test_the_audit_log_is_shown_and_checked(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["daemon", "audit", "--config", str(config), "--last", "2"]
+    assert main(command) == 2  # there is none yet
+    assert "audit.jsonl" in capsys.readouterr().err
+    path = read_config(config).state_dir / AUDIT_NAME
+    path.parent.mkdir()
+    with AuditLog(path) as log:
+        for n in range(3):
+            log.append("alarm.acknowledged", "ward-3\x1b[2J", {"id": f"high-pain-{n}"})
+        newest = log.newest
+    assert main(command) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in shown[:2]] == ['"high-pain-1"}', '"high-pain-2"}']
+    assert "\x1b" not in shown[0]
+    assert shown[2] == f"3 records, each as it was written; newest {newest}"
+    path.write_text(path.read_text().replace("high-pain-1", "high-pain-9"), encoding="utf-8")
+    assert main(command) == 3
+    assert "audit.jsonl, line 3: what is before it is not what was there" in capsys.readouterr().err
