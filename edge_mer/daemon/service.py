@@ -274,6 +274,7 @@ class Service:
             self._desk.take(prediction)
         if self._state == "starting":
             self._state = "serving"
+            _log.info("The first prediction is there: %s.", prediction.status)
             self._notifier.ready()
 
     def _reloaded(self) -> bool:

@@ -61,6 +61,8 @@ def main(path: Path, config: DaemonConfig) -> None:
     if old := outdated(config, clock.utc()):
         _log.warning("%s", old)
     listeners = open_listeners(config, clock)
+    if config.http.listen:
+        _log.info("the gateway listens at %s", ", ".join(config.http.listen))
     with Outlets(config.network_sinks) as outlets:
         asyncio.run(serve(config, listeners, outlets, clock, may_begin_again=lambda: _is_right(path)))
 

@@ -213,6 +213,8 @@ def test_another_place_to_listen_at_is_taken_over(config: Path) -> None:
         daemon.signal(signal.SIGHUP)
         until(lambda: is_ready(client))
         assert answer(client, "/v1/alarms") == 200
+        assert daemon.has(f"the gateway listens at 127.0.0.1:{port}")
+        assert daemon.has("The first prediction is there: ")
         add(f'[[http.tokens]]\nname = "x"\nsha256 = "{SHA256}"\n')(config)
         daemon.signal(signal.SIGHUP)
         until(lambda: answer(client, "/v1/alarms") == 401)
