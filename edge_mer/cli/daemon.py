@@ -184,18 +184,23 @@ def _follow(link: LinkClient) -> None:
     Raises:
         ParityError: It was refused.
     """
-    told = ""
+    told, n_none = "", 0
     while True:
         message = link.receive(_ASK_AGAIN_S)
         if message is None or message["kind"] != "health":
             continue
         found: dict[str, Any] = message["health"]["swap"]
+        if found["state"] == "none":  # one may be older than what was asked for
+            n_none += 1
+            if n_none > 1:
+                raise ParityError("it was broken off", found="another configuration was taken over meanwhile")
+            continue
         if found["state"] != told:
             told = found["state"]
             typer.echo(_WORDS.get(told, told))
         if told in ("refused", "rolled_back"):
             raise ParityError("the bundle before goes on", found=found["why"])
-        if told in ("kept", "none"):
+        if told == "kept":
             return
 
 
