@@ -98,7 +98,8 @@ def told_of_session(session: Session) -> dict[str, Any]:
             }
         about = {"uri": source.uri, "n_restarts": source.n_restarts, "trouble": source.trouble}
         sources.append(about | {"streams": told})
-    sinks = [asdict(sink) | {"target": sink.target and str(sink.target)} for sink in report.sinks()]
+    files = [sink for sink in report.sinks() if sink.target is not None]
+    sinks = [asdict(sink) | {"target": str(sink.target)} for sink in files]
     counted = {
         f"n_{name}": getattr(report.counters, f"n_{name}") for name in ("dropped_steps", "late", "gaps")
     }

@@ -22,6 +22,7 @@ from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.config import DaemonConfig, read_config
 from edge_mer.daemon.alarm_desk import AlarmDesk, alarm_id_in
 from edge_mer.daemon.check import opened, problems
+from edge_mer.daemon.everybody import Everybody
 from edge_mer.daemon.health import (
     Latencies,
     Reported,
@@ -162,13 +163,14 @@ class Service:
                 self._settle()
                 event = self._watch()
                 retry_s = FIRST_RETRY_S
-            except (UsageError, BundleError) as error:
-                if self._before is None:
-                    raise
-                self._take_over(self._before)
-                self._before, event = None, "look"
-                self._stays([error])
             except EdgeMerError as error:
+                is_wrong = isinstance(error, (UsageError, BundleError))
+                if is_wrong and self._before is not None:
+                    self._take_over(self._before)
+                    self._before = None
+                    self._stays([error])
+                elif is_wrong and self._state == "starting":
+                    raise
                 self._settle()
                 self._trouble = str(error)
                 _log.warning("%s Trying again in %.0f s.", error, retry_s)
@@ -232,7 +234,7 @@ class Service:
         if record is not None and self._recording is not None:
             self.note("recording.started", "", file=self._recording.name, redacted=list(record.redact))
         session = Session(
-            found,
+            replace(found, sinks=(*found.sinks, Everybody())),
             self._clock,
             callbacks=[self._on_prediction],
             record=self._recording,

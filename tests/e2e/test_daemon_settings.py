@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -280,3 +281,19 @@ def test_the_audit_log_is_shown_and_checked(config: Path, capsys: pytest.Capture
     path.write_text(path.read_text().replace("high-pain-1", "high-pain-9"), encoding="utf-8")
     assert main(command) == 3
     assert "audit.jsonl, line 3: what is before it is not what was there" in capsys.readouterr().err
+
+
+@pytest.mark.live
+def test_a_file_that_takes_no_more_ends_nothing_but_itself(config: Path) -> None:
+    """Although it is the only one: a limit on the size of files does what a full disk does."""
+    out = config.parent / "out.jsonl"
+    out.write_text("\n" * (1 << 18), encoding="utf-8")
+    sinks(f"log:{out}")(config)
+    with running(config) as (daemon, listener):
+        listener.wait_for_more(3)
+        resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))
+        listener.wait_for(lambda: listener.healths[-1]["sinks"][0]["trouble"])
+        listener.wait_for_more(5)
+        (told,) = listener.healths[-1]["sinks"]
+        assert str(out) in told["trouble"]
+        assert daemon.stop() < 2
