@@ -99,9 +99,9 @@ class Bridge:
             _log.warning("not in the audit log: %s by %s: %s", event, who, error)
 
     def report(self, sinks: list[dict[str, Any]]) -> None:
-        """Have the other process know how sinks are, for whoever asks there."""
+        """Have the other process know how sinks are, where there are any, for whoever asks there."""
         client = self._client
-        if client is not None:
+        if client is not None and sinks:
             with contextlib.suppress(LostError):
                 client.send("report", "", None, sinks=sinks)
 
