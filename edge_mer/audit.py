@@ -24,6 +24,9 @@ from edge_mer.clock import Clock, MonotonicClock
 from edge_mer.errors import DataError, UsageError
 from edge_mer.files import sync_folder
 
+AUDIT_NAME = "audit.jsonl"
+"""The daemon's log, in its state's folder."""
+
 FIRST = "0" * 64
 """Stands for the line before the first one."""
 

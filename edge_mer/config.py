@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import quote, unquote
 
 from pydantic import (
     AfterValidator,
@@ -43,14 +44,44 @@ NETWORK_SINKS = ("mqtt", "mqtts", "lsl", "ros2", "fhir+https", "fhir+http")
 """Schemes of sinks that belong to the gateway; all others write files, beside the sensors."""
 
 
+_FILE_KEYS = ("ca_file", "certificate", "key", "password_file", "token_file")
+"""Keys of network sinks' URIs that name files, which lie beside the configuration like any other."""
+
+
 def _from_folder(path: Path, info: ValidationInfo) -> Path:
     """Relative paths are counted from the file's own folder."""
     folder = (info.context or {}).get("folder", Path())
     return Path(folder, path.expanduser())
 
 
+def _socket_from_folder(place: str, info: ValidationInfo) -> str:
+    if not place.startswith(UNIX):
+        return place
+    return f"{UNIX}{_from_folder(Path(place.removeprefix(UNIX)), info)}"
+
+
+def _sink_from_folder(uri: str, info: ValidationInfo) -> str:
+    named, separator, query = uri.partition("?")
+    if not separator or named.partition(":")[0] not in NETWORK_SINKS:
+        return uri
+    return f"{named}?{'&'.join(_key_from_folder(part, info) for part in query.split('&'))}"
+
+
+def _key_from_folder(part: str, info: ValidationInfo) -> str:
+    name, _, value = part.partition("=")
+    if name not in _FILE_KEYS or not value:
+        return part
+    return f"{name}={quote(str(_from_folder(Path(unquote(value)), info)))}"
+
+
 ConfigPath = Annotated[Path, AfterValidator(_from_folder)]
 """A path, which is relative to the configuration's folder."""
+
+Place = Annotated[str, AfterValidator(_socket_from_folder)]
+"""Where to listen."""
+
+SinkUri = Annotated[str, AfterValidator(_sink_from_folder)]
+"""A sink's URI."""
 
 
 class _Section(BaseModel):
@@ -97,7 +128,7 @@ class HttpConfig(_Section):
         max_bundle_mb: The largest bundle that may be sent.
     """
 
-    listen: tuple[str, ...] = ("127.0.0.1:8080",)
+    listen: tuple[Place, ...] = ("127.0.0.1:8080",)
     certificate: ConfigPath | None = None
     key: ConfigPath | None = None
     hosts: tuple[str, ...] = ()
@@ -111,6 +142,8 @@ class HttpConfig(_Section):
         names = [token.name for token in self.tokens]
         if len(set(names)) < len(names):
             raise ValueError("two tokens have the same name")
+        if len(set(self.listen)) < len(self.listen):
+            raise ValueError("listen names one place twice")
         for place in self.listen:
             if is_local(place):
                 continue
@@ -183,7 +216,7 @@ class DaemonConfig(_Section):
 
     bundle: ConfigPath
     sources: tuple[str, ...] = Field(min_length=1)
-    sinks: tuple[str, ...] = ()
+    sinks: tuple[SinkUri, ...] = ()
     precision: str | None = None
     hop: int | None = Field(default=None, ge=1)
     people: int | None = Field(default=None, ge=1, le=8)
@@ -271,6 +304,13 @@ def host_and_port(place: str) -> tuple[str, int]:
     return host, int(port)
 
 
+_EXPECTED = {
+    "tuple_type": "a list, in [ ]",
+    "path_type": "a path, in quotes",
+    "string_type": "a text, in quotes",
+}
+
+
 def _told(problem: ErrorDetails) -> str:
     """One problem, with the key that it is about."""
     where = _dotted(problem["loc"])
@@ -281,6 +321,8 @@ def _told(problem: ErrorDetails) -> str:
         return f"unknown key {where} ({told})"
     if problem["type"] == "missing":
         return f"{where} is missing"
+    if problem["type"] in _EXPECTED:
+        return f"{where}: expected {_EXPECTED[problem['type']]}"
     return f"{where}: {problem['msg'].removeprefix('Value error, ')}" if where else problem["msg"]
 
 

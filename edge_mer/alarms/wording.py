@@ -25,7 +25,7 @@ def _cause(alarm: Alarm, rule: AlarmRule | None, whose: str) -> str:
 
 
 def _standing(alarm: Alarm) -> str:
-    said = {"active": "", "latched": "; over since", "acknowledged": "", "ended": "; ended"}[alarm.state]
+    said = {"active": "", "latched": "; now over", "acknowledged": "", "ended": "; ended"}[alarm.state]
     if alarm.acknowledged_by is not None:
         said += f"; acknowledged by {alarm.acknowledged_by}"
     if alarm.is_gone:

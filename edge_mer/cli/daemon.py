@@ -16,7 +16,7 @@ import typer
 
 from edge_mer.clock import MonotonicClock
 from edge_mer.config import DaemonConfig, read_config
-from edge_mer.errors import MissingError, ParityError
+from edge_mer.errors import DataError, EdgeMerError, MissingError, ParityError
 from edge_mer.link.client import LinkClient
 
 daemon = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -66,7 +66,7 @@ def run(
         return
     logging.basicConfig(level=logging.INFO, format="edge-mer: %(message)s", stream=sys.stderr)
     if only is Part.gateway:
-        _serve(found)
+        _serve(config, found)
         return
     _infer(config, found, with_gateway=only is None)
 
@@ -86,12 +86,26 @@ def _units(path: Path, config: DaemonConfig, *, install: bool, force: bool) -> N
 
 
 def _check(config: DaemonConfig) -> None:
-    from edge_mer.daemon.service import check_config
+    """Say all that is wrong.
 
-    check_config(config)
+    Raises:
+        EdgeMerError: The last of it.
+    """
+    from edge_mer.daemon import check
+    from edge_mer.gateway import checks
+
+    old = checks.outdated(config, MonotonicClock().utc())
+    _refuse([*check.problems(config), *checks.problems(config), *([] if old is None else [old])])
 
 
-def _serve(config: DaemonConfig) -> None:
+def _refuse(wrong: list[EdgeMerError]) -> None:
+    for error in wrong[:-1]:
+        typer.echo(f"edge-mer: {error}", err=True)
+    if wrong:
+        raise wrong[-1]
+
+
+def _serve(path: Path, config: DaemonConfig) -> None:
     try:
         from edge_mer.gateway.serve import main
     except ModuleNotFoundError as error:
@@ -100,28 +114,33 @@ def _serve(config: DaemonConfig) -> None:
             found=f"no module {error.name}",
             hint="pip install 'edge-mer[daemon]'",
         ) from error
-    main(config)
+    main(path, config)
 
 
 def _infer(path: Path, config: DaemonConfig, *, with_gateway: bool) -> None:
     from edge_mer.daemon.gateway_child import GatewayChild
     from edge_mer.daemon.notify import Notifier
     from edge_mer.daemon.service import Service
+    from edge_mer.gateway import checks
     from edge_mer.runtime.memory import keep_few_pools
 
     keep_few_pools()
     clock = MonotonicClock()
-    is_spoken_to = bool(config.http.listen or config.network_sinks)
-    child = GatewayChild(path, clock) if with_gateway and is_spoken_to else None
-    service = Service(path, config, clock, Notifier(), on_reload=child.reload if child else lambda: None)
+    if not with_gateway:
+        service = Service(path, config, clock, Notifier())
+        _on_signals(service.stop, service.reload)
+        service.run()
+        return
+    _refuse(checks.problems(config))
+    child = GatewayChild(path, clock)
+    service = Service(path, config, clock, Notifier(), on_reload=child.want, also=checks.problems)
     _on_signals(service.stop, service.reload)
-    if child is not None:
-        child.start()
+    child.start()
+    child.want(config)
     try:
         service.run()
     finally:
-        if child is not None:
-            child.stop()
+        child.stop()
 
 
 def _on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
@@ -165,18 +184,23 @@ def _follow(link: LinkClient) -> None:
     Raises:
         ParityError: It was refused.
     """
-    told = ""
+    told, n_none = "", 0
     while True:
         message = link.receive(_ASK_AGAIN_S)
         if message is None or message["kind"] != "health":
             continue
         found: dict[str, Any] = message["health"]["swap"]
+        if found["state"] == "none":  # one may be older than what was asked for
+            n_none += 1
+            if n_none > 1:
+                raise ParityError("it was broken off", found="another configuration was taken over meanwhile")
+            continue
         if found["state"] != told:
             told = found["state"]
             typer.echo(_WORDS.get(told, told))
         if told in ("refused", "rolled_back"):
             raise ParityError("the bundle before goes on", found=found["why"])
-        if told in ("kept", "none"):
+        if told == "kept":
             return
 
 
@@ -202,13 +226,48 @@ def status(config: _Config = Path("edge-mer.toml")) -> None:
 
 
 @daemon.command()
+def audit(
+    config: _Config = Path("edge-mer.toml"),
+    last: Annotated[int, typer.Option(min=0, help="How many of the newest records to show.")] = 20,
+) -> None:
+    """Show the newest records of the audit log, and say whether all of it is as it was written."""
+    from collections import deque
+
+    from edge_mer.audit import AUDIT_NAME, check_audit, read_audit
+
+    path = read_config(config).state_dir / AUDIT_NAME
+    for record in deque(read_audit(path), maxlen=last):
+        typer.echo(_audit_line(record))
+    found = check_audit(path)
+    for one in found.breaks:
+        typer.echo(f"edge-mer: {one.path}, line {one.line}: {one.what}", err=True)
+    if found.breaks:
+        raise DataError("the audit log is not what was written", found=f"{len(found.breaks)} breaks in it")
+    torn = f", {found.n_torn} unfinished lines that a power cut left" if found.n_torn else ""
+    typer.echo(f"{found.n_records} records, each as it was written{torn}; newest {found.newest}")
+
+
+def _audit_line(record: dict[str, Any]) -> str:
+    """A record on one line; nothing in it can steer a terminal."""
+    import json
+
+    words = [record["utc"], record["event"], record["who"] or "-"]
+    plain = " ".join(json.dumps(str(word))[1:-1] for word in words)
+    return f"{plain} {json.dumps(record['details'], sort_keys=True)}"
+
+
+@daemon.command()
 def token(name: Annotated[str, typer.Argument(help="Whose it is, for the audit log.")]) -> None:
     """Make a token for the HTTP interface: shown once, and kept nowhere; the configuration has its hash."""
+    import json
+
     from edge_mer.gateway.auth import make_token
 
     made, sha256 = make_token()
     typer.echo(f"The token, which nobody can show again:\n\n  {made}\n\nFor the configuration:\n")
-    typer.echo(f'[[http.tokens]]\nname = "{name}"\nsha256 = "{sha256}"\nmay = ["read"]')
+    typer.echo(
+        f'[[http.tokens]]\nname = {json.dumps(name, ensure_ascii=False)}\nsha256 = "{sha256}"\nmay = ["read"]'
+    )
 
 
 def _who() -> str:

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 from edge_mer.clock import NS_PER_S, Clock
+from edge_mer.config import DaemonConfig
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 WELL_AFTER_S = 30.0
@@ -34,16 +35,20 @@ class GatewayChild:
     def __init__(self, config: Path, clock: Clock) -> None:
         self._config, self._clock = config, clock
         self._process: subprocess.Popen[bytes] | None = None
-        self._stop_asked = threading.Event()
+        self._stop_asked, self._is_wanted = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="edge-mer gateway", daemon=True)
 
     def start(self) -> None:
-        """Begin it."""
+        """Begin to keep it going, once it is wanted."""
         self._thread.start()
 
-    def reload(self) -> None:
-        """Have it read the configuration again: by beginning anew."""
+    def want(self, config: DaemonConfig) -> None:
+        """Have it run if a configuration has something for it to do; it reads that itself."""
+        if config.http.listen or config.network_sinks:
+            self._is_wanted.set()
+            return
+        self._is_wanted.clear()
         with self._lock:
             if self._process is not None:
                 self._process.terminate()
@@ -51,6 +56,7 @@ class GatewayChild:
     def stop(self) -> None:
         """End it."""
         self._stop_asked.set()
+        self._is_wanted.set()
         with self._lock:
             if self._process is not None:
                 self._process.terminate()
@@ -62,11 +68,14 @@ class GatewayChild:
 
     def _work(self) -> None:
         pause_s = FIRST_PAUSE_S
-        while not self._stop_asked.is_set():
-            began_ns = self._clock.now_ns()
-            code = self._run_once()
+        while True:
+            self._is_wanted.wait()
             if self._stop_asked.is_set():
                 return
+            began_ns = self._clock.now_ns()
+            code = self._run_once()
+            if self._stop_asked.is_set() or not self._is_wanted.is_set():
+                continue
             ran_s = (self._clock.now_ns() - began_ns) / NS_PER_S
             pause_s = FIRST_PAUSE_S if ran_s > WELL_AFTER_S else min(2 * pause_s, LONGEST_PAUSE_S)
             ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
 from edge_mer.bundle.read import Bundle
+from edge_mer.clock import NS_PER_S
 from edge_mer.runtime.live_session import Session
 from edge_mer.types.model import AffectOutput, EmotionOutput, ModelSpec, PainOutput
 from edge_mer.types.predictions import Latency, Prediction
 
 N_LATENCIES = 256
+MAX_REPORTED, _MAX_TEXT = 64, 500
+REPORTED_NS = 10 * NS_PER_S
 _HWMON = Path("/sys/class/hwmon")
 
 
@@ -46,6 +49,39 @@ def _p50_and_p95(values: list[float]) -> dict[str, float]:
     return {"p50": round(cuts[9], 3), "p95": round(cuts[18], 3)}
 
 
+@dataclass(frozen=True)
+class Reported:
+    """What the gateway said of its sinks; it is believed for some seconds.
+
+    Attributes:
+        told: Of each sink its target, how many predictions it lost, and what is wrong.
+        heard_ns: When it said so.
+    """
+
+    told: tuple[dict[str, Any], ...] = ()
+    heard_ns: int = 0
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any], now_ns: int) -> Reported:
+        """What the arguments of a report say; whoever took over the gateway may have written them."""
+        given = arguments.get("sinks")
+        sinks = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+        return cls(tuple(_sink_in(one) for one in sinks[:MAX_REPORTED]), now_ns)
+
+    def sinks(self, now_ns: int) -> list[dict[str, Any]]:
+        """The same, or nothing if that was too long ago."""
+        return list(self.told) if now_ns - self.heard_ns < REPORTED_NS else []
+
+
+def _sink_in(one: Mapping[str, Any]) -> dict[str, Any]:
+    n_dropped = one.get("n_dropped")
+    return {
+        "target": str(one.get("target", ""))[:_MAX_TEXT],
+        "n_dropped": n_dropped if isinstance(n_dropped, int) else 0,
+        "trouble": str(one.get("trouble", ""))[:_MAX_TEXT],
+    }
+
+
 def told_of_session(session: Session) -> dict[str, Any]:
     """What a session counted, and how its sources and sinks are."""
     report, streams = session.report, {one.stream: one for one in session.report.streams()}
@@ -62,7 +98,8 @@ def told_of_session(session: Session) -> dict[str, Any]:
             }
         about = {"uri": source.uri, "n_restarts": source.n_restarts, "trouble": source.trouble}
         sources.append(about | {"streams": told})
-    sinks = [asdict(sink) | {"target": sink.target and str(sink.target)} for sink in report.sinks()]
+    files = [sink for sink in report.sinks() if sink.target is not None]
+    sinks = [asdict(sink) | {"target": str(sink.target)} for sink in files]
     counted = {
         f"n_{name}": getattr(report.counters, f"n_{name}") for name in ("dropped_steps", "late", "gaps")
     }

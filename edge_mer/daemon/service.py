@@ -9,20 +9,23 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import edge_mer
 from edge_mer.alarms.outputs import check_rules
-from edge_mer.audit import AuditLog
+from edge_mer.audit import AUDIT_NAME, AuditLog
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.config import DaemonConfig, read_config
 from edge_mer.daemon.alarm_desk import AlarmDesk, alarm_id_in
+from edge_mer.daemon.check import opened, problems
+from edge_mer.daemon.everybody import Everybody
 from edge_mer.daemon.health import (
     Latencies,
+    Reported,
     told_of_machine,
     told_of_model,
     told_of_session,
@@ -35,7 +38,7 @@ from edge_mer.errors import BundleError, DataError, EdgeMerError, UsageError
 from edge_mer.link.messages import PROTOCOL, Ask, Message
 from edge_mer.link.server import LinkServer
 from edge_mer.runtime.live_session import Session
-from edge_mer.runtime.opening import Opened, facts_of, open_all, open_chosen
+from edge_mer.runtime.opening import facts_of, open_chosen
 from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.runtime.recording import checked_redact
 from edge_mer.runtime.switching import Trial
@@ -46,8 +49,7 @@ Event = Literal["stop", "reload", "look"]
 
 HEALTH_EVERY_S = 1.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
-AUDIT_NAME = "audit.jsonl"
-ASKS = ("status", "swap", "rollback", "acknowledge", "audit")
+ASKS = ("status", "swap", "rollback", "acknowledge", "audit", "report")
 STUCK_HOPS, STUCK_NS = 10, 20 * NS_PER_S
 """A session without any prediction for longer than both is stuck: the watchdog is not fed any more."""
 
@@ -63,6 +65,7 @@ class Service:
         clock: Where the time comes from.
         notifier: Tells systemd.
         on_reload: Called after another configuration was taken over.
+        also: What else may keep a configuration from being carried out.
 
     Raises:
         UsageError: The configuration cannot be carried out.
@@ -75,10 +78,12 @@ class Service:
         config: DaemonConfig,
         clock: Clock,
         notifier: Notifier,
-        on_reload: Callable[[], None] = lambda: None,
+        on_reload: Callable[[DaemonConfig], None] = lambda _: None,
+        also: Callable[[DaemonConfig], list[EdgeMerError]] = lambda _: [],
     ) -> None:
         self._path, self._config, self._clock = path, config, clock
-        self._notifier, self._on_reload = notifier, on_reload
+        self._notifier, self._on_reload, self._also = notifier, on_reload, also
+        self._before: _TakenOver | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._instance = uuid.uuid4().hex
         self._began_ns = clock.now_ns()
@@ -99,6 +104,7 @@ class Service:
         self._file_sinks: tuple[Sink, ...] = ()
         self._relief: ReliefDesk | None = None
         self._relief_before: ReliefDesk | None = None
+        self._reported = Reported()
         self._link = LinkServer(config.link_path, self._on_ask)
 
     # -- from signals ------------------------------------------------------------------------------
@@ -149,11 +155,18 @@ class Service:
         while True:
             try:
                 self._begin_session()
+                self._settle()
                 event = self._watch()
                 retry_s = FIRST_RETRY_S
-            except (UsageError, BundleError):
-                raise
             except EdgeMerError as error:
+                is_wrong = isinstance(error, (UsageError, BundleError))
+                if is_wrong and self._before is not None:
+                    self._take_over(self._before)
+                    self._before = None
+                    self._stays([error])
+                elif is_wrong and self._state == "starting":
+                    raise
+                self._settle()
                 self._trouble = str(error)
                 _log.warning("%s Trying again in %.0f s.", error, retry_s)
                 self._notifier.extend(retry_s + STUCK_NS / NS_PER_S)
@@ -208,14 +221,14 @@ class Service:
 
     def _begin_session(self) -> None:
         config = self._config
-        opened = _opened(config, self._bundle)
-        self._setup, self._was_built, self._file_sinks = opened.setup, opened.was_built, opened.sinks
+        found = opened(config, self._bundle)
+        self._setup, self._was_built, self._file_sinks = found.setup, found.was_built, found.sinks
         record = config.record
         self._recording = None if record is None else named_by_time(record.file, self._clock.utc())
         if record is not None and self._recording is not None:
             self.note("recording.started", "", file=self._recording.name, redacted=list(record.redact))
         session = Session(
-            opened,
+            replace(found, sinks=(*found.sinks, Everybody())),
             self._clock,
             callbacks=[self._on_prediction],
             record=self._recording,
@@ -224,7 +237,7 @@ class Service:
         )
         self._last_ns = None
         self._latencies = Latencies()
-        self._relief = self._new_relief(opened.setup, opened.setup.precision)
+        self._relief = self._new_relief(found.setup, found.setup.precision)
         self._tell_model()
         try:
             session.start()
@@ -258,6 +271,7 @@ class Service:
             self._desk.take(prediction)
         if self._state == "starting":
             self._state = "serving"
+            _log.info("The first prediction is there: %s.", prediction.status)
             self._notifier.ready()
 
     def _reloaded(self) -> bool:
@@ -267,25 +281,43 @@ class Service:
             config = read_config(self._path)
             if (config.state_dir, config.run_dir) != (self._config.state_dir, self._config.run_dir):
                 raise UsageError("state_dir and run_dir cannot change in a running daemon", hint="restart it")
-            check_config(config)
+            if wrong := [*problems(config), *self._also(config)]:
+                return self._stays(wrong)
             store = BundleStore(config.state_dir, config.bundle)
             swaps = Swaps(self, store, config, self._tell_swap)
             bundle = open_bundle(store.current)
             swaps.check(bundle)
+            check_rules(config.alarms, bundle.manifest.model)
         except EdgeMerError as error:
+            return self._stays([error])
+        self._before = _TakenOver(self._config, self._store, self._bundle)
+        self._take_over(_TakenOver(config, store, bundle), swaps)
+        return True
+
+    def _stays(self, wrong: list[EdgeMerError]) -> Literal[False]:
+        for error in wrong:
             _log.error("The configuration stays as it was: %s", error)
-            self._tell_reloaded()
-            return False
+        self._tell_reloaded()
+        return False
+
+    def _take_over(self, what: _TakenOver, swaps: Swaps | None = None) -> None:
         self._swaps.stop()
         if self._desk is not None:
             self._desk.close()
-        self._desk = self._new_desk(config, bundle)
+        self._desk = self._new_desk(what.config, what.bundle)
+        self._config, self._store, self._bundle = what.config, what.store, what.bundle
+        self._swaps = swaps or Swaps(self, self._store, self._config, self._tell_swap)
+
+    def _settle(self) -> None:
+        """There is no way back to the configuration before."""
+        if self._before is None:
+            return
+        self._before = None
         self.note("daemon.reloaded", "")
-        self._config, self._store, self._swaps, self._bundle = config, store, swaps, bundle
-        self._on_reload()
+        self._on_reload(self._config)
+        self._link.publish({"kind": "reload"})
         self._tell_reloaded()
         _log.info("The configuration was read again.")
-        return True
 
     def _tell_reloaded(self) -> None:
         if self._state == "serving":
@@ -399,6 +431,7 @@ class Service:
             "raw_media": record is not None and not {"faces", "voice"} <= set(record.redact),
             "swap": self._swaps.state.to_dict(),
             "relief": {"level": 0, "why": ""} if self._relief is None else self._relief.to_dict(),
+            "network_sinks": self._reported.sinks(self._clock.now_ns()),
         }
         machine = told_of_machine(self._config.relief.thermal_dir)
         return told | ({} if session is None else told_of_session(session)) | machine
@@ -418,6 +451,9 @@ class Service:
         if ask.what == "audit":
             self._note_of_gateway(ask)
             return {}
+        if ask.what == "report":
+            self._reported = Reported.of(ask.arguments, self._clock.now_ns())
+            return {}
         raise UsageError(f"the daemon cannot {ask.what!r}", expected=", ".join(ASKS))
 
     def _note_of_gateway(self, ask: Ask) -> None:
@@ -426,45 +462,18 @@ class Service:
         self.note(f"gateway.{event}", ask.who, **details)
 
 
+@dataclass(frozen=True)
+class _TakenOver:
+    """What a configuration brings with it."""
+
+    config: DaemonConfig
+    store: BundleStore
+    bundle: Bundle
+
+
 def named_by_time(path: Path, utc: datetime) -> Path:
     """Each session has a recording of its own, also those that begin in the same second."""
     stem = f"{path.stem}-{utc:%Y%m%dT%H%M%SZ}"
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     places = (path.with_name(name + path.suffix) for name in names)
     return next(place for place in places if not os.path.lexists(place))
-
-
-def check_config(config: DaemonConfig) -> None:
-    """Whether a configuration can be carried out, as far as one can say without opening a sensor.
-
-    Raises:
-        EdgeMerError: It cannot.
-    """
-    opened = _opened(config, config.bundle)
-    opened.setup.close()
-    check_rules(config.alarms, opened.setup.model)
-
-
-def _opened(config: DaemonConfig, bundle: Bundle | Path) -> Opened:
-    """What a session of this configuration runs on.
-
-    Raises:
-        EdgeMerError: It cannot be carried out, or its sources end.
-    """
-    opened = open_all(
-        bundle,
-        config.sources,
-        config.file_sinks,
-        precision=config.precision,
-        missing=config.missing,
-        face_detector=config.face_detector,
-        hop=config.hop,
-        people=config.people,
-    )
-    recorded = [source.uri for source in opened.sources if not source.is_live]
-    if recorded:
-        raise UsageError(
-            f"a daemon cannot run on {', '.join(recorded)}, which end",
-            expected="live sources, e.g. camera:0 or sim-live:",
-        )
-    return opened

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_mer.bundle.read import Bundle, open_bundle
-from edge_mer.errors import BundleError
+from edge_mer.errors import BundleError, UsageError
 from edge_mer.files import write_atomically
 
 _RECORD = "current.json"
@@ -29,12 +29,17 @@ class BundleStore:
 
     Raises:
         BundleError: The configured bundle is none.
-        OSError: The folder cannot be written.
+        UsageError: The folder cannot be made.
     """
 
     def __init__(self, state_dir: Path, configured: Path) -> None:
         self._folder = state_dir / "bundles"
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot make {self._folder}", found=error.strerror, hint="set state_dir"
+            ) from error
         self._configured = configured
         self._configured_id = open_bundle(configured).bundle_id
         self._current, self._previous = self._read()

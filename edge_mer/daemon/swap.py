@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from edge_mer.alarms.outputs import check_rules
-from edge_mer.bundle.keys import read_trusted_keys
 from edge_mer.bundle.read import Bundle, open_bundle
-from edge_mer.bundle.sign import verify_signature
 from edge_mer.bundle.tar import Limits, unpack
 from edge_mer.config import DaemonConfig
+from edge_mer.daemon.check import check_trust, trusted_keys
 from edge_mer.daemon.store import BundleStore
 from edge_mer.daemon.verbs import Verbs
 from edge_mer.errors import BundleError, EdgeMerError, MissingError, UsageError
@@ -105,7 +104,7 @@ class Swaps:
         self, host: Host, store: BundleStore, config: DaemonConfig, tell: Callable[[SwapState], None]
     ) -> None:
         self._host, self._store, self._tell = host, store, tell
-        self._trusted = read_trusted_keys(config.bundles.trusted_keys) if config.bundles.trusted_keys else ()
+        self._trusted = trusted_keys(config)
         self._max_bytes = config.http.max_bundle_mb << 20
         self._rules = config.alarms
         self._verbs = Verbs()
@@ -154,9 +153,7 @@ class Swaps:
         Raises:
             BundleError: It may not.
         """
-        if self._trusted:
-            verify_signature(bundle, self._trusted)
-        bundle.check_files()
+        check_trust(bundle, self._trusted)
 
     def stop(self) -> None:
         """End what is being done, and wait for it."""

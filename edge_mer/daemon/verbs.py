@@ -44,6 +44,12 @@ class Verbs:
             process.kill()
             process.communicate()
             raise BundleError(f"{what} took longer than {timeout_s:.0f} s") from error
+        if self._is_stopped:
+            raise MissingError(
+                f"{what} was broken off",
+                found="the daemon stops, or takes over another configuration",
+                hint="ask again once it serves",
+            )
         if process.returncode != 0:
             last = said[-_LAST_BYTES:].decode(errors="replace").strip().rpartition("edge-mer: ")[2]
             kind = _ERRORS.get(process.returncode, BundleError)

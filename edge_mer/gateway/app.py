@@ -124,13 +124,19 @@ class _Visitors:
         """
         if self.doorkeeper.is_open:
             return LOCAL
-        kind, _, token = connection.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer":
-            return self.by_token(token.strip(), connection)
+        if (token := _bearer(connection)) is not None:
+            return self.by_token(token, connection)
         visitor = self.doorkeeper.by_session(connection.cookies.get(SESSION_COOKIE, ""))
         if visitor is None:
             raise _unauthorised("a token is needed")
         return visitor
+
+    def watch(self, connection: HTTPConnection) -> Callable[[], bool]:
+        """What says whether a visitor may stay: a session ends, a token lasts as long as the gateway."""
+        if self.doorkeeper.is_open or _bearer(connection) is not None:
+            return lambda: True
+        session_id = connection.cookies.get(SESSION_COOKIE, "")
+        return lambda: self.doorkeeper.by_session(session_id) is not None
 
     def by_token(self, token: str, connection: HTTPConnection) -> Visitor:
         """Whose token it is; failures are counted, and written into the audit log.
@@ -172,6 +178,11 @@ class _Visitors:
 
 _BEARER = HTTPBearer(auto_error=False, description="A token of the configuration")
 _COOKIE = APIKeyCookie(name=SESSION_COOKIE, auto_error=False, description="The page's, after /v1/login")
+
+
+def _bearer(connection: HTTPConnection) -> str | None:
+    kind, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
 
 
 def _unauthorised(what: str) -> ApiError:
@@ -308,8 +319,9 @@ def _stream_routes(app: FastAPI, feed: Feed, visitors: _Visitors) -> None:
         description=_EVENTS,
         responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
     )
-    async def predictions() -> StreamingResponse:
-        return StreamingResponse(_server_sent(feed), media_type="text/event-stream")
+    async def predictions(request: Request) -> StreamingResponse:
+        is_welcome = visitors.watch(request)
+        return StreamingResponse(_server_sent(feed, is_welcome), media_type="text/event-stream")
 
     @app.websocket("/v1/predictions")
     async def predictions_websocket(websocket: WebSocket) -> None:
@@ -321,16 +333,16 @@ def _stream_routes(app: FastAPI, feed: Feed, visitors: _Visitors) -> None:
             await refuse(error, websocket.scope, websocket.receive, websocket.send)
             return
         await websocket.accept()
-        with feed.subscribe() as subscription:
+        with feed.subscribe(visitors.watch(websocket)) as subscription:
             async with anyio.create_task_group() as group:
                 group.start_soon(_send_all, websocket, subscription)
                 await _until_gone(websocket)
                 group.cancel_scope.cancel()
 
 
-async def _server_sent(feed: Feed) -> AsyncIterator[str]:
+async def _server_sent(feed: Feed, is_welcome: Callable[[], bool]) -> AsyncIterator[str]:
     yield "retry: 1000\n\n"
-    with feed.subscribe() as subscription:
+    with feed.subscribe(is_welcome) as subscription:
         while (event := await subscription.next()) is not None:
             yield f"event: {event.kind}\ndata: {event.text}\n\n"
 
@@ -339,7 +351,10 @@ async def _send_all(websocket: WebSocket, subscription: Subscription) -> None:
     try:
         while (event := await subscription.next()) is not None:
             await websocket.send_text(event.text)
-        await websocket.close(1001)
+        if subscription.is_welcome():
+            await websocket.close(1001)
+        else:
+            await websocket.close(1008, "the session ended")
     except WebSocketDisconnect:
         return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -44,10 +45,11 @@ class Bridge:
     Args:
         path: The link's socket.
         feed: Given every message, in the event loop in which `start` was called.
+        on_reload: Called there when another configuration was taken over at the other end.
     """
 
-    def __init__(self, path: Path, feed: Feed) -> None:
-        self._path, self._feed = path, feed
+    def __init__(self, path: Path, feed: Feed, on_reload: Callable[[], None] = lambda: None) -> None:
+        self._path, self._feed, self._on_reload = path, feed, on_reload
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: LinkClient | None = None
         self._replies: dict[int, asyncio.Future[Message]] = {}
@@ -96,9 +98,19 @@ class Bridge:
         except LostError as error:
             _log.warning("not in the audit log: %s by %s: %s", event, who, error)
 
+    def report(self, sinks: list[dict[str, Any]]) -> None:
+        """Have the other process know how sinks are, where there are any, for whoever asks there."""
+        client = self._client
+        if client is not None and sinks:
+            with contextlib.suppress(LostError):
+                client.send("report", "", None, sinks=sinks)
+
     # -- in the event loop -------------------------------------------------------------------------
 
     def _take(self, message: Message) -> None:
+        if message["kind"] == "reload":
+            self._on_reload()
+            return
         if message["kind"] != "reply":
             self._feed.take(message)
             return

@@ -43,10 +43,16 @@ class Event:
 
 
 class Subscription:
-    """The events that one client has yet to read; never more than a bounded number."""
+    """The events that one client has yet to read; never more than a bounded number.
 
-    def __init__(self, max_waiting: int) -> None:
+    Args:
+        max_waiting: That number.
+        is_welcome: Whether the client still may listen.
+    """
+
+    def __init__(self, max_waiting: int, is_welcome: Callable[[], bool] = lambda: True) -> None:
         self._waiting: deque[Event] = deque(maxlen=max_waiting)
+        self.is_welcome = is_welcome
         self._changed = asyncio.Event()
         self._is_over = False
         self.n_dropped = 0
@@ -63,6 +69,12 @@ class Subscription:
         """No more events will come."""
         self._is_over = True
         self._changed.set()
+
+    def end_unless_welcome(self) -> None:
+        """Not even what waits is for a client who may listen no more."""
+        if not self.is_welcome():
+            self._waiting.clear()
+            self.end()
 
     async def next(self) -> Event | None:
         """The oldest event that waits, or the next one to come; None when there will be none."""
@@ -165,7 +177,9 @@ class Feed:
         self.is_linked = up
 
     def look(self) -> None:
-        """Say once that no predictions come, when none came for 3 hops and at least 2 s."""
+        """Show out who may not stay, and say once that no predictions come: for 3 hops and at least 2 s."""
+        for subscription in self._subscriptions:
+            subscription.end_unless_welcome()
         if self.is_lost or self.silent_s <= max(_N_SILENT_HOPS * self._interval_s, MIN_SILENCE_S):
             return
         self.is_lost = True
@@ -220,9 +234,9 @@ class Feed:
         self._on_model.append(call)
 
     @contextmanager
-    def subscribe(self) -> Iterator[Subscription]:
-        """Hear what is known now, and then everything."""
-        subscription = Subscription(self._max_waiting)
+    def subscribe(self, is_welcome: Callable[[], bool] = lambda: True) -> Iterator[Subscription]:
+        """Hear what is known now, and then everything, for as long as `is_welcome` says so."""
+        subscription = Subscription(self._max_waiting, is_welcome)
         for event in self._known():
             subscription.put(event)
         self._subscriptions.add(subscription)

@@ -127,7 +127,7 @@ def _sinks(sinks: Iterable[Mapping[str, Any]], process: str) -> Iterator[Metric]
     )
     for number, sink in enumerate(sinks):
         target = str(sink.get("name") or sink.get("target") or "")
-        name = f"{target.partition(':')[0]}-{number}"
+        name = f"{'file' if target.startswith('/') else target.partition(':')[0]}-{number}"
         dropped.add_metric((name,), float(sink.get("n_dropped", 0)))
         trouble.add_metric((name,), float(bool(sink.get("trouble") or sink.get("away"))))
     yield from (dropped, trouble)

@@ -33,6 +33,7 @@ class Outlets:
         self._lasting = {uri: LastingSink(open_sink(uri), f"{_scheme(uri)}:") for uri in uris}
         self._sinks = {uri: SinkThread(sink) for uri, sink in self._lasting.items()}
         self._failed: dict[str, str] = {}
+        self._told: dict[str, str] = {}
         self._model: ModelFacts | None = None
 
     def __enter__(self) -> Outlets:
@@ -76,6 +77,18 @@ class Outlets:
             except Exception as error:  # a bug of one sink is not the end of the others
                 _log.exception("sink %s failed", _scheme(uri))
                 self._failed[uri] = f"a bug: {error!r}"
+
+    def look(self) -> None:
+        """Log what keeps a sink from going on, once it has lost something by it, and when that is over."""
+        for one in self.health():
+            target, trouble = one["target"], one["trouble"]
+            if trouble == self._told.get(target, "") or not one["n_dropped"]:
+                continue
+            self._told[target] = trouble
+            if trouble:
+                _log.warning("sink %s gets nothing: %s", target, trouble)
+            else:
+                _log.warning("sink %s goes on; %d predictions are lost to it", target, one["n_dropped"])
 
     def health(self) -> list[dict[str, Any]]:
         """How each of them is; what is secret of an address is left out."""

@@ -18,9 +18,11 @@ from typing import Any
 import uvicorn
 
 from edge_mer.clock import Clock, MonotonicClock
-from edge_mer.config import DaemonConfig, is_local
+from edge_mer.config import DaemonConfig, is_local, read_config
+from edge_mer.errors import UsageError
 from edge_mer.gateway.app import Surroundings, make_app
 from edge_mer.gateway.bridge import Bridge
+from edge_mer.gateway.checks import outdated, problems
 from edge_mer.gateway.connections import Doors, GuardedConfig
 from edge_mer.gateway.feed import Feed
 from edge_mer.gateway.limits import Limits
@@ -30,7 +32,7 @@ from edge_mer.gateway.outlets import Outlets
 DAEMON_PID = "EDGE_MER_DAEMON_PID"
 """Set for a gateway that a daemon keeps going as its child."""
 
-_LOOK_S = 0.25
+_LOOK_S, _REPORT_S = 0.25, 1.0
 _HANDSHAKE_S = 5.0
 _CUT_AFTER_S = 0.5
 _NICENESS = 5
@@ -40,20 +42,40 @@ _log = logging.getLogger(__name__)
 Listener = tuple[socket.socket, "ssl.SSLContext | None"]
 
 
-def main(config: DaemonConfig) -> None:
-    """Serve until SIGTERM or SIGINT.
+def main(path: Path, config: DaemonConfig) -> None:
+    """Serve until SIGTERM or SIGINT; or until another configuration is to be taken over by beginning again.
+
+    Args:
+        path: The configuration's file, looked at again on SIGHUP and when the daemon took it over.
+        config: What it says now.
 
     Raises:
         UsageError: A place to listen at, the certificate or a sink cannot be used.
     """
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # anybody can make it warn
+    for chatty in ("uvicorn.error", "asyncio"):  # anybody can make them warn
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     _allow_many_files()
     with contextlib.suppress(OSError):  # of use, not of need
         os.nice(_NICENESS)  # predictions come first
     clock = MonotonicClock()
+    if old := outdated(config, clock.utc()):
+        _log.warning("%s", old)
     listeners = open_listeners(config, clock)
+    if config.http.listen:
+        _log.info("the gateway listens at %s", ", ".join(config.http.listen))
     with Outlets(config.network_sinks) as outlets:
-        asyncio.run(serve(config, listeners, outlets, clock))
+        asyncio.run(serve(config, listeners, outlets, clock, may_begin_again=lambda: _is_right(path)))
+
+
+def _is_right(path: Path) -> bool:
+    """Whether the gateway could carry out what its configuration says now; says what is wrong with it."""
+    try:
+        wrong = problems(read_config(path))
+    except UsageError as error:
+        wrong = [error]
+    for one in wrong:
+        _log.error("The gateway's configuration stays as it was: %s", one)
+    return not wrong
 
 
 def open_listeners(config: DaemonConfig, clock: Clock) -> list[Listener]:
@@ -75,8 +97,10 @@ async def serve(
     outlets: Outlets,
     clock: Clock,
     limits: Limits | None = None,
+    *,
+    may_begin_again: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, or until cancelled.
+    """Serve until SIGTERM or SIGINT, or until cancelled; on SIGHUP end, to be begun again, if that may be.
 
     Args:
         config: Of the daemon.
@@ -84,13 +108,14 @@ async def serve(
         outlets: Given every record.
         clock: What time it is.
         limits: Of clients; None: the usual ones.
+        may_begin_again: Whether the configuration that the file holds now could be carried out.
     """
     limits = limits or Limits(bundle_bytes=config.http.max_bundle_mb << 20)
     feed = Feed(clock)
     feed.on_model(outlets.introduce)
     feed.on_record(outlets.write)
     doors = Doors(limits, clock)
-    bridge = Bridge(config.link_path, feed)
+    bridge = Bridge(config.link_path, feed, on_reload=lambda: server.begin_again())
     around = Surroundings(
         feed=feed,
         asks=bridge,
@@ -101,11 +126,16 @@ async def serve(
         limits=limits,
         own_health=lambda: _own_health(feed, doors, outlets),
     )
-    server = _Server(GuardedConfig(make_app(around), doors), listeners, feed, doors)
+    server = _Server(GuardedConfig(make_app(around), doors), listeners, feed, doors, may_begin_again)
     feed.on_model(lambda _: server.end_if_orphaned())
     bridge.start()
     try:
-        async with _every(_LOOK_S, feed.look), _every(_LOOK_S, doors.sweep):
+        async with (
+            _every(_LOOK_S, feed.look),
+            _every(_LOOK_S, doors.sweep),
+            _every(_LOOK_S, outlets.look),
+            _every(_REPORT_S, lambda: bridge.report(outlets.health())),
+        ):
             await server.serve()
     finally:
         await asyncio.to_thread(bridge.stop)
@@ -150,10 +180,16 @@ class _Server(uvicorn.Server):
     """uvicorn at several places, in plain text and over TLS, with clients that do not hold up the end."""
 
     def __init__(
-        self, config: GuardedConfig, listeners: Sequence[Listener], feed: Feed, doors: Doors
+        self,
+        config: GuardedConfig,
+        listeners: Sequence[Listener],
+        feed: Feed,
+        doors: Doors,
+        may_begin_again: Callable[[], bool],
     ) -> None:
         super().__init__(config)
         self._listeners, self._feed, self._doors = listeners, feed, doors
+        self._may_begin_again = may_begin_again
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept connections."""
@@ -174,6 +210,11 @@ class _Server(uvicorn.Server):
             self.servers.append(server)
         self.started = True
 
+    def begin_again(self) -> None:
+        """End, so that whoever keeps the gateway going begins it with the configuration that is there now."""
+        if self._may_begin_again():
+            self.should_exit = True
+
     def end_if_orphaned(self) -> None:
         """Make room for the gateway of a daemon that began after the one of this gateway was killed.
 
@@ -192,16 +233,16 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """End on SIGTERM and SIGINT, as a success."""
+        """End on SIGTERM and SIGINT, as a success, and on SIGHUP to begin again."""
         loop = asyncio.get_running_loop()
-        handled = (signal.SIGTERM, signal.SIGINT)
 
         def end() -> None:
             self.should_exit = True
 
+        handled = {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: self.begin_again}
         try:
-            for number in handled:
-                loop.add_signal_handler(number, end)
+            for number, handle in handled.items():
+                loop.add_signal_handler(number, handle)
         except (RuntimeError, ValueError):  # not in the main thread: whoever began it ends it
             yield
             return

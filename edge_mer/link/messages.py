@@ -1,6 +1,7 @@
 """What goes over the link: one JSON object per line, and with one of them a file descriptor.
 
-The process that infers sends `hello`, `prediction`, `health`, `alarms` and `reply`, the others send `ask`.
+The process that infers sends `hello`, `prediction`, `health`, `alarms`, `reload` and `reply`, the others send
+`ask`.
 No path ever crosses the link: a bundle comes as an open file.
 """
 
@@ -24,7 +25,7 @@ class Ask:
 
     Attributes:
         id: By which its sender knows the reply.
-        what: "status", "swap", "rollback", "acknowledge" or "audit".
+        what: "status", "swap", "rollback", "acknowledge", "audit" or "report".
         who: On whose behalf, for the audit log.
         arguments: What else is to be known.
     """

@@ -68,6 +68,20 @@ class Remote(Protocol):
         ...
 
 
+@runtime_checkable
+class Checked(Protocol):
+    """A sink that can say before it is opened whether it ever can be."""
+
+    def check(self) -> None:
+        """See to its settings and packages, and call nobody.
+
+        Raises:
+            UsageError: A file that a key names cannot be used.
+            MissingError: A package is not installed.
+        """
+        ...
+
+
 def introduce(sink: Sink, model: ModelFacts) -> None:
     """Tell a sink of the model, if it wants to know."""
     if isinstance(sink, Introduced):

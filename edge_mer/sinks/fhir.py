@@ -194,6 +194,16 @@ class FhirServerSink:
         """Learn which outputs there are."""
         self._chosen.model = model
 
+    def check(self) -> None:
+        """Read the files that keys name.
+
+        Raises:
+            UsageError: One cannot be used.
+        """
+        if self._is_secure:
+            self._address.tls()
+        self._address.secret("token_file")
+
     def open(self) -> None:
         """See that the server answers, and takes our token.
 

@@ -72,10 +72,18 @@ class LogSink:
             raise self._cannot(error) from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file.
+
+        Raises:
+            UsageError: The disk is too full for a line that waits.
+        """
         held, self._file = self._file, None
-        if held is not None:
+        if held is None:
+            return
+        try:
             held.close()
+        except OSError as error:
+            raise self._cannot(error) from error
 
     abandon = close
 

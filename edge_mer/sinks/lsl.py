@@ -68,6 +68,14 @@ class LslSink:
         if is_new and self._pylsl is not None:
             self._make_outlets(model)
 
+    def check(self) -> None:
+        """Find its package.
+
+        Raises:
+            MissingError: pylsl or liblsl is not installed.
+        """
+        _pylsl()
+
     def open(self) -> None:
         """Offer the streams.
 

@@ -101,6 +101,18 @@ class MqttSink:
         """Learn which numbers there are."""
         self._scalars = model.scalars
 
+    def check(self) -> None:
+        """Read the files that keys name.
+
+        Raises:
+            UsageError: One cannot be used.
+            MissingError: paho-mqtt is not installed.
+        """
+        _paho()
+        if self._is_secure:
+            self._address.tls()
+        self._address.secret("password_file")
+
     def open(self) -> None:
         """Connect, and say "online". From then on it connects again by itself.
 

@@ -83,6 +83,14 @@ class Ros2Sink:
             self._drop_publishers()
             self._qos = _quality(model.interval_s)
 
+    def check(self) -> None:
+        """Find its package.
+
+        Raises:
+            MissingError: There is no ROS 2 here.
+        """
+        _rclpy()
+
     def open(self) -> None:
         """Begin a node.
 

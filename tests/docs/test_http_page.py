@@ -16,6 +16,7 @@ from edge_mer.gateway.limits import KIB, Limits
 from tests.helpers import make_http_reference
 from tests.helpers.certificates import write_certificates
 from tests.helpers.gateway import running, until
+from tests.helpers.inference import ALARM
 
 TEXT = make_http_reference.PAGE.read_text(encoding="utf-8")
 TOKEN, SHA256 = make_token()
@@ -67,7 +68,9 @@ def test_its_commands_run(tmp_path: Path) -> None:
         for command in plain:
             if "Bearer" not in command:  # these are for a gateway without tokens
                 command = command.replace("curl ", 'curl -H "Authorization: Bearer $TOKEN" ', 1)
-            done = typed(command, tmp_path, **{"http://127.0.0.1:8080": gateway.url})
+            done = typed(
+                command, tmp_path, **{"http://127.0.0.1:8080": gateway.url, "8d67e62f-1": ALARM["id"]}
+            )
             assert done.returncode == (28 if "--max-time" in command else 0), (command, done)
             if "--max-time" in command:
                 assert '{"kind":"prediction","record":' in done.stdout

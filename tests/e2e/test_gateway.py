@@ -664,3 +664,52 @@ def test_health_of_the_other_process_is_passed_on(pair: tuple[Gateway, Inference
         told = gateway.until("/v1/health", "state", "stopping")
         assert (told["recording"], told["raw_media"]) == ("session.mcap", True)
         assert client.get("/readyz").status_code == 503
+
+
+def test_a_stream_ends_with_its_session(guarded: tuple[Gateway, Inference]) -> None:
+    """And only with that: who came with a token, or in another session, hears on."""
+    gateway, inference = guarded
+    with ExitStack() as held:
+        pages = [held.enter_context(gateway.client()) for _ in range(2)]
+        for page in pages:
+            page.post("/v1/login", json={"token": READ}).raise_for_status()
+        program = held.enter_context(websocket(gateway, additional_headers=bearer(READ)))
+        cookie = {"cookie": f"edge_mer_session={pages[0].cookies['edge_mer_session']}"}
+        spoken = held.enter_context(websocket(gateway, additional_headers=cookie))
+        gone, stays = (held.enter_context(page.stream("GET", "/v1/predictions")) for page in pages)
+        lines = stays.iter_lines()
+        assert next(lines).startswith("retry")
+        assert pages[0].post("/v1/logout", headers=cookie).status_code == 204
+        assert "event: alarms" in gone.read().decode()
+        with pytest.raises(ConnectionClosed) as closed:
+            to_the_end(spoken)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+        index = inference.n_records
+        inference.predict()
+        assert any(f'"window_index":{index}' in line for line in lines)
+        until(lambda: f'"window_index":{index}' in str(program.recv(SOON_S)))
+
+
+def test_another_configuration_ends_it_only_if_that_can_be_carried_out(tmp_path: Path) -> None:
+    """Whoever keeps it going would begin it over and over."""
+    inference, gateway = Inference(tmp_path), Gateway(tmp_path, limits={})
+    try:
+        gateway.wait()
+        with gateway.client() as client:
+            assert client.get("/healthz").status_code == 200
+        config = tmp_path / "edge-mer.toml"
+        right = config.read_text(encoding="utf-8")
+        config.write_text(right.replace("sinks = []", 'sinks = ["mqtts://h/t?cafile=x"]'), encoding="utf-8")
+        gateway.process.send_signal(signal.SIGHUP)
+        assert gateway.process.stdout is not None
+        assert "stays as it was: mqtts://h/t: unknown key" in gateway.process.stdout.readline()
+        with gateway.client() as client:
+            assert client.get("/healthz").status_code == 200
+        config.write_text(right, encoding="utf-8")
+        assert gateway.stop(signal.SIGHUP) == ""
+        assert gateway.process.returncode == 0
+    finally:
+        gateway.process.kill()
+        gateway.process.communicate()
+        inference.stop()

@@ -146,6 +146,7 @@ def health(**changes: Any) -> dict[str, Any]:
             {"uri": "camera:0", "streams": {"camera/visual": stream}, "n_restarts": 3, "trouble": "was away"}
         ],
         "sinks": [{"target": "jsonl:out.jsonl", "n_dropped": 4, "trouble": ""}],
+        "network_sinks": [{"target": "mqtts://broker/ward3", "n_dropped": 9, "trouble": "no broker answers"}],
         "temperature_c": {"cpu-thermal": 51.0},
         "power_w": None,
         "rss_bytes": 412_000_000,
@@ -210,6 +211,7 @@ def test_a_run_is_shown_without_a_complaint_and_without_asking_anybody_else(
         page, "#sensors"
     )
     assert "lost: 4" in text_of(page, "#sinks")
+    assert all(part in text_of(page, "#sinks") for part in ("mqtts://broker/ward3", "lost: 9", "no broker"))
     device_text, model_text = text_of(page, "#device"), text_of(page, "#model")
     assert (
         "Temperature, cpu-thermal 51.0 °C Power not known Memory 412 MB Running for 25 h 1 min" in device_text

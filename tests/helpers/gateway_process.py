@@ -23,7 +23,7 @@ def run(config_path: str, limits: str) -> None:
     """`main`, but for the limits."""
     config = read_config(Path(config_path))
     if limits == "{}":
-        main(config)
+        main(Path(config_path), config)
         return
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     clock = MonotonicClock()

@@ -33,7 +33,9 @@ whether it can be carried out, and names everything that is wrong with it at onc
 [How to run the daemon](how-to-daemon.md).
 
 - A key that is not known is refused, and the nearest one is named.
-- Relative paths are counted from the file's own folder.
+- Relative paths are counted from the file's own folder, also those in `unix:` and in keys such as `ca_file=`.
+  Only files that sinks write are counted from the folder in which the daemon was started; of
+  [a service](how-to-systemd.md) that is its state's.
 - On SIGHUP a running daemon reads it again. If anything in it is wrong, all stays as it was.
 
 The least that is needed:

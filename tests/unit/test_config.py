@@ -35,6 +35,19 @@ def test_paths_are_counted_from_the_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert (config.state_dir, config.face_detector) == (Path("/var/x"), tmp_path / "yunet.onnx")
 
 
+def test_so_are_those_in_uris_of_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written goes to the folder that the daemon runs in: its configuration's is read-only."""
+    monkeypatch.chdir("/")
+    sinks = '["mqtts://h/t?ca_file=my%20ca.pem&qos=1&password_file=/p", "log:out.jsonl?keep=2", "lsl:name=a"]'
+    config = config_of(tmp_path, f'{LEAST}sinks = {sinks}\n[http]\nlisten = ["unix:http.sock"]\n')
+    assert config.http.listen == (f"unix:{tmp_path}/http.sock",)
+    assert config.network_sinks == (
+        f"mqtts://h/t?ca_file={tmp_path}/my%20ca.pem&qos=1&password_file=/p",
+        "lsl:name=a",
+    )
+    assert config.file_sinks == ("log:out.jsonl?keep=2",)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -48,6 +61,10 @@ def test_paths_are_counted_from_the_file(tmp_path: Path, monkeypatch: pytest.Mon
         (LEAST + '[http]\nlisten = ["0.0.0.0:80"]\n', "0.0.0.0:80 can be reached by others, so it needs"),
         (LEAST + '[http]\nlisten = ["localhost"]\n', "is no place to listen at: write 127.0.0.1:8080"),
         (LEAST + '[http]\nlisten = ["127.0.0.1:0"]\n', "is no place to listen at"),
+        (LEAST + '[http]\nlisten = ["127.0.0.1:1", "127.0.0.1:1"]\n', "listen names one place twice"),
+        ('bundle = "b"\nsources = "camera:0"\n', "sources: expected a list, in [ ]"),
+        ('bundle = 3\nsources = ["camera:0"]\n', "bundle: expected a path, in quotes"),
+        (LEAST + "precision = 8\n", "precision: expected a text, in quotes"),
         (LEAST + '[http]\ncertificate = "c.pem"\n', "certificate and key go together"),
         (LEAST + "hop = 0\n", "hop: Input should be greater than or equal to 1"),
         (LEAST + 'missing = { sound = "mask" }\n', "missing.sound"),

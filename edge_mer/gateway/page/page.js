@@ -903,7 +903,7 @@ function drawMachine() {
     say(trouble, health && source.trouble ? `${isWell ? "last trouble: " : ""}${source.trouble}` : "");
     put(trouble, "class", isWell ? "remark" : "error");
   });
-  keyed(at("sinks"), told.sinks ?? [], (sink) => sink.target, (sink) => {
+  keyed(at("sinks"), [...(told.sinks ?? []), ...(told.network_sinks ?? [])], (sink) => sink.target, (sink) => {
     const item = make("li", "thing");
     item.append(make("h3", "uri", sink.target), make("p", "remark"), make("p", "error"));
     return item;

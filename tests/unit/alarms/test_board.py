@@ -32,7 +32,7 @@ def test_an_alarm_is_raised_stays_and_ends_when_it_is_over_and_acknowledged() ->
     assert play(board, 0.3, 0.2, 0.19, -1.0, start=4) == {6: ["cleared"]}
     [latched] = board.active()
     assert (latched.id, latched.state) == (alarm.id, "latched")
-    assert latched.text == "high: affect.arousal 0.6, above 0.5; over since"
+    assert latched.text == "high: affect.arousal 0.6, above 0.5; now over"
     event = board.acknowledge(alarm.id, "ward-3")
     assert (event.kind, event.who, event.alarm.state, event.alarm.acknowledged_by) == (
         "acknowledged",
@@ -184,7 +184,7 @@ def test_no_estimate_is_an_alarm_of_its_own() -> None:
     assert play(board, 0.1, None, None, None, None, 0.1) == {3: ["raised"], 5: ["cleared"]}
     [alarm] = board.active()
     assert (alarm.output, alarm.value, alarm.threshold) == (None, 3.0, 3.0)
-    assert alarm.text == "blind: no estimate for 3.0 s; over since"
+    assert alarm.text == "blind: no estimate for 3.0 s; now over"
 
 
 def test_a_limit_shorter_than_a_hop_is_beyond_with_the_first_hop_without_an_estimate() -> None:

@@ -164,6 +164,12 @@ def test_each_restarts_without_the_other() -> None:
         assert other not in found["After"][0]
 
 
+def test_a_reload_goes_to_inference_which_tells_the_gateway_and_ends_neither() -> None:
+    for text in units(INSTALLATION).values():
+        assert settings(text)["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+        assert "PropagatesReloadTo" not in settings(text)
+
+
 def test_the_gateway_has_no_device_and_inference_only_its_kinds() -> None:
     made = {name: settings(text) for name, text in units(INSTALLATION).items()}
     assert made[GATEWAY_UNIT]["PrivateDevices"] == ["yes"]

@@ -68,6 +68,16 @@ def test_a_new_client_hears_what_is_known(feed: Feed) -> None:
     assert feed.n_clients == 0
 
 
+def test_who_may_not_stay_is_shown_out_without_what_waits(feed: Feed) -> None:
+    may = {"a": True, "b": True}
+    with feed.subscribe(lambda: may["a"]) as shown_out, feed.subscribe(lambda: may["b"]) as other:
+        predict(feed, 0)
+        may["a"] = False
+        feed.look()
+        assert asyncio.run(shown_out.next()) is None
+        assert kinds(other) == ["model", "health", "alarms", "prediction"]
+
+
 def test_a_slow_client_loses_the_oldest_and_nobody_else_does(feed: Feed) -> None:
     with feed.subscribe() as slow:
         for index in range(10):
