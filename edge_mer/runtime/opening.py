@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Protocol, get_args
 
-from edge_mer.bundle.manifest import candidate_of
+from edge_mer.bundle.manifest import RUN_OF, candidate_of
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.errors import MissingError, UsageError
 from edge_mer.preprocess.face_detectors import open_face_detector
@@ -138,7 +138,7 @@ def open_chosen(bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, C
         BundleError: What was built was altered.
     """
     if precision is not None and candidate_of(precision) not in bundle.manifest.candidates:
-        known = ", ".join(bundle.manifest.candidates)
+        known = ", ".join((*bundle.manifest.candidates, *RUN_OF))
         raise UsageError(f"bundle {bundle.path} has no precision {precision!r}", expected=f"one of {known}")
     for target in TARGETS.values():
         try:
