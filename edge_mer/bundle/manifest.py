@@ -17,6 +17,9 @@ SCHEMA_VERSION = 1
 KINDS = ("fp32", "fp16", "int8-cpu", "int8-trt")
 """Kinds of numbers."""
 
+RUN_OF = {"bf16": "fp32"}
+"""What is no candidate of its own, but another way to compute one, on processors that can."""
+
 PrecisionName = Annotated[str, Field(pattern=rf"^({'|'.join(KINDS)})(\+[a-z0-9-]{{1,24}})?$")]
 """A kind of numbers, and where there are several candidates of it, which: "int8-cpu+mixed"."""
 
@@ -24,6 +27,11 @@ PrecisionName = Annotated[str, Field(pattern=rf"^({'|'.join(KINDS)})(\+[a-z0-9-]
 def kind_of(precision: str) -> str:
     """The kind of numbers: "int8-cpu" of "int8-cpu+mixed"."""
     return precision.partition("+")[0]
+
+
+def candidate_of(precision: str) -> str:
+    """Whose files run: "fp32" of "bf16"; any candidate's are its own."""
+    return RUN_OF.get(precision, precision)
 
 
 def in_order(precisions: Iterable[str]) -> list[str]:

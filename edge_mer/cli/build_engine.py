@@ -11,7 +11,7 @@ from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.cli.common import out, progress, table
 from edge_mer.clock import Clock, MonotonicClock
 from edge_mer.errors import MissingError, UsageError
-from edge_mer.runtime.build import MIN_GAIN, Trial, build, fitting_build
+from edge_mer.runtime.build import Trial, build, fitting_build
 from edge_mer.runtime.target import Choice, Target
 from edge_mer.runtime.target_tensorrt import TensorRtSettings, TensorRtTarget
 from edge_mer.runtime.targets import TARGETS
@@ -99,7 +99,7 @@ def try_all(bundle: Bundle, clock: Clock, target: Target) -> list[Trial]:
     with progress() as say:
         for trial in build(bundle, clock, target, say):
             trials[trial.choice] = trial
-            say(_said(trial, len(trials), n_choices))
+            say(_said(trial, len(trials), max(n_choices, len(trials))))
     return list(trials.values())
 
 
@@ -117,7 +117,7 @@ def _verdict(trial: Trial, chosen: Trial) -> str:
         return "passed"
     if trial.hop_ms is not None and chosen.hop_ms is not None and trial.hop_ms > chosen.hop_ms:
         return "slower"
-    return f"saves less than {100 * MIN_GAIN:g} %"
+    return "saves too little"
 
 
 def _print_built(built: Any) -> None:

@@ -54,11 +54,11 @@ def verify(
 
 
 def _setup(bundle: Bundle, precision: str) -> PipelineSetup:
-    """What `build-engine` built of a precision for a GPU, else the processor's."""
-    target = TARGETS["tensorrt"]
-    record = fitting_build(bundle, target)
-    if record is not None and record["precision"] == precision:
-        return open_built(bundle, target, record)
+    """What `build-engine` chose of a precision here, else ONNX Runtime's on the processor."""
+    for target in TARGETS.values():
+        record = fitting_build(bundle, target)
+        if record is not None and record["precision"] == precision:
+            return open_built(bundle, target, record)
     return open_setup(bundle, precision, None)
 
 

@@ -25,7 +25,12 @@ class Engine(ABC):
         inputs: Declared inputs.
         outputs: Declared outputs.
         sizes: Sizes of free axes of the buffers, e.g. {"batch": 1, "steps": 16}.
+
+    Attributes:
+        name: Of the engine, for the records.
     """
+
+    name: str
 
     def __init__(
         self,

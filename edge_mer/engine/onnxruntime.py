@@ -60,6 +60,8 @@ class OrtEngine(Engine):
         MissingError: This ONNX Runtime lacks something that the file needs.
     """
 
+    name = "onnxruntime-cpu"
+
     def __init__(
         self,
         stage: str,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 import edge_mer
-from edge_mer.bundle.manifest import Manifest, kind_of
+from edge_mer.bundle.manifest import Manifest, candidate_of, kind_of
 from edge_mer.bundle.read import Bundle
 from edge_mer.clock import Clock
 from edge_mer.engine.cache import cache_key, read_file, records, store
@@ -24,8 +24,8 @@ from edge_mer.types.model import Words
 MIN_GAIN = 0.1
 """Part of the time that fewer bits must save: less is no reason to change any number."""
 
-_BITS_RANK = {"fp32": 0, "fp16": 1, "int8-cpu": 1, "int8-trt": 2}
-"""How often that must be saved: 8 bits of TensorRT's must beat 16, and those must beat 32."""
+_BITS_RANK = {"fp32": 0, "fp16": 1, "bf16": 1, "int8-cpu": 2, "int8-trt": 2}
+"""How often that must be saved: 8 bits must beat 16, and those must beat 32."""
 
 _WARM_UP_RUNS = 3
 _TIMED_NS = 300_000_000
@@ -40,6 +40,7 @@ class Trial:
         choice: Precision, and how it runs.
         hop_ms: What one prediction costs: the fusion, and the encoders for the steps of a hop; None where it
             could not be built.
+        stage_ms: Of that, what each stage costs.
         error: Largest error of an output against PyTorch, in its standard deviations; None while
             it was only timed.
         refused: Why it may not serve.
@@ -49,6 +50,7 @@ class Trial:
     hop_ms: float | None
     error: float | None = None
     refused: str | None = None
+    stage_ms: Mapping[str, float] = field(default_factory=dict, compare=False)
     prepared: Prepared = field(default_factory=Prepared, repr=False, compare=False)
 
 
@@ -74,7 +76,11 @@ def fitting_build(bundle: Bundle, target: Target) -> dict[str, Any] | None:
             runs on is not here any more.
     """
     wanted = _identity(bundle, target).items()
-    made = [one for one in records() if wanted <= one.items() and one["precision"] in bundle.precisions]
+    made = [
+        one
+        for one in records()
+        if wanted <= one.items() and candidate_of(one["precision"]) in bundle.precisions
+    ]
     if not made:
         return None
     here = target.environment()
@@ -129,6 +135,9 @@ def build(bundle: Bundle, clock: Clock, target: Target, say: Say | None = None) 
     for choice in target.choices(bundle):
         timed.append(_timed(bundle, choice, sessions, clock, target, say or _quiet))
         yield timed[-1]
+    for choice in target.mixed([(one.choice, one.stage_ms) for one in timed if one.hop_ms is not None]):
+        timed.append(_timed(bundle, choice, sessions, clock, target, say or _quiet))
+        yield timed[-1]
     proven: list[Trial] = []
     for trial in by_worth(timed):
         proven.append(_prove(bundle, trial, sessions, target))
@@ -153,7 +162,8 @@ def _timed(
     except EdgeMerError as refusal:
         return Trial(choice, None, refused=str(refusal))
     try:
-        return Trial(choice, hop_ms(setup, sessions, clock), prepared=prepared)
+        stage_ms = hop_stages_ms(setup, sessions, clock)
+        return Trial(choice, sum(stage_ms.values()), stage_ms=stage_ms, prepared=prepared)
     finally:
         setup.close()
 
@@ -197,7 +207,7 @@ def _none_passed(bundle: Bundle, trials: list[Trial]) -> ParityError:
 
 def unfaithful(manifest: Manifest, precision: str) -> str | None:
     """Why the workbench's own measurements speak against a candidate; None if they do not."""
-    candidate = manifest.candidates[precision]
+    candidate = manifest.candidates[candidate_of(precision)]
     least = manifest.model.tolerances.min_fidelity
     for output, error in (candidate.fidelity or {}).items():
         if error.ccc is None or error.ccc < least:
@@ -211,12 +221,16 @@ def hop_ms(setup: PipelineSetup, sessions: list[Arrays], clock: Clock) -> float:
 
     Of words, one utterance per hop.
     """
+    return sum(hop_stages_ms(setup, sessions, clock).values())
+
+
+def hop_stages_ms(setup: PipelineSetup, sessions: list[Arrays], clock: Clock) -> dict[str, float]:
+    """What each stage costs of one prediction in milliseconds."""
     model, times_ms = setup.model, stage_times_ms(setup, sessions, clock)
-    total_ms = times_ms[model.fusion.stage]
     for encoder in model.encoders:
         n_runs = 1 if isinstance(encoder.preprocess, Words) else model.fusion.hop // encoder.repeat
-        total_ms += n_runs * times_ms[encoder.stage]
-    return total_ms
+        times_ms[encoder.stage] *= n_runs
+    return times_ms
 
 
 def stage_times_ms(setup: PipelineSetup, sessions: list[Arrays], clock: Clock) -> dict[str, float]:

@@ -9,13 +9,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Protocol, get_args
 
+from edge_mer.bundle.manifest import RUN_OF, candidate_of
 from edge_mer.bundle.read import Bundle, open_bundle
-from edge_mer.engine.onnxruntime import OrtOptions, available_threads
 from edge_mer.errors import MissingError, UsageError
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.build import fitting_build, open_built
 from edge_mer.runtime.pipeline_setup import PipelineSetup, check_people
-from edge_mer.runtime.setup import check_policies, looks_at_faces, open_setup
+from edge_mer.runtime.setup import check_policies, looks_at_faces, open_setup, usual_options
 from edge_mer.runtime.target import Choice
 from edge_mer.runtime.targets import TARGETS
 from edge_mer.sinks.base import Sink, introduce
@@ -137,8 +137,8 @@ def open_chosen(bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, C
         MissingError: What was built does not fit this device any more.
         BundleError: What was built was altered.
     """
-    if precision is not None and precision not in bundle.manifest.candidates:
-        known = ", ".join(bundle.manifest.candidates)
+    if precision is not None and candidate_of(precision) not in bundle.manifest.candidates:
+        known = ", ".join((*bundle.manifest.candidates, *RUN_OF))
         raise UsageError(f"bundle {bundle.path} has no precision {precision!r}", expected=f"one of {known}")
     for target in TARGETS.values():
         try:
@@ -149,8 +149,9 @@ def open_chosen(bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, C
             continue
         if record is not None and precision in (None, record["precision"]):
             return open_built(bundle, target, record), target.choice_of(record), True
-    choice = Choice(precision or "fp32", OrtOptions(threads=available_threads()))
-    return open_setup(bundle, choice.precision, None, choice.options), choice, precision is not None
+    precision_here = precision or "fp32"
+    choice = Choice.alike(bundle.manifest.model, precision_here, usual_options(precision_here))
+    return open_setup(bundle, precision_here, None), choice, precision is not None
 
 
 def checked_policies(missing: Policies) -> dict[Modality, MissingPolicy]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from edge_mer.bundle.manifest import kind_of
+from edge_mer.bundle.manifest import candidate_of, kind_of
 from edge_mer.bundle.read import Bundle
 from edge_mer.engine.base import Engine
 from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
+from edge_mer.engine.openvino import OvEngine, OvOptions
 from edge_mer.errors import UsageError
 from edge_mer.preprocess.face import FaceDetector
 from edge_mer.runtime.pipeline import PipelineSetup
+from edge_mer.runtime.target import CpuOptions
 from edge_mer.types.model import FaceClip, MissingPolicy, ModelSpec, Words
 from edge_mer.types.signals import Modality
 
@@ -23,25 +26,50 @@ def looks_at_faces(model: ModelSpec) -> bool:
     return any(isinstance(encoder.preprocess, FaceClip) for encoder in model.encoders)
 
 
-def open_engines(model: ModelSpec, stages: Mapping[str, bytes], options: OrtOptions) -> dict[str, Engine]:
-    """One ONNX Runtime engine per stage.
+def open_engines(
+    model: ModelSpec, stages: Mapping[str, bytes], options: CpuOptions | Mapping[str, CpuOptions]
+) -> dict[str, Engine]:
+    """One engine of the processor per stage.
 
     Args:
         model: Declares the stages' tensors.
         stages: Stage -> ONNX.
-        options: Threads and graph level, the same for all.
+        options: How they run: all in the same way, or each in its own.
     """
     engines: dict[str, Engine] = {}
-    sizes = {"batch": 1, "steps": model.fusion.n_steps, "token": _USUAL_TOKENS}
-    for encoder in model.encoders:
-        engines[encoder.stage] = OrtEngine(
-            encoder.stage, stages[encoder.stage], (encoder.input,), (encoder.output,), sizes, options
-        )
-    fusion = model.fusion
-    engines[fusion.stage] = OrtEngine(
-        fusion.stage, stages[fusion.stage], fusion.inputs, fusion.outputs, sizes, options
-    )
+    try:
+        for stage in model.stages:
+            one = options[stage] if isinstance(options, Mapping) else options
+            engines[stage] = open_engine(model, stage, stages[stage], one)
+    except BaseException:
+        for engine in engines.values():
+            engine.close()
+        raise
     return engines
+
+
+def open_engine(model: ModelSpec, stage: str, onnx: bytes, options: CpuOptions) -> Engine:
+    """The engine of one stage.
+
+    Args:
+        model: Declares the stage's tensors.
+        stage: Its name.
+        onnx: Its file.
+        options: How it runs.
+    """
+    fusion = model.fusion
+    tensors = {encoder.stage: ((encoder.input,), (encoder.output,)) for encoder in model.encoders}
+    inputs, outputs = tensors.get(stage, (fusion.inputs, fusion.outputs))
+    sizes = {"batch": 1, "steps": fusion.n_steps, "token": _USUAL_TOKENS}
+    if isinstance(options, OvOptions):
+        return OvEngine(stage, onnx, inputs, outputs, sizes, options)
+    return OrtEngine(stage, onnx, inputs, outputs, sizes, options)
+
+
+def usual_options(precision: str) -> CpuOptions:
+    """How a processor runs a candidate when nothing was measured."""
+    threads = available_threads()
+    return OvOptions(threads, "bf16") if precision == "bf16" else OrtOptions(threads=threads)
 
 
 CPU_KINDS = ("fp32", "int8-cpu")
@@ -58,7 +86,7 @@ def open_setup(
     bundle: Bundle,
     precision: str,
     detector: FaceDetector | None,
-    options: OrtOptions | None = None,
+    options: CpuOptions | Mapping[str, CpuOptions] | None = None,
     missing: Mapping[Modality, MissingPolicy] | None = None,
     hop: int | None = None,
 ) -> PipelineSetup:
@@ -68,6 +96,7 @@ def open_setup(
         BundleError: The bundle is broken or altered.
         UsageError: A policy or a hop that the model cannot follow.
     """
+    candidate = candidate_of(precision)
     if precision in bundle.manifest.candidates and kind_of(precision) not in CPU_KINDS:
         raise UsageError(
             f"{precision} is made for TensorRT and does not run on a CPU",
@@ -75,18 +104,25 @@ def open_setup(
         )
     model = bundle.manifest.model
     check_policies(model, missing or {})
-    stages = {stage: bundle.read_stage(precision, stage) for stage in model.stages}
+    stages = {stage: bundle.read_stage(candidate, stage) for stage in model.stages}
+    engines = open_engines(model, stages, usual_options(precision) if options is None else options)
     return PipelineSetup(
         model=model,
-        engines=open_engines(model, stages, options or OrtOptions(threads=available_threads())),
+        engines=engines,
         detector=detector,
+        engine_name=engine_name(engines.values()),
         precision=precision,
         bundle_id=bundle.manifest.bundle_id,
         missing=missing or {},
         assets=assets_of(bundle),
         hop=hop,
-        findings=bundle.manifest.candidates[precision].findings,
+        findings=bundle.manifest.candidates[candidate].findings,
     )
+
+
+def engine_name(engines: Iterable[Engine]) -> str:
+    """For the records: "openvino-cpu", or what runs most stages first where there are two."""
+    return "+".join(name for name, _ in Counter(engine.name for engine in engines).most_common())
 
 
 def assets_of(bundle: Bundle) -> dict[str, bytes]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from edge_mer.bundle.read import Bundle
 from edge_mer.engine.onnxruntime import OrtOptions
+from edge_mer.engine.openvino import OvOptions
 from edge_mer.runtime.pipeline import PipelineSetup
+from edge_mer.types.model import ModelSpec
 
 Say = Callable[[str, int, int], None]
 """What is being done, how many of its parts are done, and of how many."""
+
+CpuOptions = OrtOptions | OvOptions
+"""How one of the processor's engines runs a stage; the type says which engine."""
 
 
 @dataclass(frozen=True)
@@ -20,20 +26,34 @@ class Choice:
     """How this device runs a bundle.
 
     Attributes:
-        precision: The candidate.
-        options: Threads and graph level, of ONNX Runtime.
+        precision: The candidate, or "bf16".
+        stages: Stage and how the processor runs it; none of TensorRT.
         target: "cpu" or "tensorrt".
     """
 
     precision: str
-    options: OrtOptions = field(default_factory=OrtOptions)
+    stages: tuple[tuple[str, CpuOptions], ...] = ()
     target: str = "cpu"
+
+    @classmethod
+    def alike(cls, model: ModelSpec, precision: str, options: CpuOptions) -> Choice:
+        """All stages in the same way."""
+        return cls(precision, tuple((stage, options) for stage in model.stages))
 
     def __str__(self) -> str:
         if self.target != "cpu":
             return f"{self.precision}, TensorRT"
-        threads = "thread" if self.options.threads == 1 else "threads"
-        return f"{self.precision}, {self.options.threads} {threads}, graph {self.options.graph}"
+        ways = Counter(options for _, options in self.stages).most_common()
+        usual = ways[0][0] if ways else OrtOptions()
+        others = [f"{stage}: {_told(options)}" for stage, options in self.stages if options != usual]
+        return "; ".join([f"{self.precision}, {_told(usual)}", *others])
+
+
+def _told(options: CpuOptions) -> str:
+    threads = f"{options.threads} {'thread' if options.threads == 1 else 'threads'}"
+    if isinstance(options, OvOptions):
+        return f"OpenVINO, {threads}"
+    return f"ONNX Runtime, {threads}, graph {options.graph}"
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,14 @@ class Target(ABC):
     @abstractmethod
     def choices(self, bundle: Bundle) -> list[Choice]:
         """All ways to run a bundle here."""
+
+    def mixed(self, timed: Sequence[tuple[Choice, Mapping[str, float]]]) -> list[Choice]:
+        """Further choices, once the first ones are timed.
+
+        Args:
+            timed: Each choice, and what its stages took in milliseconds.
+        """
+        return []
 
     @abstractmethod
     def prepare(self, bundle: Bundle, choice: Choice, say: Say) -> Prepared:

@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the workbench's verbs need PyTorch: pip install 'edge-mer[export]'")
 
-from edge_mer.bundle.manifest import KINDS
+from edge_mer.bundle.manifest import KINDS, RUN_OF
 from edge_mer.cli.main import VERBS, main
 from edge_mer.gateway.feed import INFERENCE_LOST
 from edge_mer.sinks.registry import SINKS
@@ -292,7 +292,7 @@ def test_every_status_policy_and_precision_is_explained() -> None:
     assert policies == set(typing.get_args(MissingPolicy))
     precisions = first_column(section("docs/concepts.md", "Precisions"))
     prepared = {f"{name}+prepared" for name in SCHEMES}
-    assert precisions == {*KINDS, *prepared, *(f"{name}+mixed" for name in FORMS)}
+    assert precisions == {*KINDS, *RUN_OF, *prepared, *(f"{name}+mixed" for name in FORMS)}
 
 
 def test_every_source_and_sink_is_explained() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 from edge_mer.bundle.manifest import FileEntry, Manifest
 from edge_mer.bundle.read import Bundle
 from edge_mer.clock import ManualClock
-from edge_mer.engine.onnxruntime import OrtOptions
 from edge_mer.runtime.live_session import Session
 from edge_mer.runtime.opening import Opened
 from edge_mer.runtime.pipeline import PipelineSetup
@@ -167,7 +166,7 @@ def opened(sources: Sequence[Source], sinks: Sequence[Sink] = ()) -> Opened:
         setup=setup,
         sources=tuple(sources),
         sinks=tuple(sinks),
-        choice=Choice("fp32", OrtOptions()),
+        choice=Choice("fp32"),
     )
 
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from edge_mer.bundle.read import Bundle
 from edge_mer.clock import NS_PER_S, ManualClock
-from edge_mer.engine.onnxruntime import OrtOptions
 from edge_mer.errors import LostError
 from edge_mer.runtime.live_session import Session
 from edge_mer.runtime.opening import Opened
@@ -291,7 +290,7 @@ def slow_session(clock: ManualClock) -> Opened:
         setup=PipelineSetup(model, tiny_engines(model, fused), SquareDetector(), hop=1),
         sources=tuple(devices(clock, fps=0.5, audio_hz=1_000, audio_samples=1_000)),
         sinks=(),
-        choice=Choice("fp32", OrtOptions()),
+        choice=Choice("fp32"),
     )
 
 

@@ -14,8 +14,12 @@ import pytest
 
 import edge_mer
 from edge_mer import errors
+from edge_mer.bundle.read import open_bundle
+from edge_mer.engine.onnxruntime import OrtOptions
 from edge_mer.errors import BundleError, UsageError
 from edge_mer.runtime.session import SessionReport
+from edge_mer.runtime.target import Choice
+from edge_mer.runtime.target_cpu import CpuTarget
 from edge_mer.sources.registry import open_source
 from edge_mer.types import predictions
 from tests.helpers.fake_session import FakeSink
@@ -141,7 +145,8 @@ def test_the_engine_is_the_one_that_was_built_here(
     from edge_mer.runtime import opening
 
     assert edge_mer.open_session(shared_bundle, sources=[SIM]).precision == "fp32"
-    record = {"precision": "int8-cpu", "threads": 1, "graph": "all", "files": {}}
+    model = open_bundle(shared_bundle).manifest.model
+    record = CpuTarget().describe(Choice.alike(model, "int8-cpu", OrtOptions())) | {"files": {}}
     found = {"cpu": record, "tensorrt": None}
     monkeypatch.setattr(opening, "fitting_build", lambda _, target: found[target.name])
     assert edge_mer.open_session(shared_bundle, sources=[SIM]).precision == "int8-cpu"

@@ -116,7 +116,8 @@ def prove(
     golden = described(model, held)
     if change is not None:
         change(held)
-    return compare(emotion_setup(model, fusion), golden, held, candidate)
+    expected_rms = None if candidate is None else {n: one.rms for n, one in candidate.golden.items()}
+    return compare(emotion_setup(model, fusion), golden, held, expected_rms)
 
 
 def failed(proof: Proof) -> list[str]:
