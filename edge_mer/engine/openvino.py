@@ -78,10 +78,10 @@ class OvEngine(Engine):
         options: OvOptions | None = None,
     ) -> None:
         super().__init__(stage, inputs, outputs, sizes)
-        self._compiled = _compile(stage, model, options or OvOptions())
+        self._compiled: Any = _compile(stage, model, options or OvOptions())
         self._output_names = [spec.name for spec in outputs]
         self._check_names()
-        self._request = self._compiled.create_infer_request()
+        self._request: Any = self._compiled.create_infer_request()
         self._own = {
             name: _library().Tensor(array, shared_memory=True) for name, array in self.inputs.items()
         }
@@ -93,8 +93,9 @@ class OvEngine(Engine):
         return dict(Counter(precision for kind, precision in kinds if kind in _PRODUCTS).most_common())
 
     def close(self) -> None:
-        """Free what OpenVINO holds."""
-        del self._request, self._compiled, self._own
+        """Free what OpenVINO holds, of whomever it is still known."""
+        self._compiled = self._request = None
+        self._own = {}
 
     def _check_names(self) -> None:
         found_in = sorted(one.any_name for one in self._compiled.inputs)
@@ -109,6 +110,8 @@ class OvEngine(Engine):
             )
 
     def _run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        if self._request is None:
+            raise RuntimeError(f"stage {self.stage} was closed")
         given = self._own if feed is self.inputs else self._tensors(feed)
         for name, tensor in given.items():
             self._request.set_tensor(name, tensor)

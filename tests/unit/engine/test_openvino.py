@@ -64,6 +64,9 @@ def test_it_reads_its_buffers_and_gives_arrays_to_keep(bundle: Bundle) -> None:
     np.testing.assert_array_equal(one.run(first)["feature"], before)
     np.testing.assert_array_equal(one.infer()["feature"], other)
     one.close()
+    one.close()
+    with pytest.raises(RuntimeError, match="was closed"):
+        one.infer()
 
 
 def test_eight_bits_run_in_eight_bits(bundle: Bundle) -> None:
