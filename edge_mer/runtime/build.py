@@ -28,7 +28,7 @@ _BITS_RANK = {"fp32": 0, "fp16": 1, "bf16": 1, "int8-cpu": 2, "int8-trt": 2}
 """How often that must be saved: 8 bits must beat 16, and those must beat 32."""
 
 _WARM_UP_RUNS = 3
-_TIMED_NS = 300_000_000
+_TIMED_NS = 100_000_000
 _MIN_RUNS, _MAX_RUNS = 10, 200
 
 
