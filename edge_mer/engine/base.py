@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mer.errors import DataError
+from edge_mer.errors import BundleError, DataError
 from edge_mer.types.model import TensorSpec
 
 Array = NDArray[Any]
@@ -79,6 +79,22 @@ class Engine(ABC):
                 f"stage {self.stage}: input {spec.name} does not fit",
                 expected=f"{spec.dtype} {spec.shape} ({', '.join(spec.axes)})",
                 found="nothing" if array is None else f"{array.dtype} {array.shape}",
+            )
+
+    def _check_names(self, found_in: Sequence[str], found_out: Sequence[str]) -> None:
+        """Whether a file's inputs, in any order, and outputs are the declared ones.
+
+        Raises:
+            BundleError: They are not.
+        """
+        expected_in = [spec.name for spec in self.input_specs]
+        expected_out = [spec.name for spec in self.output_specs]
+        if sorted(found_in) != sorted(expected_in) or list(found_out) != expected_out:
+            raise BundleError(
+                f"stage {self.stage}: the ONNX file is not what the manifest declares",
+                expected=f"inputs {expected_in}, outputs {expected_out}",
+                found=f"inputs {found_in}, outputs {found_out}",
+                hint="export the bundle again",
             )
 
     @abstractmethod
