@@ -33,6 +33,7 @@ _FOLLOW_AT_ONCE = 0.12
 """Eyes that moved by this part of their distance or more are not smoothed."""
 
 _SCENE_SIZE = (32, 24)
+_SCENE_PIXELS = (160, 120)
 _SCENE_NOISE = 6.0
 """Grey levels; differences of this size say nothing."""
 
@@ -48,8 +49,8 @@ class Scene:
     def of(cls, frame: NDArray[np.uint8]) -> Scene:
         """Of a frame, (height, width, 3) uint8 RGB."""
         height, width = frame.shape[:2]
-        # every n-th pixel will do: a thumbnail must be the same for the same scene, not beautiful
-        coarse = np.ascontiguousarray(frame[:: max(1, height // 120), :: max(1, width // 160)])
+        # single pixels will do: a thumbnail must be the same for the same scene, not beautiful
+        coarse = cv2.resize(frame, _SCENE_PIXELS, interpolation=cv2.INTER_NEAREST)
         thumbnail = cv2.resize(coarse, _SCENE_SIZE, interpolation=cv2.INTER_AREA)
         return cls(np.asarray(thumbnail, np.float32), (width, height))
 
@@ -134,6 +135,11 @@ _HEAD_EYES = (complex(32, 44), complex(64, 44))
 _HEAD_EYES_PX = 32.0
 """Distance of the eyes in the upright head that looks are made of."""
 
+_HEAD_REACH = 1.65
+"""From between the eyes to the upright head's farthest edge, in distances of the eyes."""
+
+_HALF_PIXEL = complex(0.5, 0.5)
+
 
 class LookMaker:
     """Makes looks of faces."""
@@ -208,31 +214,29 @@ def _upright_head(frame: NDArray[np.uint8], eyes: Eyes) -> Floats:
     """(96, 96, 4): red, green, blue and grey around a face, its eyes at `_HEAD_EYES`."""
     left, right = complex(*eyes[0]), complex(*eyes[1])
     distance = max(1.0, abs(right - left))
-    corner, piece = _piece(frame, (left + right) / 2, 2.2 * distance)
-    steps = complex(1, 1)
-    if distance > 1.1 * _HEAD_EYES_PX:
-        height, width = piece.shape[:2]
-        shrink = _HEAD_EYES_PX / distance
-        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    shrink = max(1, round(distance / _HEAD_EYES_PX))
+    turn = (right - left) / distance
+    reach_px = _HEAD_REACH * (abs(turn.real) + abs(turn.imag)) * distance + shrink + 1
+    corner, piece = _piece(frame, (left + right) / 2, reach_px, shrink)
+    if shrink > 1:  # by whole numbers, which is many times faster
+        size = (max(1, piece.shape[1] // shrink), max(1, piece.shape[0] // shrink))
         piece = np.asarray(cv2.resize(piece, size, interpolation=cv2.INTER_AREA), np.uint8)
-        steps = complex(size[0] / width, size[1] / height)
-    placed = tuple(_scaled(eye - corner, steps) for eye in (left, right))
+    placed = tuple((eye - corner + _HALF_PIXEL) / shrink - _HALF_PIXEL for eye in (left, right))
     colours = _warped(piece.astype(np.float32), similarity(_HEAD_EYES, (placed[0], placed[1])), _HEAD_PX)
     return np.dstack([colours, cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)])
 
 
-def _piece(frame: NDArray[np.uint8], middle: complex, reach_px: float) -> tuple[complex, NDArray[np.uint8]]:
-    """A square as far as it lies in the frame (at least 2 x 2 pixels), and its first pixel's place."""
+def _piece(
+    frame: NDArray[np.uint8], middle: complex, reach_px: float, multiple: int
+) -> tuple[complex, NDArray[np.uint8]]:
+    """A square as far as it lies in the frame, of whole multiples of pixels, and its first pixel's place."""
     height, width = frame.shape[:2]
-    x0 = min(max(0, int(middle.real - reach_px)), max(0, width - 2))
-    y0 = min(max(0, int(middle.imag - reach_px)), max(0, height - 2))
-    x1, y1 = max(x0 + 2, int(middle.real + reach_px)), max(y0 + 2, int(middle.imag + reach_px))
-    return complex(x0, y0), np.ascontiguousarray(frame[y0:y1, x0:x1])
-
-
-def _scaled(place: complex, steps: complex) -> complex:
-    """A pixel after a picture was scaled by `steps`; pixel centres at integers."""
-    return complex((place.real + 0.5) * steps.real - 0.5, (place.imag + 0.5) * steps.imag - 0.5)
+    x0 = min(max(0, int(middle.real - reach_px)), max(0, width - multiple))
+    y0 = min(max(0, int(middle.imag - reach_px)), max(0, height - multiple))
+    x1, y1 = min(width, int(middle.real + reach_px)), min(height, int(middle.imag + reach_px))
+    wide, tall = ((stop - start) // multiple * multiple for start, stop in ((x0, x1), (y0, y1)))
+    rows, columns = slice(y0, y0 + max(multiple, tall)), slice(x0, x0 + max(multiple, wide))
+    return complex(x0, y0), frame[rows, columns]
 
 
 def _cut(head: Floats, pose: _Pose, side_px: int, eyes: Eyes) -> Floats:

@@ -28,27 +28,36 @@ class StreamWatch:
         self.encoder = encoder
         self.regular: RegularStream | None = None
         self._meter = RateMeter()
-        self._seen = StreamHealth(spec.name, encoder.modality, spec.rate_hz)
+        self._spec = spec
+        self._n_chunks = self._n_refused = 0
+        self._last_arrival_ns: int | None = None
+        self._newest_ns: int | None = None
 
     def arrived(self, chunk: Chunk, now_ns: int) -> None:
         """A chunk came, by the host's clock."""
-        at_ns = now_ns if chunk.arrived_ns is None else chunk.arrived_ns
-        self._seen = replace(self._seen, n_chunks=self._seen.n_chunks + 1, last_arrival_ns=at_ns)
+        self._n_chunks += 1
+        self._last_arrival_ns = now_ns if chunk.arrived_ns is None else chunk.arrived_ns
 
     def refused(self) -> None:
         """It is of a time yet to come."""
-        self._seen = replace(self._seen, n_refused=self._seen.n_refused + 1)
+        self._n_refused += 1
 
     def used(self, chunk: Chunk) -> None:
         """It is of a time that can be."""
         self._meter.push(chunk.t_ns, chunk.n_samples)
-        self._seen = replace(self._seen, newest_ns=max(chunk.t_ns, self._seen.newest_ns or 0))
+        self._newest_ns = max(chunk.t_ns, self._newest_ns or 0)
 
     def health(self, windower: StepWindower) -> StreamHealth:
         """How it is doing."""
         modality, regular = self.encoder.modality, self.regular
-        found = replace(
-            self._seen,
+        found = StreamHealth(
+            self._spec.name,
+            modality,
+            self._spec.rate_hz,
+            n_chunks=self._n_chunks,
+            n_refused=self._n_refused,
+            last_arrival_ns=self._last_arrival_ns,
+            newest_ns=self._newest_ns,
             measured_hz=self._meter.rate_hz,
             n_late=windower.n_late_of(modality),
             n_duplicate=windower.n_duplicate_of(modality),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mer.types.model import Clip, Encoder, to_ns
+from edge_mer.types.model import Clip, Encoder, line_ns, to_ns
 
 _N_RECENT = 64
 
@@ -33,13 +33,19 @@ class FrameSelector:
     """
 
     def __init__(self, encoder: Encoder, spec: Clip) -> None:
-        self._encoder = encoder
-        self._spec = spec
+        self._n_frames = spec.n_frames
         # One more, since nominal and capture times are rounded to a nanosecond each.
         self._tolerance_ns = to_ns(spec.frame_tolerance) + 1
+        newest = encoder.period + encoder.offset - spec.last_frame_before_end
+        self._nominal_ns = [
+            line_ns(encoder.period, newest - spec.frame_interval * age)
+            for age in range(spec.n_frames - 1, -1, -1)
+        ]
+        self._period_ns = max(1, to_ns(encoder.period))
+        self._clip_ns = to_ns(spec.frame_interval * (spec.n_frames - 1)) + 2 * self._tolerance_ns
+        self._before_end_ns = to_ns(spec.last_frame_before_end) - to_ns(encoder.offset)
         self._next_step = 0
         self._taken_until_ns = -1
-        self._last_nominal = -1, 0
         self._chosen: dict[int, list[Frame | None]] = {}
         self._recent_ns: deque[int] = deque(maxlen=_N_RECENT)
         self.watermark_ns: int | None = None
@@ -48,9 +54,7 @@ class FrameSelector:
 
     def nominal_ns(self, step: int) -> list[int]:
         """Nominal times of the frames of `step`, oldest first."""
-        encoder, spec = self._encoder, self._spec
-        last = encoder.period * (step + 1) + encoder.offset - spec.last_frame_before_end
-        return [to_ns(last - spec.frame_interval * i) for i in range(spec.n_frames - 1, -1, -1)]
+        return [nominal_ns(step) for nominal_ns in self._nominal_ns]
 
     def push(self, t_ns: int, pixels: NDArray[np.uint8]) -> None:
         """Take a frame; one that was captured just when a recent one was is the same again."""
@@ -69,7 +73,7 @@ class FrameSelector:
             self.n_late += 1
 
     def _offer(self, step: int, index: int, nominal_ns: int, frame: Frame) -> bool:
-        chosen = self._chosen.setdefault(step, [None] * self._spec.n_frames)
+        chosen = self._chosen.setdefault(step, [None] * self._n_frames)
         held = chosen[index]
         if held is None or abs(frame.t_ns - nominal_ns) < abs(held.t_ns - nominal_ns):
             chosen[index] = frame
@@ -78,25 +82,20 @@ class FrameSelector:
 
     def _steps_near(self, t_ns: int) -> range:
         """The steps, not yet taken, whose clip may hold a frame of time `t_ns`."""
-        encoder, spec = self._encoder, self._spec
-        period_ns = max(1, to_ns(encoder.period))
-        clip_ns = to_ns(spec.frame_interval * (spec.n_frames - 1)) + 2 * self._tolerance_ns
-        end_ns = t_ns + to_ns(spec.last_frame_before_end) - to_ns(encoder.offset)
-        first = (end_ns - self._tolerance_ns) // period_ns - 2
-        last = (end_ns + clip_ns) // period_ns + 1
+        end_ns = t_ns + self._before_end_ns
+        first = (end_ns - self._tolerance_ns) // self._period_ns - 2
+        last = (end_ns + self._clip_ns) // self._period_ns + 1
         return range(max(first, self._next_step), last + 1)
 
     def is_complete(self, step: int) -> bool:
         """True once no later frame can be nearer to any nominal time of `step`."""
-        if step != self._last_nominal[0]:  # asked again and again, until it is so
-            self._last_nominal = step, self.nominal_ns(step)[-1]
-        return self.watermark_ns is not None and self.watermark_ns >= self._last_nominal[1]
+        return self.watermark_ns is not None and self.watermark_ns >= self._nominal_ns[-1](step)
 
     def take(self, step: int) -> list[Frame | None]:
         """The frames of `step`, None where missing; afterwards they are forgotten."""
-        frames = self._chosen.pop(step, [None] * self._spec.n_frames)
+        frames = self._chosen.pop(step, [None] * self._n_frames)
         self._next_step = step + 1
-        self._taken_until_ns = self.nominal_ns(step)[-1]
+        self._taken_until_ns = self._nominal_ns[-1](step)
         for old in [s for s in self._chosen if s <= step]:
             del self._chosen[old]
         return frames

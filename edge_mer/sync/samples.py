@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mer.clock import NS_PER_S
-from edge_mer.types.model import Encoder
+from edge_mer.types.model import Encoder, line_ns
 
 Samples = NDArray[np.float32]
 
@@ -60,15 +60,13 @@ class Continuity:
     """
 
     def __init__(self, rate_hz: float) -> None:
-        self._rate = Fraction(rate_hz)
+        self._to_ns = line_ns(1 / Fraction(rate_hz), Fraction(0))
         self._anchor_ns: int | None = None
         self._n = 0
 
     def is_gap(self, t_ns: int, n_samples: int) -> bool:
         """Count a chunk; True when it starts elsewhere than the last one ended (or is the first)."""
-        expected_ns = (
-            None if self._anchor_ns is None else self._anchor_ns + int(self._n * NS_PER_S / self._rate)
-        )
+        expected_ns = None if self._anchor_ns is None else self._anchor_ns + self._to_ns(self._n)
         gap = expected_ns is None or abs(t_ns - expected_ns) > CONTINUITY_TOLERANCE_NS
         if gap:
             self._anchor_ns, self._n = t_ns, 0
@@ -100,7 +98,8 @@ class SampleRing:
     ) -> None:
         self._encoder = encoder
         self._piece_hz = rate_hz
-        self._rate_hz = rate_hz if stream_hz is None else Fraction(stream_hz)
+        self._rate_hz = Fraction(rate_hz if stream_hz is None else stream_hz)
+        self._to_ns = line_ns(1 / self._rate_hz, Fraction(0))
         self._missing = 0.0 if stream_hz is None else np.nan
         self._grid = grid
         self._sample_shape = () if n_courses is None else (n_courses,)
@@ -109,6 +108,7 @@ class SampleRing:
         self._filled_to = 0
         self._needed_from = 0
         self._taken_to = 0
+        self._spans: dict[int, _Span] = {}
         self.n_late = 0
         self.n_duplicate = 0
 
@@ -145,7 +145,7 @@ class SampleRing:
     @property
     def watermark_ns(self) -> int:
         """Everything before this time that will come in order has come."""
-        return self._filled_to * NS_PER_S // self._rate_hz
+        return self._to_ns(self._filled_to)
 
     def _bounds(self, step: int) -> tuple[int, int]:
         """The samples of a step's piece."""
@@ -160,6 +160,11 @@ class SampleRing:
 
     def _span(self, step: int) -> _Span:
         """Those that are held of a step's time, and before it what its piece's first ones are made with."""
+        if step not in self._spans:  # asked again and again, until the next one is
+            self._spans = {one: self._worked_out(one) for one in (step, step + 1)}
+        return self._spans[step]
+
+    def _worked_out(self, step: int) -> _Span:
         start, stop = self._bounds(step)
         ratio = Fraction(self._rate_hz, self._piece_hz)
         at, reach = start * ratio, (max(Fraction(1), ratio) + 1) / 2
@@ -207,7 +212,7 @@ class SampleRing:
         needed_from = self._span(step + 1).start
         self._forget_before(needed_from)
         self._taken_to = max(self._taken_to, min(stop, needed_from))
-        newest_ns = None if newest is None else newest * NS_PER_S // self._rate_hz
+        newest_ns = None if newest is None else self._to_ns(newest)
         coverage = n_present / (stop - begin)
         return Piece(samples, coverage, newest_ns, n_empty > 0, first=float(span.at - start))
 

@@ -87,7 +87,7 @@ class StepWindower:
         self._lateness_ns = lateness_ns
         self._now_ns = 0
         self._due = -1, 0
-        self._open = set(present)
+        self._open = {e.modality for e in model.encoders} & present
         # Words alone end no step: a transcript may go on long after the camera stopped.
         sensed = {e.modality for e in model.encoders if not isinstance(e.preprocess, Words)} & present
         self._leading = sensed or present
@@ -104,6 +104,7 @@ class StepWindower:
             else:
                 stream_hz = None if streams_hz is None else streams_hz.get(encoder.modality)
                 self._rings[encoder.modality] = _ring(encoder, spec, stream_hz)
+        self._sensors: dict[Modality, FrameSelector | SampleRing] = {**self._selectors, **self._rings}
         if first_step > 0:
             self._next = first_step - 1
             self._taken()
@@ -154,7 +155,7 @@ class StepWindower:
     @property
     def n_late(self) -> int:
         """Frames, samples and words that came after their step was taken."""
-        return sum(self.n_late_of(modality) for modality in (*self._sensors, *self._tracks))
+        return sum(one.n_late for one in (*self._sensors.values(), *self._tracks.values()))
 
     def n_late_of(self, modality: Modality) -> int:
         """Those of one modality."""
@@ -170,21 +171,27 @@ class StepWindower:
         sensor = self._sensors.get(modality)
         return 0 if sensor is None else sensor.n_duplicate
 
-    @property
-    def _sensors(self) -> dict[Modality, FrameSelector | SampleRing]:
-        return {**self._selectors, **self._rings}
-
     def _is_ready(self, step: int) -> bool:
         settled_ns = None if self._lateness_ns is None else self._now_ns - self._lateness_ns
-        complete = {modality: one.is_complete(step) for modality, one in self._selectors.items()}
-        complete |= {modality: ring.is_complete(step, settled_ns) for modality, ring in self._rings.items()}
-        session_ns = max((sensor.watermark_ns or 0 for sensor in self._sensors.values()), default=0)
-        complete |= {m: track.is_complete(step, session_ns) for m, track in self._tracks.items()}
         if settled_ns is not None and self._open and settled_ns >= self.due_ns(step):
             return True
-        if any(not complete[modality] for modality in complete.keys() & self._open):
-            return settled_ns is None and session_ns >= self.due_ns(step) + MAX_WAIT_NS
-        return any(complete[modality] and self._has_ended(modality, step) for modality in self._leading)
+        if not all(self._is_complete(modality, step, settled_ns) for modality in self._open):
+            return settled_ns is None and self._session_ns() >= self.due_ns(step) + MAX_WAIT_NS
+        return any(
+            self._is_complete(modality, step, settled_ns) and self._has_ended(modality, step)
+            for modality in self._leading
+        )
+
+    def _is_complete(self, modality: Modality, step: int, settled_ns: int | None) -> bool:
+        if modality in self._selectors:
+            return self._selectors[modality].is_complete(step)
+        if modality in self._rings:
+            return self._rings[modality].is_complete(step, settled_ns)
+        return self._tracks[modality].is_complete(step, self._session_ns())
+
+    def _session_ns(self) -> int:
+        """How far the stream has come that is ahead of the others."""
+        return max((sensor.watermark_ns or 0 for sensor in self._sensors.values()), default=0)
 
     def _has_ended(self, modality: Modality, step: int) -> bool:
         """Whether a stream reaches to the end of `step`; one whose pieces end before it may stop earlier."""

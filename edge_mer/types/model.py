@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -39,6 +39,13 @@ Seconds = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str, r
 def to_ns(seconds: Fraction) -> int:
     """Integer nanoseconds, rounded down: the one rounding of every grid point."""
     return (seconds.numerator * NS_PER_S) // seconds.denominator
+
+
+def line_ns(slope: Fraction, start: Fraction) -> Callable[[int], int]:
+    """`to_ns(slope * n + start)` as a function of n, in whole numbers: fractions are slow where every chunk asks."""
+    below = math.lcm(slope.denominator, start.denominator)
+    slope_ns, start_ns = (int(seconds * below) * NS_PER_S for seconds in (slope, start))
+    return lambda n: (slope_ns * n + start_ns) // below
 
 
 class Declared(BaseModel):
