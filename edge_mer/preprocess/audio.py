@@ -11,6 +11,7 @@ from functools import lru_cache
 import av
 import numpy as np
 import scipy.fft
+import scipy.sparse
 from numpy.typing import NDArray
 
 from edge_mer.types.model import LogMel
@@ -53,7 +54,7 @@ class SoundConditioner:
         Returns:
             (m,) float32; some of the last few milliseconds stay inside until more comes.
         """
-        mono: Samples = np.asarray(data, np.float32).mean(axis=1, dtype=np.float32)
+        mono = _mono(np.asarray(data, np.float32))
         if self._resampler is None or mono.size == 0:
             return mono
         frame = av.AudioFrame.from_ndarray(mono[np.newaxis], format="flt", layout="mono")
@@ -67,6 +68,18 @@ class SoundConditioner:
         rest = _joined(self._resampler.resample(None))
         self.reset()
         return rest
+
+
+def _mono(data: NDArray[np.float32]) -> Samples:
+    """The mean of (n, channels), by columns: sums of many short rows are slow."""
+    if data.shape[1] == 1:
+        return data[:, 0]
+    columns = data.T
+    total = columns[0].copy()
+    for column in columns[1:]:
+        total += column
+    total /= len(columns)
+    return total
 
 
 def _joined(frames: list[av.AudioFrame]) -> Samples:
@@ -83,7 +96,7 @@ def log_mel(samples: Samples, spec: LogMel, out: NDArray[np.float32]) -> None:
         out: (1, mel, column) float32 with `spec.width` columns.
     """
     power = _power_spectrogram(samples, spec)  # (column, frequency)
-    mel = power @ mel_filters(spec)  # (column, mel)
+    mel = (_narrow_filters(spec) @ power.T).T  # (column, mel)
     db = 10.0 * np.log10(np.maximum(mel, spec.amin))
     np.maximum(db, db.max() - spec.top_db, out=db)
     columns = ((db - spec.mean) / spec.std).T[:, -spec.width :]
@@ -118,6 +131,12 @@ def mel_filters(spec: LogMel) -> NDArray[np.float64]:
     rising = (frequencies_hz[:, np.newaxis] - low) / (centre - low)
     falling = (high - frequencies_hz[:, np.newaxis]) / (high - centre)
     return np.maximum(0.0, np.minimum(rising, falling))
+
+
+@lru_cache(maxsize=8)
+def _narrow_filters(spec: LogMel) -> scipy.sparse.csr_array:
+    """Without their zeros, which are nearly all; (mel, frequency)."""
+    return scipy.sparse.csr_array(mel_filters(spec).T)
 
 
 def _hz_to_mel(frequency_hz: float) -> float:

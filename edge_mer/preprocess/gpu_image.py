@@ -11,17 +11,15 @@ from numpy.typing import NDArray
 
 from edge_mer.cuda import Gpu, GpuTensor, Kernel
 from edge_mer.errors import DataError, UsageError
-from edge_mer.preprocess.image import FrameLayout, samples_per_side
+from edge_mer.preprocess.image import FrameLayout, block_px, in_blocks
 from edge_mer.types.model import Clip
 
 _LAYOUTS = {"rgb": 0, "bgr": 1, "nv12": 2, "yuyv": 3}
 _BLOCK = (16, 16, 1)
 _ONE_PIXEL = 1 << 32
-"""Coordinates are integers with 32 bits behind the point."""
+"""Coordinates are integers with 32 bits behind the point, and count blocks."""
 
 _FARTHEST_PX = 1 << 30
-_NO_REACH_PX = 1 << 29
-"""Farther than any frame is wide: its places in bytes do not fit into 32 bits."""
 
 _CROP = np.dtype(
     [
@@ -31,14 +29,12 @@ _CROP = np.dtype(
         ("start", np.int64, 2),
         ("column", np.int64, 2),
         ("row", np.int64, 2),
-        ("across", np.int64, 2),
-        ("down", np.int64, 2),
         ("width", np.int32),
         ("height", np.int32),
         ("pitch", np.int32),
         ("layout", np.int32),
-        ("n", np.int32),
-        ("reach", np.int32),
+        ("block", np.int32),
+        ("is_small", np.int32),
     ]
 )
 """`Crop` of crop.cu."""
@@ -143,32 +139,26 @@ def _described(crops: list[GpuCrop], shape_px: tuple[int, int]) -> dict[str, NDA
         return {}
     layouts = [crop.layout for crop in crops]
     transforms = np.array([crop.transform for crop in crops], np.float64)
-    linear, begin = transforms[:, :, :2], transforms[:, :, 2]
     height, width = shape_px
     corners = np.array([[x, y, 1.0] for x in (-1, width) for y in (-1, height)])
     if not (np.abs(corners @ transforms.transpose(0, 2, 1)) < _FARTHEST_PX).all():
         raise DataError(f"a crop that lies more than {_FARTHEST_PX} pixels outside of its frame")
-    n = np.array([samples_per_side(transform) for transform in transforms])
-    per_sample = linear / n[:, np.newaxis, np.newaxis]
-    reach_px = np.ceil(np.abs(linear).sum(axis=2).max(axis=1)) + 1
+    blocks = [block_px(transform) for transform in transforms]
+    placed = np.array([in_blocks(*one) for one in zip(transforms, blocks, strict=True)])
     n_bytes = np.array([layout.pitch_bytes * layout.height_px for layout in layouts])
     pointers = np.array([crop.pointer for crop in crops])
     return {
         "frame": pointers,
         "chroma": pointers + n_bytes,
-        "start": _fixed(begin + (linear * (0.5 / n - 0.5)[:, np.newaxis, np.newaxis]).sum(axis=2)),
-        "column": _fixed(linear[:, :, 0]),
-        "row": _fixed(linear[:, :, 1]),
-        "across": _fixed(per_sample[:, :, 0]),
-        "down": _fixed(per_sample[:, :, 1]),
+        "start": _fixed(placed[:, :, 2]),
+        "column": _fixed(placed[:, :, 0]),
+        "row": _fixed(placed[:, :, 1]),
         "width": np.array([layout.width_px for layout in layouts]),
         "height": np.array([layout.height_px for layout in layouts]),
         "pitch": np.array([layout.pitch_bytes for layout in layouts]),
         "layout": np.array([_LAYOUTS[layout.kind] for layout in layouts]),
-        "n": n,
-        "reach": np.where(n_bytes < 1 << 31, np.minimum(reach_px, _NO_REACH_PX), _NO_REACH_PX).astype(
-            np.int64
-        ),
+        "block": np.array(blocks),
+        "is_small": n_bytes < 1 << 31,
     }
 
 

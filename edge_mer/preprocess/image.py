@@ -1,9 +1,9 @@
 """From a camera frame to the normalised pixels of an aligned crop.
 
 A crop is defined by an affine map from crop pixels to frame pixels (pixel centres at integers).
-Each crop pixel is the mean of n x n bilinear samples spread over its area, n = the factor by which
-the crop shrinks the frame, rounded up (at most 8); outside the frame is black. This definition is
-exact, so a GPU kernel can be held against it.
+The frame, black all around, is averaged over blocks of k x k pixels that begin in its corner, k = the
+factor by which the crop shrinks it, to the nearest whole number (at most 8). Each crop pixel is one
+bilinear sample of these means. This definition is exact, so a GPU kernel can be held against it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edge_mer.errors import DataError
 from edge_mer.types.model import Clip
 
-MAX_SAMPLES_PER_SIDE = 8
+MAX_BLOCK_PX = 8
 
 LayoutKind = Literal["rgb", "bgr", "nv12", "yuyv"]
 """Bytes R, G, B or B, G, R; a plane of brightness, then one of colours (U, V) for 2 x 2 pixels; or Y, U, Y, V
@@ -96,11 +96,21 @@ def to_rgb(data: NDArray[np.uint8], layout: FrameLayout) -> NDArray[np.uint8]:
     return pixels if layout.kind == "rgb" else np.ascontiguousarray(pixels[:, :, ::-1])
 
 
-def samples_per_side(transform: NDArray[np.float64]) -> int:
-    """How many bilinear samples per side a crop pixel needs, 1 to 8; `transform` is (2, 3)."""
+def block_px(transform: NDArray[np.float64]) -> int:
+    """Side of the blocks that a frame is averaged over before it is cropped, 1 to 8; `transform` is (2, 3).
+
+    The whole number that is nearest, as a ratio, to the factor by which the crop shrinks the frame.
+    """
     (a, b, _), (c, d, _) = transform.tolist()
-    scale = math.sqrt(abs(a * d - b * c))
-    return min(MAX_SAMPLES_PER_SIDE, max(1, math.ceil(scale - 1e-6)))
+    area_px = abs(a * d - b * c)  # of the frame, to a pixel of the crop
+    return min(MAX_BLOCK_PX, max(1, math.floor(math.sqrt(area_px + 0.25) + 0.5)))
+
+
+def in_blocks(transform: NDArray[np.float64], block: int) -> NDArray[np.float64]:
+    """(2, 3): from crop pixels to places among blocks of `block` pixels a side, block centres at integers."""
+    placed = transform / block
+    placed[:, 2] -= (block - 1) / (2 * block)
+    return placed
 
 
 def crop(
@@ -116,71 +126,71 @@ def crop(
     Returns:
         (height, width, 3) float32 in 0..255, not rounded.
     """
-    n = samples_per_side(transform)
+    block = block_px(transform)
     height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
-    across_px, down_px = (
-        np.arange(width, dtype=np.float64),
-        np.arange(height, dtype=np.float64)[:, np.newaxis],
+    (ax, bx, x0), (ay, by, y0) = in_blocks(transform, block).tolist()
+    across, down = np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)
+    xs, ys = (
+        np.add.outer(down * one_down, across * one_across + start)
+        for one_across, one_down, start in ((ax, bx, x0), (ay, by, y0))
     )
-    xs = transform[0, 0] * across_px + transform[0, 2] + transform[0, 1] * down_px
-    ys = transform[1, 0] * across_px + transform[1, 2] + transform[1, 1] * down_px
-    reach = np.abs(transform[:, :2]).sum(axis=1) / 2
-    used, x0, y0 = _used_part(frame, xs, ys, reach)
-    total = np.zeros((height * width, 3), np.float32)
-    if used.size:
-        # Sample by sample: arrays of one crop's size stay in the processor's cache.
-        for down in (np.arange(n) + 0.5) / n - 0.5:
-            for across in (np.arange(n) + 0.5) / n - 0.5:
-                dx, dy = transform[:, :2] @ (across, down)
-                total += _bilinear(used, xs + (dx - x0), ys + (dy - y0))
-    total /= n * n
-    return total.reshape(height, width, 3)
+    columns, rows = (
+        _used(places, math.ceil(n_px / block))
+        for places, n_px in zip((xs, ys), frame.shape[1::-1], strict=True)
+    )
+    out = np.zeros((height, width, 3), np.float32)
+    if columns and rows:
+        _interpolate(_blocks(frame, block, rows, columns), xs - columns.start, ys - rows.start, out)
+    return out
 
 
-def _used_part(
-    frame: NDArray[np.uint8], xs: NDArray[np.float64], ys: NDArray[np.float64], reach: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], int, int]:
-    """The part of `frame` that is looked at, with one black pixel around it, and where it begins."""
-    height, width = frame.shape[:2]
-    x0, x1 = max(0, int(np.floor(xs.min() - reach[0]))), min(width, int(np.floor(xs.max() + reach[0])) + 2)
-    y0, y1 = max(0, int(np.floor(ys.min() - reach[1]))), min(height, int(np.floor(ys.max() + reach[1])) + 2)
-    if x1 <= x0 or y1 <= y0:
-        return np.zeros((0, 0, 3), np.float32), 0, 0
-    used = np.zeros((y1 - y0 + 2, x1 - x0 + 2, 3), np.float32)
-    used[1:-1, 1:-1] = frame[y0:y1, x0:x1]
-    return used, x0 - 1, y0 - 1
+def _used(places: NDArray[np.float64], n_blocks: int) -> range:
+    """Blocks of the frame that samples at `places` look at."""
+    return range(max(0, math.floor(places.min())), min(n_blocks, math.floor(places.max()) + 2))
 
 
-def _bilinear(
-    used: NDArray[np.float32], xs: NDArray[np.float64], ys: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Samples of `used` at (xs, ys); its black edge stands for everything outside; (xs.size, 3)."""
-    height, width = used.shape[:2]
-    x_left, y_top = np.floor(xs), np.floor(ys)
-    x_weight = (xs - x_left).astype(np.float32).reshape(-1, 1)
-    y_weight = (ys - y_top).astype(np.float32).reshape(-1, 1)
-    left = np.clip(x_left, 0, width - 1).astype(np.int64)
-    right = np.clip(x_left + 1, 0, width - 1).astype(np.int64)
-    top = np.clip(y_top, 0, height - 1).astype(np.int64) * width
-    bottom = np.clip(y_top + 1, 0, height - 1).astype(np.int64) * width
-    flat = used.reshape(-1, 3)
-    upper = _mix(flat, (top + left).ravel(), (top + right).ravel(), x_weight)
-    lower = _mix(flat, (bottom + left).ravel(), (bottom + right).ravel(), x_weight)
-    lower -= upper
-    lower *= y_weight
-    upper += lower
-    return upper
+def _blocks(frame: NDArray[np.uint8], block: int, rows: range, columns: range) -> NDArray[np.float32]:
+    """(row, column, 3): means of blocks, those at the frame's end with the black that lies beyond it."""
+    part = frame[rows.start * block : rows.stop * block, columns.start * block : columns.stop * block]
+    lacking = len(rows) * block - part.shape[0], len(columns) * block - part.shape[1]
+    if any(lacking):
+        part = np.pad(part, ((0, lacking[0]), (0, lacking[1]), (0, 0)))
+    pixels = part.astype(np.float32)
+    if block == 1:
+        return pixels
+    return np.asarray(cv2.resize(pixels, (len(columns), len(rows)), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _mix(
-    flat: NDArray[np.float32], a: NDArray[np.int64], b: NDArray[np.int64], weight: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """(1 - weight) of the pixels `a` and weight of the pixels `b`."""
-    mixed, other = flat.take(a, axis=0), flat.take(b, axis=0)
-    other -= mixed
-    other *= weight
-    mixed += other
-    return mixed
+def _interpolate(
+    picture: NDArray[np.float32],
+    xs: NDArray[np.float64],
+    ys: NDArray[np.float64],
+    out: NDArray[np.float32],
+) -> None:
+    """Write bilinear samples of `picture`, (row, column, 3), at (xs, ys); black is around it."""
+    height, width = picture.shape[:2]
+    # One black row and column before it and two behind: every place, once clipped, has four neighbours.
+    bordered = np.asarray(cv2.copyMakeBorder(picture, 1, 2, 1, 2, cv2.BORDER_CONSTANT))
+    xs, ys = np.clip(xs + 1.0, 0.0, width + 1.0), np.clip(ys + 1.0, 0.0, height + 1.0)
+    left, top = xs.astype(np.intp), ys.astype(np.intp)
+    x_weight, y_weight = (xs - left).astype(np.float32), (ys - top).astype(np.float32)
+    stride = width + 3
+    place = top * stride + left
+    for channel in range(3):
+        flat = bordered[:, :, channel].ravel()
+        upper, right = flat.take(place), flat[1:].take(place)
+        _mix(upper, right, x_weight)
+        lower, right = flat[stride:].take(place), flat[stride + 1 :].take(place)
+        _mix(lower, right, x_weight)
+        _mix(upper, lower, y_weight)
+        out[:, :, channel] = upper
+
+
+def _mix(a: NDArray[np.float32], b: NDArray[np.float32], weight: NDArray[np.float32]) -> None:
+    """(1 - weight) of `a` and weight of `b`, into `a`; `b` is used up."""
+    b -= a
+    b *= weight
+    a += b
 
 
 class Crop(NamedTuple):

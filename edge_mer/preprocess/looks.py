@@ -9,6 +9,7 @@ from __future__ import annotations
 import cmath
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -76,8 +77,9 @@ class Scene:
 
 def _contrast(colours: Floats) -> Floats:
     """(n, 3), each channel without its mean and of deviation 1: light and its colour may change."""
-    centred = colours - colours.mean(axis=0)
-    return np.asarray(centred / np.sqrt((centred**2).mean(axis=0) + _SCENE_NOISE**2), np.float32)
+    mean, deviation = (found.ravel() for found in cv2.meanStdDev(colours[np.newaxis]))
+    scale = 1.0 / np.hypot(deviation, _SCENE_NOISE)
+    return colours * scale.astype(np.float32) - (mean * scale).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,15 @@ class KnownLooks:
     """The looks of one person: the newest, and earlier ones that differed."""
 
     def __init__(self) -> None:
-        self._looks: list[Look] = []
         self._is_newest_novel = True
         self._shapes = self._colours = np.zeros((0, 0), np.float32)
 
     def __len__(self) -> int:
-        return len(self._looks)
+        return len(self._shapes)
 
     def likeness(self, look: Look) -> float:
         """Of the likest known look; 0 when none is known."""
-        if not self._looks:
+        if not len(self):
             return 0.0
         return float((self._shapes @ look.shape + self._colours @ look.colour).max()) / 2
 
@@ -115,14 +116,16 @@ class KnownLooks:
 
     def remember(self, look: Look, likeness: float) -> None:
         """Keep a look, in place of the newest unless that was novel; `likeness` is that of the new one."""
-        if not self._is_newest_novel:
-            self._looks.pop()
-        self._is_newest_novel = likeness < _NOVEL
-        self._looks.append(look)
-        if len(self._looks) > _MAX_LOOKS:
-            del self._looks[1]
-        self._shapes = np.stack([known.shape for known in self._looks])
-        self._colours = np.stack([known.colour for known in self._looks])
+        stays, self._is_newest_novel = self._is_newest_novel, likeness < _NOVEL
+        if not stays:
+            self._shapes[-1], self._colours[-1] = look.shape, look.colour
+            return
+        if not len(self):
+            self._shapes, self._colours = look.shape[np.newaxis].copy(), look.colour[np.newaxis].copy()
+            return
+        kept = [0, *range(2, len(self))] if len(self) == _MAX_LOOKS else slice(None)
+        self._shapes = np.vstack([self._shapes[kept], look.shape])
+        self._colours = np.vstack([self._colours[kept], look.colour])
 
 
 _Pose = tuple[float, float, float, float]
@@ -181,25 +184,25 @@ class LookMaker:
         look = self._look(head, pose)
         return look, known.likeness(look)
 
-    def _likest_pose(self, head: Floats, pose: _Pose, axis: int, step: float, known: KnownLooks) -> _Pose:
+    def _likest_pose(self, head: _Head, pose: _Pose, axis: int, step: float, known: KnownLooks) -> _Pose:
         """The pose itself, or a step along one axis."""
         poses = [pose, *(_moved(pose, axis, sign * step) for sign in (-1, 1))]
         return max(poses, key=lambda tried: known.shape_likeness(self._shape(head, tried)))
 
-    def _look(self, head: Floats, pose: _Pose) -> Look:
+    def _look(self, head: _Head, pose: _Pose) -> Look:
         return Look(self._shape(head, pose), self._colour(head, pose))
 
-    def _shape(self, head: Floats, pose: _Pose) -> Floats:
+    def _shape(self, head: _Head, pose: _Pose) -> Floats:
         """Gradients of the upper face; light, blur and noise change them little."""
-        grey = _cut(head[..., 3], pose, self._SIDE_PX, self._SHAPE_EYES)
+        grey = _cut(head.grey, pose, self._SIDE_PX, self._SHAPE_EYES)
         grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), self._BLUR_PX), np.float32)
         low, high = float(grey.min()), float(grey.max())
         stretched = np.rint((grey - low) * (255 / max(high - low, 1.0))).astype(np.uint8)
         return _unit(np.asarray(self._hog.compute(stretched), np.float32))
 
-    def _colour(self, head: Floats, pose: _Pose) -> Floats:
+    def _colour(self, head: _Head, pose: _Pose) -> Floats:
         """Coarse colours of the face, without their common brightness."""
-        colours = _cut(head[..., :3], pose, self._SIDE_PX, self._COLOUR_EYES)
+        colours = _cut(head.colours, pose, self._SIDE_PX, self._COLOUR_EYES)
         colours = np.asarray(cv2.GaussianBlur(colours, (0, 0), self._COLOUR_BLUR_PX), np.float32)
         cells = cv2.resize(colours, self._COLOUR_CELLS, interpolation=cv2.INTER_AREA)
         return _unit(np.asarray(cells, np.float32))
@@ -210,8 +213,14 @@ def _moved(pose: _Pose, axis: int, step: float) -> _Pose:
     return across, down, size, turn
 
 
-def _upright_head(frame: NDArray[np.uint8], eyes: Eyes) -> Floats:
-    """(96, 96, 4): red, green, blue and grey around a face, its eyes at `_HEAD_EYES`."""
+class _Head(NamedTuple):
+    """(96, 96, 3) RGB and (96, 96) grey around a face, its eyes at `_HEAD_EYES`."""
+
+    colours: Floats
+    grey: Floats
+
+
+def _upright_head(frame: NDArray[np.uint8], eyes: Eyes) -> _Head:
     left, right = complex(*eyes[0]), complex(*eyes[1])
     distance = max(1.0, abs(right - left))
     shrink = max(1, round(distance / _HEAD_EYES_PX))
@@ -223,7 +232,7 @@ def _upright_head(frame: NDArray[np.uint8], eyes: Eyes) -> Floats:
         piece = np.asarray(cv2.resize(piece, size, interpolation=cv2.INTER_AREA), np.uint8)
     placed = tuple((eye - corner + _HALF_PIXEL) / shrink - _HALF_PIXEL for eye in (left, right))
     colours = _warped(piece.astype(np.float32), similarity(_HEAD_EYES, (placed[0], placed[1])), _HEAD_PX)
-    return np.dstack([colours, cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)])
+    return _Head(colours, np.asarray(cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY), np.float32))
 
 
 def _piece(
@@ -239,13 +248,13 @@ def _piece(
     return complex(x0, y0), frame[rows, columns]
 
 
-def _cut(head: Floats, pose: _Pose, side_px: int, eyes: Eyes) -> Floats:
-    """A square of an upright head with the eyes at fractions of its side, were they where `pose` says."""
+def _cut(picture: Floats, pose: _Pose, side_px: int, eyes: Eyes) -> Floats:
+    """A square of an upright head's picture with the eyes at fractions of its side, were they where `pose` says."""
     across, down, size, turn_rad = pose
     middle = (_HEAD_EYES[0] + _HEAD_EYES[1]) / 2 + _HEAD_EYES_PX * complex(across, down)
     half = cmath.rect(_HEAD_EYES_PX * size / 2, turn_rad)
     targets = (complex(*eyes[0]) * side_px, complex(*eyes[1]) * side_px)
-    return _warped(head, similarity(targets, (middle - half, middle + half)), side_px)
+    return _warped(picture, similarity(targets, (middle - half, middle + half)), side_px)
 
 
 def _warped(picture: Floats, transform: NDArray[np.float64], side_px: int) -> Floats:
@@ -259,8 +268,9 @@ def _warped(picture: Floats, transform: NDArray[np.float64], side_px: int) -> Fl
 
 def _unit(values: Floats) -> Floats:
     """Flat, without its mean, of length 1."""
-    flat = values.ravel() - values.mean()
-    return np.asarray(flat / max(float(np.linalg.norm(flat)), 1e-6), np.float32)
+    flat = values.ravel()
+    centred = flat - flat.sum() / np.float32(flat.size)
+    return np.asarray(centred / np.float32(max(math.sqrt(float(centred @ centred)), 1e-6)), np.float32)
 
 
 def similarity(source: tuple[complex, complex], target: tuple[complex, complex]) -> NDArray[np.float64]:

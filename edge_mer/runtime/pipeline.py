@@ -260,6 +260,7 @@ class Pipeline:
                 self._finish_samples(encoder)
             self._windower.close(encoder.modality)
         predictions = self._run_ready()
+        self._count()
         self.counters.n_dropped_tail += self._windower.n_dropped_tail(self._end_ns)
         return predictions
 
@@ -277,7 +278,8 @@ class Pipeline:
             self._begin_hop(step)
             predictions += self._drop_step(step) if self._is_overloaded(step) else self._run_step(step)
             self.counters.n_steps += 1
-        self._count()
+        if predictions:
+            self._count()
         return predictions
 
     def _count(self) -> None:

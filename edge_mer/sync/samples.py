@@ -197,24 +197,27 @@ class SampleRing:
         """The samples of `step`; what only earlier steps needed is forgotten."""
         span = self._span(step)
         start, begin, stop = span.start, math.floor(span.at), span.stop
-        samples = np.full((stop - start, *self._sample_shape), self._missing, np.float32)
-        n_present, newest, n_empty = 0, None, 0
+        samples = np.full((stop - start, *self._sample_shape), np.nan, np.float32)
+        n_came = 0
         for first, held in self._segments:
             low, high = max(first, start), min(first + len(held), stop)
             if low < high:
-                part = held[low - first : high - first]
-                there = np.flatnonzero(np.isfinite(part.reshape(high - low, -1)).all(axis=1))
-                samples[low - start + there] = part[there]
-                n_empty += high - low - there.size
-                there = there[there >= begin - low]
-                n_present += there.size
-                newest = low + int(there[-1]) + 1 if there.size else newest
+                samples[low - start : high - start] = held[low - first : high - first]
+                n_came += high - low
+        there = np.isfinite(samples) if samples.ndim == 1 else np.isfinite(samples).all(axis=1)
+        n_there = int(np.count_nonzero(there))
+        if n_there < len(samples):
+            samples[~there] = self._missing
+        lead = begin - start
+        n_present, newest = n_there - int(np.count_nonzero(there[:lead])), None
+        if n_present:
+            newest = stop - int(there[::-1].argmax())
         needed_from = self._span(step + 1).start
         self._forget_before(needed_from)
         self._taken_to = max(self._taken_to, min(stop, needed_from))
         newest_ns = None if newest is None else self._to_ns(newest)
         coverage = n_present / (stop - begin)
-        return Piece(samples, coverage, newest_ns, n_empty > 0, first=float(span.at - start))
+        return Piece(samples, coverage, newest_ns, n_came > n_there, first=float(span.at - start))
 
     def _forget_before(self, index: int) -> None:
         self._needed_from = max(self._needed_from, index)

@@ -82,22 +82,21 @@ def _triangles(spec: LogMel) -> Doubles:
 
 
 def crop_reference(frame: NDArray[np.uint8], transform: Doubles, size_px: int) -> Doubles:
-    """The mean of n x n bilinear samples in each crop pixel; (size, size, 3) in 0..255."""
+    """Bilinear samples of means over k x k pixels; (size, size, 3) in 0..255."""
     shrink = math.hypot(transform[0][0], transform[1][0])
-    n = next((n for n in range(1, 8) if shrink <= n + 1e-6), 8)
-    rows, columns = [], []
-    for v in range(size_px):
-        for u in range(size_px):
-            for j in range(n):
-                for i in range(n):
-                    x, y = u - 0.5 + (i + 0.5) / n, v - 0.5 + (j + 0.5) / n
-                    columns.append(transform[0][0] * x + transform[0][1] * y + transform[0][2])
-                    rows.append(transform[1][0] * x + transform[1][1] * y + transform[1][2])
+    k = next((k for k in range(1, 8) if max(k / shrink, shrink / k) <= max((k + 1) / shrink, shrink / (k + 1))), 8)
+    height, width = frame.shape[:2]
+    tall, wide = -(-height // k), -(-width // k)
+    whole = np.zeros((tall * k, wide * k, 3))
+    whole[:height, :width] = frame
+    means = whole.reshape(tall, k, wide, k, 3).mean(axis=(1, 3))
+    v, u = np.mgrid[:size_px, :size_px]
+    columns = transform[0][0] * u + transform[0][1] * v + transform[0][2]
+    rows = transform[1][0] * u + transform[1][1] * v + transform[1][2]
     result = np.zeros((size_px, size_px, 3))
     for channel in range(3):
-        # A black border of one pixel: beyond the last pixel, brightness falls to black within one.
-        bordered = np.pad(frame[:, :, channel].astype(np.float64), 1)
-        places = np.array([rows, columns]) + 1.0
-        values = map_coordinates(bordered, places, order=1, mode="constant", cval=0.0)
-        result[:, :, channel] = values.reshape(size_px, size_px, n * n).mean(axis=2)
+        # A black border of one block: beyond the last one, brightness falls to black within one.
+        bordered = np.pad(means[:, :, channel], 1)
+        places = (np.array([rows, columns]) - (k - 1) / 2) / k + 1.0
+        result[:, :, channel] = map_coordinates(bordered, places, order=1, mode="constant", cval=0.0)
     return result

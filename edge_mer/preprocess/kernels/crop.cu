@@ -1,22 +1,20 @@
 // Aligned, antialiased crops of camera frames as normalised pixels: image.crop and image.normalise_into in one.
 //
 // One thread makes one pixel of one crop, all three channels; neighbouring threads write neighbouring
-// numbers. Coordinates in the frame are 64-bit integers with 32 bits behind the point: exact to a millionth of
-// a pixel anywhere in a frame, without double precision.
+// numbers. Coordinates among the frame's blocks are 64-bit integers with 32 bits behind the point: exact to a
+// millionth of a pixel anywhere in a frame, without double precision.
 
 struct Crop {
     const unsigned char* frame;   // first row; null: there is no frame, and the crop is black
     const unsigned char* chroma;  // first row of NV12's second plane
     long long out;                // where the crop's first number lies in the output
-    long long start_x, start_y;   // of the first sample of the crop's first pixel, in the frame
+    long long start_x, start_y;   // of the crop's first pixel, among the frame's blocks
     long long column_x, column_y; // from a pixel of the crop to the next in its row
     long long row_x, row_y;       // from a row of the crop to the next
-    long long across_x, across_y; // from a sample to the next one across the pixel
-    long long down_x, down_y;     // and down it
     int width, height, pitch;     // of the frame, the last in bytes
     int layout;                   // 0 RGB, 1 BGR, 2 NV12, 3 YUYV
-    int n;                        // samples per side
-    int reach;                    // in whole pixels: no sample of a pixel lies farther from its first one
+    int block;                    // pixels per side of a block, 1 to 8
+    int is_small;                 // places in the frame, in bytes, fit into 31 bits
 };
 
 struct Colour {
@@ -48,21 +46,33 @@ __device__ __forceinline__ Colour pixel(const Crop& crop, int x, int y) {
     return {(float)__ldg(bytes), (float)__ldg(bytes + 1), (float)__ldg(bytes + 2)};
 }
 
-// Adds the bilinear sample at (x, y), of any frame and any place.
-__device__ __forceinline__ void add_sample(const Crop& crop, long long x, long long y, Colour& sum) {
+// Adds the pixels of one of a frame's blocks, which may lie outside of it.
+__device__ __forceinline__ void add_block(const Crop& crop, int block_x, int block_y, float weight, Colour& sum) {
+    Colour whole = {0.f, 0.f, 0.f};
+    for (int down = 0; down < crop.block; ++down) {
+        for (int across = 0; across < crop.block; ++across) {
+            Colour one = pixel(crop, block_x * crop.block + across, block_y * crop.block + down);
+            whole = {whole.r + one.r, whole.g + one.g, whole.b + one.b};
+        }
+    }
+    sum = {sum.r + whole.r * weight, sum.g + whole.g * weight, sum.b + whole.b * weight};
+}
+
+// The weighted sum of all pixels of the four blocks around (x, y), of any frame and any place.
+__device__ __forceinline__ Colour sum_of_blocks(const Crop& crop, long long x, long long y) {
     const float unit = 1.f / 4294967296.f;
     int left = (int)(x >> 32), top = (int)(y >> 32);
     float right_weight = (float)(unsigned)x * unit, lower_weight = (float)(unsigned)y * unit;
     float wd = right_weight * lower_weight, wc = lower_weight - wd, wb = right_weight - wd;
-    float wa = 1.f - right_weight - wc;
-    Colour a = pixel(crop, left, top), b = pixel(crop, left + 1, top);
-    Colour c = pixel(crop, left, top + 1), d = pixel(crop, left + 1, top + 1);
-    sum.r += a.r * wa + b.r * wb + c.r * wc + d.r * wd;
-    sum.g += a.g * wa + b.g * wb + c.g * wc + d.g * wd;
-    sum.b += a.b * wa + b.b * wb + c.b * wc + d.b * wd;
+    Colour sum = {0.f, 0.f, 0.f};
+    add_block(crop, left, top, 1.f - right_weight - wc, sum);
+    add_block(crop, left + 1, top, wb, sum);
+    add_block(crop, left, top + 1, wc, sum);
+    add_block(crop, left + 1, top + 1, wd, sum);
+    return sum;
 }
 
-// Bytes times weights of 16 bits; the 64 samples of 4 pixels that there are at most just fit.
+// Bytes times weights of 16 bits; the 4 blocks of 64 pixels that there are at most just fit.
 struct Sums {
     unsigned r, g, b;
 };
@@ -90,42 +100,40 @@ __device__ __forceinline__ float joined(unsigned upper, unsigned lower) {
     return (float)upper * (1.f / 65536.f) + (float)lower * (1.f / 4294967296.f);
 }
 
-// The sum of a pixel's samples where all of them lie in a frame of three bytes per pixel: in integers.
-__device__ __forceinline__ Colour sum_of_bytes(const Crop& crop, long long x0, long long y0) {
-    unsigned offset = (unsigned)((size_t)crop.frame & 3);
+// Adds a row of two blocks beside each other, `place` bytes from `words`.
+__device__ __forceinline__ void add_row(const unsigned char* words, unsigned place, int block, unsigned left_weight,
+                                        unsigned right_weight, Sums& upper, Sums& lower) {
+    int last = 2 * block;
+    for (int x = 0; x < last; x += 2, place += 6)
+        add_two_pixels(words, place, x < block ? left_weight : right_weight,
+                       x + 1 < block ? left_weight : right_weight, upper, lower);
+}
+
+// The same where all four blocks lie in a frame of three bytes per pixel: in integers.
+__device__ __forceinline__ Colour sum_of_bytes(const Crop& crop, long long x, long long y) {
     const unsigned char* words = (const unsigned char*)((size_t)crop.frame & ~(size_t)3);
+    unsigned right = (unsigned)x, left = ~right, under = (unsigned)y;
+    unsigned right_under = __umulhi(right, under), left_under = __umulhi(left, under);
+    unsigned right_over = right - right_under, left_over = left - left_under;
+    unsigned place = (unsigned)((size_t)crop.frame & 3);
+    place += (unsigned)crop.block * ((unsigned)(y >> 32) * crop.pitch + 3 * (unsigned)(x >> 32));
     Sums upper = {0, 0, 0}, lower = {0, 0, 0};
-    for (int down = 0; down < crop.n; ++down, x0 += crop.down_x, y0 += crop.down_y) {
-        long long x = x0, y = y0;
-        for (int across = 0; across < crop.n; ++across, x += crop.across_x, y += crop.across_y) {
-            unsigned right = (unsigned)x, left = ~right, under = (unsigned)y;
-            unsigned right_under = __umulhi(right, under), left_under = __umulhi(left, under);
-            unsigned place = offset + (unsigned)(y >> 32) * crop.pitch + 3 * (unsigned)(x >> 32);
-            add_two_pixels(words, place, left - left_under, right - right_under, upper, lower);
-            add_two_pixels(words, place + crop.pitch, left_under, right_under, upper, lower);
-        }
-    }
+    for (int row = 0; row < crop.block; ++row, place += crop.pitch)
+        add_row(words, place, crop.block, left_over, right_over, upper, lower);
+    for (int row = 0; row < crop.block; ++row, place += crop.pitch)
+        add_row(words, place, crop.block, left_under, right_under, upper, lower);
     return {joined(upper.r, lower.r), joined(upper.g, lower.g), joined(upper.b, lower.b)};
 }
 
 __device__ __forceinline__ Colour averaged(const Crop& crop, int column, int row) {
-    Colour sum = {0.f, 0.f, 0.f};
-    if (!crop.frame) return sum;
-    long long x0 = crop.start_x + column * crop.column_x + row * crop.row_x;
-    long long y0 = crop.start_y + column * crop.column_y + row * crop.row_y;
-    int left = (int)(x0 >> 32), top = (int)(y0 >> 32);
+    if (!crop.frame) return {0.f, 0.f, 0.f};
+    long long x = crop.start_x + column * crop.column_x + row * crop.row_x;
+    long long y = crop.start_y + column * crop.column_y + row * crop.row_y;
+    int left = (int)(x >> 32) * crop.block, top = (int)(y >> 32) * crop.block, side = 2 * crop.block;
     // Three words reach up to six bytes further than two pixels: they must lie in the row.
-    if (crop.layout < 2 && left >= crop.reach && left + crop.reach + 3 < crop.width && top >= crop.reach &&
-        top + crop.reach + 1 < crop.height) {
-        sum = sum_of_bytes(crop, x0, y0);
-    } else {
-        for (int down = 0; down < crop.n; ++down, x0 += crop.down_x, y0 += crop.down_y) {
-            long long x = x0, y = y0;
-            for (int across = 0; across < crop.n; ++across, x += crop.across_x, y += crop.across_y)
-                add_sample(crop, x, y, sum);
-        }
-    }
-    float share = 1.f / (float)(crop.n * crop.n);
+    bool is_within = left >= 0 && left + side + 2 <= crop.width && top >= 0 && top + side <= crop.height;
+    Colour sum = crop.layout < 2 && crop.is_small && is_within ? sum_of_bytes(crop, x, y) : sum_of_blocks(crop, x, y);
+    float share = 1.f / (float)(crop.block * crop.block);
     sum = {sum.r * share, sum.g * share, sum.b * share};
     return crop.layout == 1 ? Colour{sum.b, sum.g, sum.r} : sum;
 }

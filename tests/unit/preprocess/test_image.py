@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edge_mer.preprocess.image import MAX_SAMPLES_PER_SIDE, crop, normalise_into, samples_per_side
+from edge_mer.preprocess.image import MAX_BLOCK_PX, block_px, crop, normalise_into
 from tests.helpers.data import real
 from tests.helpers.front_ends import JMT_CLIP
 from tests.helpers.independent import crop_reference
@@ -149,11 +149,13 @@ def test_a_frame_that_is_a_view_of_a_larger_one_gives_the_same_crop() -> None:
 
 @pytest.mark.parametrize(
     ("shrink", "expected"),
-    [(0.2, 1), (1.0, 1), (1.001, 2), (2.0, 2), (2.5, 3), (6.0, 6), (8.0, 8), (50.0, 8)],
+    [(0.2, 1), (1.0, 1), (1.41, 1), (1.42, 2), (2.0, 2), (2.44, 2), (2.46, 3), (6.0, 6), (8.0, 8), (50.0, 8)],
 )
-def test_samples_per_side_is_the_shrink_factor_rounded_up(shrink: float, expected: int) -> None:
-    assert samples_per_side(similarity(shrink, 33.0, 0.0, 0.0)) == expected
-    assert expected <= MAX_SAMPLES_PER_SIDE
+def test_blocks_are_the_shrink_factor_to_the_nearest_whole_number_as_a_ratio(
+    shrink: float, expected: int
+) -> None:
+    assert block_px(similarity(shrink, 33.0, 0.0, 0.0)) == expected
+    assert expected <= MAX_BLOCK_PX
 
 
 # -- normalisation --------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-def brightness(frame: NDArray[np.uint8], x: float, y: float, channel: int) -> float:
+def brightness(frame: NDArray[np.float64], x: float, y: float, channel: int) -> float:
     """Bilinear; every pixel outside the frame is black."""
     left, top = int(np.floor(x)), int(np.floor(y))
     total = 0.0
@@ -48,22 +48,21 @@ def brightness(frame: NDArray[np.uint8], x: float, y: float, channel: int) -> fl
 
 
 def fitted(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
-    """Edge to edge along the side that is tighter; the mean of n x n samples per pixel."""
+    """Edge to edge along the side that is tighter; one sample per pixel of means over k x k pixels."""
     scale = max(frame.shape[0] / height, frame.shape[1] / width)
-    n = next((n for n in range(1, 8) if scale <= n + 1e-6), 8)
+    k = next((k for k in range(1, 8) if scale**2 < k * (k + 1) - 1e-9), 8)
+    tall, wide = -(-frame.shape[0] // k), -(-frame.shape[1] // k)
+    whole = np.zeros((tall * k, wide * k, 3))
+    whole[: frame.shape[0], : frame.shape[1]] = frame
+    means = whole.reshape(tall, k, wide, k, 3).mean(axis=(1, 3))
     out = np.zeros((3, height, width))
     for channel in range(3):
         for v in range(height):
             for u in range(width):
-                samples = []
-                for j in range(n):
-                    for i in range(n):
-                        # from the clip's centre in its pixels to the frame's centre in its own
-                        right = (u + (i + 0.5) / n - width / 2) * scale
-                        below = (v + (j + 0.5) / n - height / 2) * scale
-                        x, y = frame.shape[1] / 2 + right - 0.5, frame.shape[0] / 2 + below - 0.5
-                        samples.append(brightness(frame, x, y, channel))
-                out[channel, v, u] = (np.mean(samples) / 255 - MEAN[channel]) / STD[channel]
+                # from the clip's centre in its pixels to the frame's centre in its own
+                right, below = (u + 0.5 - width / 2) * scale, (v + 0.5 - height / 2) * scale
+                x, y = (frame.shape[1] / 2 + right) / k - 0.5, (frame.shape[0] / 2 + below) / k - 0.5
+                out[channel, v, u] = (brightness(means, x, y, channel) / 255 - MEAN[channel]) / STD[channel]
     return out
 
 
