@@ -205,7 +205,10 @@ def opencv_crops(scene: Scene, out: NDArray[np.float32]) -> None:
         block = block_px(transforms[frame])
         placed = in_blocks(transforms[frame], block)
         reach = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ placed.T
-        (x0, y0), (x1, y1) = np.floor(reach.min(axis=0)).astype(int), np.ceil(reach.max(axis=0)).astype(int) + 1
+        (x0, y0), (x1, y1) = (
+            np.floor(reach.min(axis=0)).astype(int),
+            np.ceil(reach.max(axis=0)).astype(int) + 1,
+        )
         x0, y0 = max(0, x0), max(0, y0)
         x1, y1 = min(x1, scene.sizes.width_px // block), min(y1, scene.sizes.height_px // block)
         part = frames[frame][y0 * block : y1 * block, x0 * block : x1 * block]

@@ -104,9 +104,7 @@ class TorchFaces:
         return normal.view(self._n_faces, -1, 3, size, size).transpose(1, 2).contiguous()
 
 
-def _grid(
-    transforms: NDArray[np.float64], block: int, size: int, layout: FrameLayout
-) -> NDArray[np.float32]:
+def _grid(transforms: NDArray[np.float64], block: int, size: int, layout: FrameLayout) -> NDArray[np.float32]:
     """(frame, face rows below each other, column, 2): where samples lie among blocks, from -1 to 1."""
     places = np.arange(size)
     crop = np.stack([*np.meshgrid(places, places), np.ones((size, size))], axis=-1)

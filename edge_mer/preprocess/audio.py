@@ -74,11 +74,10 @@ def _mono(data: NDArray[np.float32]) -> Samples:
     """The mean of (n, channels), by columns: sums of many short rows are slow."""
     if data.shape[1] == 1:
         return data[:, 0]
-    columns = data.T
-    total = columns[0].copy()
-    for column in columns[1:]:
-        total += column
-    total /= len(columns)
+    total: Samples = data[:, 0].copy()
+    for channel in range(1, data.shape[1]):
+        total += data[:, channel]
+    total /= data.shape[1]
     return total
 
 

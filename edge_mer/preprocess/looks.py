@@ -249,7 +249,7 @@ def _piece(
 
 
 def _cut(picture: Floats, pose: _Pose, side_px: int, eyes: Eyes) -> Floats:
-    """A square of an upright head's picture with the eyes at fractions of its side, were they where `pose` says."""
+    """A square of an upright head, the eyes at fractions of its side, were they where `pose` says."""
     across, down, size, turn_rad = pose
     middle = (_HEAD_EYES[0] + _HEAD_EYES[1]) / 2 + _HEAD_EYES_PX * complex(across, down)
     half = cmath.rect(_HEAD_EYES_PX * size / 2, turn_rad)

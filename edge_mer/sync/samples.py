@@ -204,7 +204,8 @@ class SampleRing:
             if low < high:
                 samples[low - start : high - start] = held[low - first : high - first]
                 n_came += high - low
-        there = np.isfinite(samples) if samples.ndim == 1 else np.isfinite(samples).all(axis=1)
+        finite: NDArray[np.bool_] = np.isfinite(samples)
+        there = finite if finite.ndim == 1 else np.asarray(finite.all(axis=1))
         n_there = int(np.count_nonzero(there))
         if n_there < len(samples):
             samples[~there] = self._missing
