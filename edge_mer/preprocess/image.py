@@ -138,10 +138,10 @@ def crop(
         _used(places, math.ceil(n_px / block))
         for places, n_px in zip((xs, ys), frame.shape[1::-1], strict=True)
     )
-    out = np.zeros((height, width, 3), np.float32)
+    planes = np.zeros((3, height, width), np.float32)
     if columns and rows:
-        _interpolate(_blocks(frame, block, rows, columns), xs - columns.start, ys - rows.start, out)
-    return out
+        _interpolate(_blocks(frame, block, rows, columns), xs - columns.start, ys - rows.start, planes)
+    return planes.transpose(1, 2, 0)
 
 
 def _used(places: NDArray[np.float64], n_blocks: int) -> range:
@@ -183,7 +183,7 @@ def _interpolate(
         lower, right = flat[stride:].take(place), flat[stride + 1 :].take(place)
         _mix(lower, right, x_weight)
         _mix(upper, lower, y_weight)
-        out[:, :, channel] = upper
+        out[channel] = upper
 
 
 def _mix(a: NDArray[np.float32], b: NDArray[np.float32], weight: NDArray[np.float32]) -> None:

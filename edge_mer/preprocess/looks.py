@@ -9,6 +9,7 @@ from __future__ import annotations
 import cmath
 import math
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 import cv2
@@ -177,17 +178,15 @@ class LookMaker:
         likeness = known.likeness(look)
         if not known or likeness >= enough:
             return look, likeness
-        pose = _AS_FOUND
+        best = known.shape_likeness(look.shape), _AS_FOUND
         for part in (1.0, 0.5):
             for axis in (1, 0, 2, 3):
-                pose = self._likest_pose(head, pose, axis, part * _POSE_STEPS[axis], known)
-        look = self._look(head, pose)
+                step = part * _POSE_STEPS[axis]
+                poses = [_moved(best[1], axis, sign * step) for sign in (-1, 1)]
+                tried = [(known.shape_likeness(self._shape(head, pose)), pose) for pose in poses]
+                best = max((best, *tried), key=itemgetter(0))
+        look = self._look(head, best[1])
         return look, known.likeness(look)
-
-    def _likest_pose(self, head: _Head, pose: _Pose, axis: int, step: float, known: KnownLooks) -> _Pose:
-        """The pose itself, or a step along one axis."""
-        poses = [pose, *(_moved(pose, axis, sign * step) for sign in (-1, 1))]
-        return max(poses, key=lambda tried: known.shape_likeness(self._shape(head, tried)))
 
     def _look(self, head: _Head, pose: _Pose) -> Look:
         return Look(self._shape(head, pose), self._colour(head, pose))

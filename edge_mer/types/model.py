@@ -42,7 +42,7 @@ def to_ns(seconds: Fraction) -> int:
 
 
 def line_ns(slope: Fraction, start: Fraction) -> Callable[[int], int]:
-    """`to_ns(slope * n + start)` as a function of n, in whole numbers: for every chunk, fractions are slow."""
+    """`to_ns(slope * n + start)` as a function of n, in whole numbers; fractions are slow, chunk by chunk."""
     below = math.lcm(slope.denominator, start.denominator)
     slope_ns, start_ns = (int(seconds * below) * NS_PER_S for seconds in (slope, start))
     return lambda n: (slope_ns * n + start_ns) // below
