@@ -2,7 +2,7 @@
 
 A crop is defined by an affine map from crop pixels to frame pixels (pixel centres at integers).
 The frame, black all around, is averaged over blocks of k x k pixels that begin in its corner, k = the
-factor by which the crop shrinks it, to the nearest whole number (at most 8). Each crop pixel is one
+factor by which the crop shrinks it, to the nearest whole number (at most 16). Each crop pixel is one
 bilinear sample of these means. This definition is exact, so a GPU kernel can be held against it.
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edge_mer.errors import DataError
 from edge_mer.types.model import Clip
 
-MAX_BLOCK_PX = 8
+MAX_BLOCK_PX = 16
 
 LayoutKind = Literal["rgb", "bgr", "nv12", "yuyv"]
 """Bytes R, G, B or B, G, R; a plane of brightness, then one of colours (U, V) for 2 x 2 pixels; or Y, U, Y, V
@@ -97,7 +97,7 @@ def to_rgb(data: NDArray[np.uint8], layout: FrameLayout) -> NDArray[np.uint8]:
 
 
 def block_px(transform: NDArray[np.float64]) -> int:
-    """Side of the blocks that a frame is averaged over before it is cropped, 1 to 8; `transform` is (2, 3).
+    """Side of the blocks that a frame is averaged over before it is cropped, 1 to 16; `transform` is (2, 3).
 
     The whole number that is nearest, as a ratio, to the factor by which the crop shrinks the frame.
     """

@@ -68,7 +68,7 @@ class PeoplePipeline(Pipeline):
         first_step: int = 0,
     ) -> None:
         super().__init__(setup, specs, clock, start_ns, None, lateness_ns, live, first_step)
-        if setup.people is None or setup.detector is None or on_step is not None:
+        if setup.people is None or self._detector is None or on_step is not None:
             raise UsageError(
                 "several people cannot be followed here",
                 expected="a face detector, and nobody who asks for the tensors of steps",
@@ -79,21 +79,21 @@ class PeoplePipeline(Pipeline):
             for encoder in self._model.encoders
             if isinstance(encoder.preprocess, FaceClip)
         )
-        self._maker = PeopleClipMaker(self._clip, setup.detector, setup.people, gates=setup.gates)
+        self._maker = PeopleClipMaker(self._clip, self._detector, setup.people, gates=setup.gates)
         self._people: dict[str, _Person] = {}
         self._nobody = _Person("", self._window, self._nothing()[self._face.stage])
         self._looked_at = ""
 
     def _run_step(self, step: Step) -> list[Prediction]:
         """Encode what is shared, then the face of each; at the end of a hop, predict for each."""
-        shared, early_ns, self._early_infer_ns = Timing(), self._early_infer_ns, 0
+        shared, early, self._early = Timing(), self._early, Timing()
         found = {e.stage: self._encode(e, step, shared) for e in self._model.encoders if e is not self._face}
         if step.index % self._face.repeat == 0:
             self._look(step, shared)
         told: list[Prediction | None] = []
         for person in list(self._people.values()) or [self._nobody]:
             began_ns = self._clock.now_ns() - shared.preprocess_ns - shared.infer_ns
-            person.timing.start_step(began_ns, early_ns, self._capture_ns)
+            person.timing.start_step(began_ns, early, self._capture_ns)
             person.timing.preprocess_ns += shared.preprocess_ns
             person.timing.infer_ns += shared.infer_ns
             told.append(self._run_person(person, step, found))
@@ -124,7 +124,7 @@ class PeoplePipeline(Pipeline):
         told: list[Prediction | None] = []
         for person in list(self._people.values()) or [self._nobody]:
             person.timing, person.found = Timing(), found[self._face.stage]
-            person.timing.start_step(self._clock.now_ns(), 0, None)
+            person.timing.start_step(self._clock.now_ns(), Timing(), None)
             told.append(self._drop(person, step, found, ("overloaded",)))
         return [prediction for prediction in told if prediction is not None]
 

@@ -15,6 +15,7 @@ from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.engine.base import Engine
 from edge_mer.preprocess.audio import SoundConditioner
 from edge_mer.preprocess.courses import CourseConditioner
+from edge_mer.preprocess.look_ahead import LookAheadDetector
 from edge_mer.preprocess.quality import QualityTrack
 from edge_mer.preprocess.scene import SceneClipMaker, clip_maker
 from edge_mer.preprocess.signal import SignalConditioner
@@ -35,6 +36,7 @@ from edge_mer.types.health import StreamHealth
 from edge_mer.types.model import (
     Clip,
     Encoder,
+    FaceClip,
     SampledSpec,
     Signal,
     Words,
@@ -139,13 +141,14 @@ class Pipeline:
             setup, streams, clock, start_ns, clock.utc(), clock.is_utc_synchronised(), live, self._stamps_ns
         )
         self._sampled: dict[str, _Sampled] = {}
+        self._detector = None if setup.detector is None else LookAheadDetector(setup.detector)
         self._clips: dict[str, FaceClipMaker | SceneClipMaker] = {}
         self._write_clip: dict[str, WriteClip] = {}
         self._write_samples: dict[str, WriteSamples] = {}
         self._tokenizers: dict[str, WordTokenizer] = {}
         self._spoken: dict[str, list[Spoken]] = {}
         self._repeated: dict[str, Found] = {}
-        self._early_infer_ns = 0
+        self._early = Timing()
         self._timing = Timing()
         self._is_dropping = False
         self._hop_factor, self._spared = 1, frozenset[Modality]()
@@ -158,7 +161,7 @@ class Pipeline:
         spec = encoder.preprocess
         if isinstance(spec, Clip):
             engine = self._setup.engines[encoder.stage]
-            self._clips[encoder.stage] = clip_maker(spec, self._setup.detector, gates=self._setup.gates)
+            self._clips[encoder.stage] = clip_maker(spec, self._detector, gates=self._setup.gates)
             self._write_clip[encoder.stage] = self._setup.front_end.clip_writer(encoder, spec, engine)
         if stream is None:
             return
@@ -194,7 +197,10 @@ class Pipeline:
             self._push_words(encoder, chunk)
         else:
             self._push_samples(encoder, chunk)
-        return self._run_ready()
+        predictions = self._run_ready()
+        if not predictions:  # which are waited for
+            self._look_ahead(encoder)
+        return predictions
 
     def _is_of_now(self, watch: StreamWatch, chunk: Chunk) -> bool:
         """Note that a chunk came; False where it cannot be used."""
@@ -221,6 +227,18 @@ class Pipeline:
     def health(self) -> tuple[StreamHealth, ...]:
         """How each stream is doing."""
         return tuple(watch.health(self._windower) for watch in self._watched.values())
+
+    def _look_ahead(self, encoder: Encoder) -> None:
+        """Search what the next step will use for faces, while others of its data are yet to come."""
+        if self._detector is None or not isinstance(encoder.preprocess, FaceClip):
+            return
+        frames = self._windower.settled_frames(encoder.modality)
+        if not frames or self._is_dropping or encoder.modality in self._spared:
+            return
+        began_ns = self._clock.now_ns()
+        for frame in frames:
+            self._detector.look_ahead(frame.pixels)
+        self._early.preprocess_ns += self._clock.now_ns() - began_ns
 
     def _push_samples(self, encoder: Encoder, chunk: Chunk) -> None:
         for run in self._sampled[encoder.stage].regular.push(chunk):
@@ -251,7 +269,7 @@ class Pipeline:
                 track.push(start_ns, end_ns, vector)
             if self._on_step is not None:
                 self._spoken.setdefault(encoder.stage, []).append(Spoken(utterance, times_ns))
-        self._early_infer_ns += self._clock.now_ns() - began_ns
+        self._early.infer_ns += self._clock.now_ns() - began_ns
 
     def finish(self) -> list[Prediction]:
         """The session is over: the predictions of the last whole steps. A partial tail is counted."""
@@ -260,7 +278,6 @@ class Pipeline:
                 self._finish_samples(encoder)
             self._windower.close(encoder.modality)
         predictions = self._run_ready()
-        self._count()
         self.counters.n_dropped_tail += self._windower.n_dropped_tail(self._end_ns)
         return predictions
 
@@ -278,8 +295,7 @@ class Pipeline:
             self._begin_hop(step)
             predictions += self._drop_step(step) if self._is_overloaded(step) else self._run_step(step)
             self.counters.n_steps += 1
-        if predictions:
-            self._count()
+        self._count()
         return predictions
 
     def _count(self) -> None:
@@ -317,7 +333,7 @@ class Pipeline:
         """Work on nothing; at the end of a hop, say so."""
         self.counters.n_dropped_steps += 1
         self._timing = Timing()
-        self._timing.start_step(self._clock.now_ns(), 0, None)
+        self._timing.start_step(self._clock.now_ns(), Timing(), None)
         found = self._nothing()
         self._repeated |= found
         is_hop = self._is_hop(step)
@@ -340,8 +356,8 @@ class Pipeline:
     def _run_step(self, step: Step) -> list[Prediction]:
         """Encode a step; at the end of a hop, predict."""
         timing, window, found = self._timing, self._window, dict[str, Found]()
-        timing.start_step(self._clock.now_ns(), self._early_infer_ns, self._capture_ns)
-        self._early_infer_ns = 0
+        timing.start_step(self._clock.now_ns(), self._early, self._capture_ns)
+        self._early = Timing()
         for encoder in self._model.encoders:
             found[encoder.stage] = self._encode(encoder, step, timing)
             window.take(encoder, found[encoder.stage], timing)

@@ -100,9 +100,10 @@ class Timing:
     before_ns: int = 0
     capture_ns: int | None = None
 
-    def start_step(self, now_ns: int, early_ns: int, capture_ns: int | None) -> None:
-        """A step begins; `early_ns` went into encoding what it needs before."""
-        self.infer_ns += early_ns
+    def start_step(self, now_ns: int, early: Timing, capture_ns: int | None) -> None:
+        """A step begins; `early` is the work that was done for it while its data came."""
+        self.preprocess_ns += early.preprocess_ns
+        self.infer_ns += early.infer_ns
         self.before_ns = self.preprocess_ns + self.infer_ns
         self.start_ns, self.capture_ns = now_ns, capture_ns
 

@@ -47,6 +47,7 @@ class FrameSelector:
         self._next_step = 0
         self._taken_until_ns = -1
         self._chosen: dict[int, list[Frame | None]] = {}
+        self._n_settled = 0
         self._recent_ns: deque[int] = deque(maxlen=_N_RECENT)
         self.watermark_ns: int | None = None
         self.n_late = 0
@@ -89,12 +90,27 @@ class FrameSelector:
 
     def is_complete(self, step: int) -> bool:
         """True once no later frame can be nearer to any nominal time of `step`."""
-        return self.watermark_ns is not None and self.watermark_ns >= self._nominal_ns[-1](step)
+        return self._is_past(self._nominal_ns[-1](step))
+
+    def settled(self) -> list[Frame]:
+        """Frames of the next step that none in order will replace, oldest first; each is told once."""
+        chosen, found = self._chosen.get(self._next_step, []), list[Frame]()
+        while self._n_settled < len(chosen) and self._is_past(
+            self._nominal_ns[self._n_settled](self._next_step)
+        ):
+            frame = chosen[self._n_settled]
+            self._n_settled += 1
+            if frame is not None:
+                found.append(frame)
+        return found
+
+    def _is_past(self, t_ns: int) -> bool:
+        return self.watermark_ns is not None and self.watermark_ns >= t_ns
 
     def take(self, step: int) -> list[Frame | None]:
         """The frames of `step`, None where missing; afterwards they are forgotten."""
         frames = self._chosen.pop(step, [None] * self._n_frames)
-        self._next_step = step + 1
+        self._next_step, self._n_settled = step + 1, 0
         self._taken_until_ns = self._nominal_ns[-1](step)
         for old in [s for s in self._chosen if s <= step]:
             del self._chosen[old]

@@ -113,6 +113,10 @@ class StepWindower:
         """Take one frame, captured at `t_ns`."""
         self._selectors[modality].push(t_ns, pixels)
 
+    def settled_frames(self, modality: Modality) -> list[Frame]:
+        """Frames of the next step that are sure to be used unless frames come out of order; each once."""
+        return self._selectors[modality].settled()
+
     def ring(self, modality: Modality) -> SampleRing:
         """Where the samples of `modality` go."""
         return self._rings[modality]

@@ -95,7 +95,7 @@ def assert_agree(gpu: Gpu, kernels: Kernels, spec: Clip, cuts: Sequence[Cut]) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shrink", [0.4, 1.0, 1.01, 2.0, 2.7, 8.0, 11.0])
+@pytest.mark.parametrize("shrink", [0.4, 1.0, 1.01, 2.0, 2.7, 8.0, 11.0, 20.0])
 @pytest.mark.parametrize("turn_deg", [0.0, 17.0])
 def test_any_layout_and_shrinking(
     gpu: Gpu, kernels: Kernels, kind: LayoutKind, shrink: float, turn_deg: float

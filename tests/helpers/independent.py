@@ -85,7 +85,8 @@ def crop_reference(frame: NDArray[np.uint8], transform: Doubles, size_px: int) -
     """Bilinear samples of means over k x k pixels; (size, size, 3) in 0..255."""
     shrink = math.hypot(transform[0][0], transform[1][0])
     k = next(
-        (k for k in range(1, 8) if max(k / shrink, shrink / k) <= max((k + 1) / shrink, shrink / (k + 1))), 8
+        (k for k in range(1, 16) if max(k / shrink, shrink / k) <= max((k + 1) / shrink, shrink / (k + 1))),
+        16,
     )
     height, width = frame.shape[:2]
     tall, wide = -(-height // k), -(-width // k)

@@ -13,7 +13,7 @@ struct Crop {
     long long row_x, row_y;       // from a row of the crop to the next
     int width, height, pitch;     // of the frame, the last in bytes
     int layout;                   // 0 RGB, 1 BGR, 2 NV12, 3 YUYV
-    int block;                    // pixels per side of a block, 1 to 8
+    int block;                    // pixels per side of a block, 1 to 16
     int is_small;                 // places in the frame, in bytes, fit into 31 bits
 };
 
@@ -72,7 +72,7 @@ __device__ __forceinline__ Colour sum_of_blocks(const Crop& crop, long long x, l
     return sum;
 }
 
-// Bytes times weights of 16 bits; the 4 blocks of 64 pixels that there are at most just fit.
+// Bytes times weights of 16 bits; 4 blocks of 64 pixels just fit.
 struct Sums {
     unsigned r, g, b;
 };
@@ -131,7 +131,7 @@ __device__ __forceinline__ Colour averaged(const Crop& crop, int column, int row
     long long y = crop.start_y + column * crop.column_y + row * crop.row_y;
     int left = (int)(x >> 32) * crop.block, top = (int)(y >> 32) * crop.block, side = 2 * crop.block;
     // Three words reach up to six bytes further than two pixels: they must lie in the row.
-    bool is_within = left >= 0 && left + side + 2 <= crop.width && top >= 0 && top + side <= crop.height;
+    bool is_within = crop.block <= 8 && left >= 0 && left + side + 2 <= crop.width && top >= 0 && top + side <= crop.height;
     Colour sum = crop.layout < 2 && crop.is_small && is_within ? sum_of_bytes(crop, x, y) : sum_of_blocks(crop, x, y);
     float share = 1.f / (float)(crop.block * crop.block);
     sum = {sum.r * share, sum.g * share, sum.b * share};

@@ -149,7 +149,18 @@ def test_a_frame_that_is_a_view_of_a_larger_one_gives_the_same_crop() -> None:
 
 @pytest.mark.parametrize(
     ("shrink", "expected"),
-    [(0.2, 1), (1.0, 1), (1.41, 1), (1.42, 2), (2.0, 2), (2.44, 2), (2.46, 3), (6.0, 6), (8.0, 8), (50.0, 8)],
+    [
+        (0.2, 1),
+        (1.0, 1),
+        (1.41, 1),
+        (1.42, 2),
+        (2.0, 2),
+        (2.44, 2),
+        (2.46, 3),
+        (6.0, 6),
+        (16.0, 16),
+        (50.0, 16),
+    ],
 )
 def test_blocks_are_the_shrink_factor_to_the_nearest_whole_number_as_a_ratio(
     shrink: float, expected: int

@@ -50,7 +50,7 @@ def brightness(frame: NDArray[np.float64], x: float, y: float, channel: int) -> 
 def fitted(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
     """Edge to edge along the side that is tighter; one sample per pixel of means over k x k pixels."""
     scale = max(frame.shape[0] / height, frame.shape[1] / width)
-    k = next((k for k in range(1, 8) if scale**2 < k * (k + 1) - 1e-9), 8)
+    k = next((k for k in range(1, 16) if scale**2 < k * (k + 1) - 1e-9), 16)
     tall, wide = -(-frame.shape[0] // k), -(-frame.shape[1] // k)
     whole = np.zeros((tall * k, wide * k, 3))
     whole[: frame.shape[0], : frame.shape[1]] = frame

@@ -21,6 +21,7 @@ from edge_mer.clock import ManualClock
 from edge_mer.errors import SpecMismatchError, UsageError
 from edge_mer.preprocess.face import FaceDetector
 from edge_mer.runtime.pipeline import Counters, Pipeline, PipelineSetup, StepTrace
+from edge_mer.runtime.window import Relief
 from edge_mer.types.evaluation import Findings, Interval, SubsetFindings
 from edge_mer.types.model import MissingPolicy, ModelSpec
 from edge_mer.types.predictions import Prediction
@@ -32,6 +33,7 @@ from tests.helpers.tiny_model import (
     RATE_HZ,
     STEP,
     audio_encoder,
+    tiny_clip,
     tiny_log_mel,
     tiny_model,
     visual_encoder,
@@ -799,3 +801,54 @@ def test_sound_that_comes_after_its_step_was_given_up_is_counted() -> None:
     assert given_up == sorted(given_up, reverse=True)
     assert 0 < sum(given_up) < 12
     assert pipeline.counters.n_late == int(sum(given_up) * STEP * RATE_HZ)
+
+
+# -- faces that are searched while data come -------------------------------------------------------
+
+
+class SlowDetector(SquareDetector):
+    """Takes 3 ms for a frame, and notes which it searched."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self._clock = clock
+        self.n_searched = 0
+
+    def detect(self, frame: NDArray[np.uint8]) -> Any:
+        self._clock.advance_ns(3_000_000)
+        self.n_searched += 1
+        return super().detect(frame)
+
+
+def test_faces_are_searched_while_a_step_s_other_data_come() -> None:
+    """The records count all the work, and as delay only what was left to do when the step was complete."""
+    clock, session = ManualClock(), TinySession(3)
+    detector = SlowDetector(clock)
+    n_frames = tiny_clip().n_frames
+    pipeline = Pipeline(set_up(tiny_model(), detector=detector), session.specs, clock)
+    searched_before: list[int] = []
+    latencies = []
+    for chunk in session.chunks():
+        before = detector.n_searched
+        for prediction in pipeline.push(chunk):
+            latencies.append(prediction.latency_ms)
+            searched_before.append(before)
+    assert len(latencies) >= 2
+    for step, (latency, before) in enumerate(zip(latencies, searched_before, strict=True)):
+        n_left = n_frames * (step + 1) - before
+        assert n_left <= 1
+        assert latency.preprocess == pytest.approx(3.0 * n_frames)
+        assert latency.end_to_end == pytest.approx(3.0 * n_left, abs=0.1)
+
+
+def test_a_modality_that_is_spared_is_not_searched() -> None:
+    clock, session = ManualClock(), TinySession(3)
+    detector = SlowDetector(clock)
+    setup = set_up(tiny_model(), detector=detector, missing={"visual": "mask"})
+    pipeline = Pipeline(setup, session.specs, clock)
+    pipeline.relieve(Relief(spared=frozenset({"visual"})))
+    searched = []
+    for chunk in session.chunks():
+        if pipeline.push(chunk):
+            searched.append(detector.n_searched)
+    assert searched[1] == searched[0]  # from the first hop on

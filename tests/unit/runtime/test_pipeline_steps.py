@@ -433,7 +433,7 @@ def test_a_step_holds_the_frames_of_its_time_whole(n_frames: int) -> None:
         small = picture.reshape(6, 10, 8, 10, 3).mean(axis=(1, 3))
         expected = (np.moveaxis(small, 2, 0) / 255 - 0.4) / 0.2
         for frame in tensor.reshape(3, n_frames, 6, 8).swapaxes(0, 1):
-            np.testing.assert_allclose(frame, expected, atol=0.2)  # at most 8 samples per side
+            np.testing.assert_allclose(frame, expected, atol=1e-5)
 
 
 def test_a_missing_frame_is_black_and_half_of_them_are_enough() -> None:

@@ -249,3 +249,37 @@ def test_pixels_come_through_untouched() -> None:
         select.push(t_ns, pixels)
     chosen = [frame for frame in select.take(0) if frame is not None]
     assert [int(frame.pixels[0, 0, 0]) for frame in chosen] == [1, 3, 5, 7]
+
+
+# -- what is settled before a step is complete -----------------------------------------------------
+
+
+def test_frames_are_settled_one_by_one_and_are_those_that_are_taken() -> None:
+    select, settled = selector(JMT), list[int]()
+    for t_ns in times_ns(30, 8):
+        select.push(t_ns, PIXELS)
+        fresh = select.settled()
+        assert len(fresh) <= 1
+        settled += [frame.t_ns for frame in fresh]
+        if select.is_complete(step := 0):
+            break
+    assert settled == stamps(select.take(step))
+
+
+def test_a_frame_that_a_nearer_one_may_replace_is_not_settled() -> None:
+    select = selector(JMT)
+    first_ns = int(nominal_times(JMT, 0)[0])
+    select.push(first_ns - 9_000_000, PIXELS)
+    assert select.settled() == []
+    select.push(first_ns - 1_000_000, PIXELS)
+    assert select.settled() == []
+    select.push(first_ns + 30_000_000, PIXELS)
+    assert [frame.t_ns for frame in select.settled()] == [first_ns - 1_000_000]
+    assert select.settled() == []
+
+
+def test_a_missing_frame_settles_nothing_and_holds_back_none() -> None:
+    select = selector(JMT)
+    nominal_ns = [int(one) for one in nominal_times(JMT, 0)]
+    select.push(nominal_ns[2] + 1, PIXELS)
+    assert [frame.t_ns for frame in select.settled()] == [nominal_ns[2] + 1]
