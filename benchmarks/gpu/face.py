@@ -26,7 +26,7 @@ from benchmarks.gpu.timing import Plan, Stopwatch, called, in_turn
 from benchmarks.gpu.torch_ways import TorchFaces, against_torch, why_no_cuda
 from edge_mer.cuda import Gpu, GpuMemory, Kernel
 from edge_mer.preprocess.gpu_image import GpuClipWriter, GpuCrop
-from edge_mer.preprocess.image import FrameLayout, LayoutKind, block_px, in_blocks, normalise_into
+from edge_mer.preprocess.image import FrameLayout, LayoutKind, Sampling, normalise_into
 from edge_mer.types.model import FaceClip
 from tests.helpers.front_ends import JMT_CLIP
 
@@ -197,25 +197,24 @@ class Kernels:
 
 
 def opencv_crops(scene: Scene, out: NDArray[np.float32]) -> None:
-    """The same with OpenCV, RGB only: shrunk by a whole number, turned, both in 8 bits, normalised."""
+    """The same with OpenCV, RGB only, in 8 bits: block means, samples of them, means of these, normalised."""
     frames = scene.frames.reshape(len(scene.frames), scene.sizes.height_px, scene.sizes.width_px, 3)
     size = scene.sizes.clip.size_px
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     for (face, transforms), frame in product(enumerate(scene.transforms), range(len(frames))):
-        block = block_px(transforms[frame])
-        placed = in_blocks(transforms[frame], block)
-        reach = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ placed.T
-        (x0, y0), (x1, y1) = (
-            np.floor(reach.min(axis=0)).astype(int),
-            np.ceil(reach.max(axis=0)).astype(int) + 1,
-        )
-        x0, y0 = max(0, x0), max(0, y0)
+        block, n, placed = Sampling.of(transforms[frame])
+        corners = np.array([[x, y, 1] for x in (0, size) for y in (0, size)]) @ placed.T
+        x0, y0 = np.maximum(0, np.floor(corners.min(axis=0)).astype(int) - 1)
+        x1, y1 = np.ceil(corners.max(axis=0)).astype(int) + 1
         x1, y1 = min(x1, scene.sizes.width_px // block), min(y1, scene.sizes.height_px // block)
         part = frames[frame][y0 * block : y1 * block, x0 * block : x1 * block]
         if block > 1:
             part = cv2.resize(part, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
         placed[:, 2] -= (x0, y0)
-        pixels = cv2.warpAffine(part, placed, (size, size), flags=flags)
+        fine = placed @ np.array([[1 / n, 0, 0.5 / n - 0.5], [0, 1 / n, 0.5 / n - 0.5], [0, 0, 1]])
+        pixels = cv2.warpAffine(part, fine, (n * size, n * size), flags=flags)
+        if n > 1:
+            pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
         normalise_into(pixels, scene.sizes.clip, out[face, :, frame])
 
 

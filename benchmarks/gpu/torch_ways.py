@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.gpu.table import Goal, Row, compared, not_run
 from benchmarks.gpu.timing import Plan, Stopwatch, TorchStopwatch, Work, in_turn
 from edge_mer.preprocess.audio import hann_window, mel_filters
-from edge_mer.preprocess.image import FrameLayout, block_px, in_blocks
+from edge_mer.preprocess.image import FrameLayout, Sampling
 from edge_mer.types.model import FaceClip, LogMel
 
 
@@ -62,12 +62,12 @@ class TorchFaces:
         self._mean = torch.tensor([255 * m for m in clip.mean], device=device).view(1, 3, 1, 1)
         self._std = torch.tensor([255 * s for s in clip.std], device=device).view(1, 3, 1, 1)
         self._n_faces = len(transforms)
-        self._groups: list[tuple[int, list[int], Any]] = []
-        blocks = [block_px(one[0]) for one in transforms]
-        for block in sorted(set(blocks)):
-            faces = [i for i, found in enumerate(blocks) if found == block]
-            grid = _grid(transforms[faces], block, clip.size_px, layout)
-            self._groups.append((block, faces, torch.from_numpy(grid).to(device)))
+        self._groups: list[tuple[int, int, list[int], Any]] = []
+        kinds = [Sampling.of(one[0])[:2] for one in transforms]
+        for block, n in sorted(set(kinds)):
+            faces = [i for i, found in enumerate(kinds) if found == (block, n)]
+            grid = _grid(transforms[faces], n, clip.size_px, layout)
+            self._groups.append((block, n, faces, torch.from_numpy(grid).to(device)))
         self._boxes = [[_box(one, clip.size_px, layout) for one in face] for face in transforms]
 
     def sampled(self) -> Any:
@@ -76,11 +76,12 @@ class TorchFaces:
         pixels = self._frames.permute(0, 3, 1, 2).float()
         size = self._size
         out = torch.empty(self._n_faces, 3, len(pixels), size, size, device=pixels.device)
-        for block, faces, grid in self._groups:
+        for block, n, faces, grid in self._groups:
             lacking = (-pixels.shape[3] % block, -pixels.shape[2] % block)
             whole = functional.pad(pixels, (0, lacking[0], 0, lacking[1])) if any(lacking) else pixels
             means = functional.avg_pool2d(whole, block) if block > 1 else whole
-            crops = functional.grid_sample(means, grid, padding_mode="zeros", align_corners=False)
+            samples = functional.grid_sample(means, grid, padding_mode="zeros", align_corners=False)
+            crops = functional.avg_pool2d(samples, n) if n > 1 else samples
             crops = (crops - self._mean) / self._std
             crops = crops.view(len(pixels), 3, len(faces), size, size).permute(2, 1, 0, 3, 4)
             for index, face in enumerate(faces):
@@ -104,14 +105,15 @@ class TorchFaces:
         return normal.view(self._n_faces, -1, 3, size, size).transpose(1, 2).contiguous()
 
 
-def _grid(transforms: NDArray[np.float64], block: int, size: int, layout: FrameLayout) -> NDArray[np.float32]:
+def _grid(transforms: NDArray[np.float64], n: int, size: int, layout: FrameLayout) -> NDArray[np.float32]:
     """(frame, face rows below each other, column, 2): where samples lie among blocks, from -1 to 1."""
-    places = np.arange(size)
-    crop = np.stack([*np.meshgrid(places, places), np.ones((size, size))], axis=-1)
-    placed = np.array([[in_blocks(one, block) for one in face] for face in transforms])
-    n_blocks = -(-np.array([layout.width_px, layout.height_px]) // block)
+    places = (np.arange(n * size) + 0.5) / n - 0.5
+    crop = np.stack([*np.meshgrid(places, places), np.ones((n * size, n * size))], axis=-1)
+    samplings = [[Sampling.of(one) for one in face] for face in transforms]
+    placed = np.array([[one.transform for one in face] for face in samplings])
+    n_blocks = -(-np.array([layout.width_px, layout.height_px]) // samplings[0][0].block_px)
     scaled = (2 * np.einsum("yxk,afjk->fayxj", crop, placed) + 1) / n_blocks - 1
-    return np.ascontiguousarray(scaled.reshape(transforms.shape[1], -1, size, 2), np.float32)
+    return np.ascontiguousarray(scaled.reshape(transforms.shape[1], -1, n * size, 2), np.float32)
 
 
 def _box(transform: NDArray[np.float64], size: int, layout: FrameLayout) -> tuple[int, int, int, int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_mer.cuda import Gpu, GpuTensor, Kernel
 from edge_mer.errors import DataError, UsageError
-from edge_mer.preprocess.image import FrameLayout, block_px, in_blocks
+from edge_mer.preprocess.image import FrameLayout, Sampling
 from edge_mer.types.model import Clip
 
 _LAYOUTS = {"rgb": 0, "bgr": 1, "nv12": 2, "yuyv": 3}
@@ -29,12 +29,14 @@ _CROP = np.dtype(
         ("start", np.int64, 2),
         ("column", np.int64, 2),
         ("row", np.int64, 2),
+        ("across", np.int64, 2),
+        ("down", np.int64, 2),
         ("width", np.int32),
         ("height", np.int32),
         ("pitch", np.int32),
         ("layout", np.int32),
+        ("n", np.int32),
         ("block", np.int32),
-        ("is_small", np.int32),
     ]
 )
 """`Crop` of crop.cu."""
@@ -143,22 +145,27 @@ def _described(crops: list[GpuCrop], shape_px: tuple[int, int]) -> dict[str, NDA
     corners = np.array([[x, y, 1.0] for x in (-1, width) for y in (-1, height)])
     if not (np.abs(corners @ transforms.transpose(0, 2, 1)) < _FARTHEST_PX).all():
         raise DataError(f"a crop that lies more than {_FARTHEST_PX} pixels outside of its frame")
-    blocks = [block_px(transform) for transform in transforms]
-    placed = np.array([in_blocks(*one) for one in zip(transforms, blocks, strict=True)])
+    samplings = [Sampling.of(transform) for transform in transforms]
+    placed = np.array([one.transform for one in samplings])
+    linear, n = placed[:, :, :2], np.array([one.per_side for one in samplings])
+    per_sample = linear / n[:, np.newaxis, np.newaxis]
+    first = (linear * (0.5 / n - 0.5)[:, np.newaxis, np.newaxis]).sum(axis=2)
     n_bytes = np.array([layout.pitch_bytes * layout.height_px for layout in layouts])
     pointers = np.array([crop.pointer for crop in crops])
     return {
         "frame": pointers,
         "chroma": pointers + n_bytes,
-        "start": _fixed(placed[:, :, 2]),
-        "column": _fixed(placed[:, :, 0]),
-        "row": _fixed(placed[:, :, 1]),
+        "start": _fixed(placed[:, :, 2] + first),
+        "column": _fixed(linear[:, :, 0]),
+        "row": _fixed(linear[:, :, 1]),
+        "across": _fixed(per_sample[:, :, 0]),
+        "down": _fixed(per_sample[:, :, 1]),
         "width": np.array([layout.width_px for layout in layouts]),
         "height": np.array([layout.height_px for layout in layouts]),
         "pitch": np.array([layout.pitch_bytes for layout in layouts]),
         "layout": np.array([_LAYOUTS[layout.kind] for layout in layouts]),
-        "block": np.array(blocks),
-        "is_small": n_bytes < 1 << 31,
+        "n": n,
+        "block": np.array([one.block_px for one in samplings]),
     }
 
 

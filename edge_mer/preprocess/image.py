@@ -1,9 +1,10 @@
 """From a camera frame to the normalised pixels of an aligned crop.
 
 A crop is defined by an affine map from crop pixels to frame pixels (pixel centres at integers).
-The frame, black all around, is averaged over blocks of k x k pixels that begin in its corner, k = the
-factor by which the crop shrinks it, to the nearest whole number (at most 16). Each crop pixel is one
-bilinear sample of these means. This definition is exact, so a GPU kernel can be held against it.
+The frame, black all around, is averaged over blocks of k x k pixels that begin in its corner, k = half
+the factor by which the crop shrinks it, to the nearest whole number (at most 16). Where the crop shrinks
+the frame, each crop pixel is the mean of 2 x 2 bilinear samples of these means, spread over its area;
+else it is one sample. This definition is exact, so a GPU kernel can be held against it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from edge_mer.errors import DataError
 from edge_mer.types.model import Clip
 
 MAX_BLOCK_PX = 16
+_BAND_SAMPLES = 4096
 
 LayoutKind = Literal["rgb", "bgr", "nv12", "yuyv"]
 """Bytes R, G, B or B, G, R; a plane of brightness, then one of colours (U, V) for 2 x 2 pixels; or Y, U, Y, V
@@ -96,21 +98,30 @@ def to_rgb(data: NDArray[np.uint8], layout: FrameLayout) -> NDArray[np.uint8]:
     return pixels if layout.kind == "rgb" else np.ascontiguousarray(pixels[:, :, ::-1])
 
 
-def block_px(transform: NDArray[np.float64]) -> int:
-    """Side of the blocks that a frame is averaged over before it is cropped, 1 to 16; `transform` is (2, 3).
+class Sampling(NamedTuple):
+    """How a crop's pixels are made of a frame's.
 
-    The whole number that is nearest, as a ratio, to the factor by which the crop shrinks the frame.
+    Attributes:
+        block_px: Side of the blocks that the frame is averaged over, 1 to 16.
+        per_side: Bilinear samples of these means per side of a crop's pixel, 1 or 2.
+        transform: (2, 3): crop pixel (x, y, 1) -> place among the blocks, whose centres lie at integers.
     """
-    (a, b, _), (c, d, _) = transform.tolist()
-    area_px = abs(a * d - b * c)  # of the frame, to a pixel of the crop
-    return min(MAX_BLOCK_PX, max(1, math.floor(math.sqrt(area_px + 0.25) + 0.5)))
 
+    block_px: int
+    per_side: int
+    transform: NDArray[np.float64]
 
-def in_blocks(transform: NDArray[np.float64], block: int) -> NDArray[np.float64]:
-    """(2, 3): from crop pixels to places among blocks of `block` pixels a side, block centres at integers."""
-    placed = transform / block
-    placed[:, 2] -= (block - 1) / (2 * block)
-    return placed
+    @classmethod
+    def of(cls, transform: NDArray[np.float64]) -> Sampling:
+        """By how much a crop shrinks its frame; `transform` (2, 3) goes from its pixels to the frame's."""
+        (a, b, _), (c, d, _) = transform.tolist()
+        shrink = math.sqrt(abs(a * d - b * c))
+        per_side = 1 if shrink <= 1 + 1e-6 else 2
+        # the whole number that is nearest, as a ratio, to what the samples leave
+        block = min(MAX_BLOCK_PX, max(1, math.floor(math.hypot(shrink / per_side, 0.5) + 0.5)))
+        placed = transform / block
+        placed[:, 2] -= (block - 1) / (2 * block)
+        return cls(block, per_side, placed)
 
 
 def crop(
@@ -126,27 +137,29 @@ def crop(
     Returns:
         (height, width, 3) float32 in 0..255, not rounded.
     """
-    block = block_px(transform)
+    block, n, placed = Sampling.of(transform)
     height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
-    (ax, bx, x0), (ay, by, y0) = in_blocks(transform, block).tolist()
-    across, down = np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)
-    xs, ys = (
-        np.add.outer(down * one_down, across * one_across + start)
-        for one_across, one_down, start in ((ax, bx, x0), (ay, by, y0))
-    )
-    columns, rows = (
-        _used(places, math.ceil(n_px / block))
-        for places, n_px in zip((xs, ys), frame.shape[1::-1], strict=True)
-    )
+    across, down = ((np.arange(n * size, dtype=np.float64) + 0.5) / n - 0.5 for size in (width, height))
+    (x_steps, x_starts), (y_steps, y_starts) = ((across * a + x0, down * b) for a, b, x0 in placed)
+    columns = _used(x_steps, x_starts, math.ceil(frame.shape[1] / block))
+    rows = _used(y_steps, y_starts, math.ceil(frame.shape[0] / block))
     planes = np.zeros((3, height, width), np.float32)
-    if columns and rows:
-        _interpolate(_blocks(frame, block, rows, columns), xs - columns.start, ys - rows.start, planes)
+    if not (columns and rows):
+        return planes.transpose(1, 2, 0)
+    means = _Means(_blocks(frame, block, rows, columns))
+    x_steps, y_steps = x_steps - columns.start, y_steps - rows.start
+    band = max(1, _BAND_SAMPLES // (n * n * width))  # of few rows: what is worked on stays in the cache
+    for top in range(0, height, band):
+        part = slice(n * top, n * (top + band))
+        xs, ys = np.add.outer(x_starts[part], x_steps), np.add.outer(y_starts[part], y_steps)
+        means.sample(xs, ys, planes[:, top : top + band])
     return planes.transpose(1, 2, 0)
 
 
-def _used(places: NDArray[np.float64], n_blocks: int) -> range:
-    """Blocks of the frame that samples at `places` look at."""
-    return range(max(0, math.floor(places.min())), min(n_blocks, math.floor(places.max()) + 2))
+def _used(steps: NDArray[np.float64], starts: NDArray[np.float64], n_blocks: int) -> range:
+    """Blocks of the frame that samples at all sums of `steps` and `starts` look at."""
+    least, most = steps.min() + starts.min(), steps.max() + starts.max()
+    return range(max(0, math.floor(least)), min(n_blocks, math.floor(most) + 2))
 
 
 def _blocks(frame: NDArray[np.uint8], block: int, rows: range, columns: range) -> NDArray[np.float32]:
@@ -158,32 +171,37 @@ def _blocks(frame: NDArray[np.uint8], block: int, rows: range, columns: range) -
     pixels = part.astype(np.float32)
     if block == 1:
         return pixels
-    return np.asarray(cv2.resize(pixels, (len(columns), len(rows)), interpolation=cv2.INTER_AREA), np.float32)
+    return _means(pixels, (len(columns), len(rows)))
 
 
-def _interpolate(
-    picture: NDArray[np.float32],
-    xs: NDArray[np.float64],
-    ys: NDArray[np.float64],
-    out: NDArray[np.float32],
-) -> None:
-    """Write bilinear samples of `picture`, (row, column, 3), at (xs, ys); black is around it."""
-    height, width = picture.shape[:2]
-    # One black row and column before it and two behind: every place, once clipped, has four neighbours.
-    bordered = np.asarray(cv2.copyMakeBorder(picture, 1, 2, 1, 2, cv2.BORDER_CONSTANT))
-    xs, ys = np.clip(xs + 1.0, 0.0, width + 1.0), np.clip(ys + 1.0, 0.0, height + 1.0)
-    left, top = xs.astype(np.intp), ys.astype(np.intp)
-    x_weight, y_weight = (xs - left).astype(np.float32), (ys - top).astype(np.float32)
-    stride = width + 3
-    place = top * stride + left
-    for channel in range(3):
-        flat = bordered[:, :, channel].ravel()
-        upper, right = flat.take(place), flat[1:].take(place)
-        _mix(upper, right, x_weight)
-        lower, right = flat[stride:].take(place), flat[stride + 1 :].take(place)
-        _mix(lower, right, x_weight)
-        _mix(upper, lower, y_weight)
-        out[channel] = upper
+class _Means:
+    """A picture that is black all around, to be sampled; (row, column, 3)."""
+
+    def __init__(self, picture: NDArray[np.float32]) -> None:
+        self._height, self._width = picture.shape[:2]
+        # One black row and column before it and two behind: every place, once clipped, has four neighbours.
+        bordered = np.asarray(cv2.copyMakeBorder(picture, 1, 2, 1, 2, cv2.BORDER_CONSTANT))
+        self._planes = [bordered[:, :, channel].ravel() for channel in range(3)]
+
+    def sample(self, xs: NDArray[np.float64], ys: NDArray[np.float64], out: NDArray[np.float32]) -> None:
+        """Write bilinear samples at (xs, ys); into each of `out`, (3, height, width), the mean of its own."""
+        xs, ys = np.clip(xs + 1.0, 0.0, self._width + 1.0), np.clip(ys + 1.0, 0.0, self._height + 1.0)
+        left, top = xs.astype(np.intp), ys.astype(np.intp)
+        x_weight, y_weight = (xs - left).astype(np.float32), (ys - top).astype(np.float32)
+        stride = self._width + 3
+        place = top * stride + left
+        for flat, plane in zip(self._planes, out, strict=True):
+            upper, right = flat.take(place), flat[1:].take(place)
+            _mix(upper, right, x_weight)
+            lower, right = flat[stride:].take(place), flat[stride + 1 :].take(place)
+            _mix(lower, right, x_weight)
+            _mix(upper, lower, y_weight)
+            plane[...] = upper if upper.shape == plane.shape else _means(upper, plane.shape[::-1])
+
+
+def _means(samples: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+    """Over whole rectangles of samples; `size` is how many across and down."""
+    return np.asarray(cv2.resize(samples, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _mix(a: NDArray[np.float32], b: NDArray[np.float32], weight: NDArray[np.float32]) -> None:

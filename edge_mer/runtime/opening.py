@@ -14,6 +14,7 @@ from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.errors import MissingError, UsageError
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.build import fitting_build, open_built
+from edge_mer.runtime.memory import keep_freed_memory
 from edge_mer.runtime.pipeline_setup import PipelineSetup, check_people
 from edge_mer.runtime.setup import check_policies, looks_at_faces, open_setup, usual_options
 from edge_mer.runtime.target import Choice
@@ -137,6 +138,7 @@ def open_chosen(bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, C
         MissingError: What was built does not fit this device any more.
         BundleError: What was built was altered.
     """
+    keep_freed_memory()
     if precision is not None and candidate_of(precision) not in bundle.manifest.candidates:
         known = ", ".join((*bundle.manifest.candidates, *RUN_OF))
         raise UsageError(f"bundle {bundle.path} has no precision {precision!r}", expected=f"one of {known}")

@@ -8,13 +8,15 @@ struct Crop {
     const unsigned char* frame;   // first row; null: there is no frame, and the crop is black
     const unsigned char* chroma;  // first row of NV12's second plane
     long long out;                // where the crop's first number lies in the output
-    long long start_x, start_y;   // of the crop's first pixel, among the frame's blocks
+    long long start_x, start_y;   // of the first sample of the crop's first pixel, among the frame's blocks
     long long column_x, column_y; // from a pixel of the crop to the next in its row
     long long row_x, row_y;       // from a row of the crop to the next
+    long long across_x, across_y; // from a sample to the next one across the pixel
+    long long down_x, down_y;     // and down it
     int width, height, pitch;     // of the frame, the last in bytes
     int layout;                   // 0 RGB, 1 BGR, 2 NV12, 3 YUYV
+    int n;                        // samples per side, 1 or 2
     int block;                    // pixels per side of a block, 1 to 16
-    int is_small;                 // places in the frame, in bytes, fit into 31 bits
 };
 
 struct Colour {
@@ -58,21 +60,19 @@ __device__ __forceinline__ void add_block(const Crop& crop, int block_x, int blo
     sum = {sum.r + whole.r * weight, sum.g + whole.g * weight, sum.b + whole.b * weight};
 }
 
-// The weighted sum of all pixels of the four blocks around (x, y), of any frame and any place.
-__device__ __forceinline__ Colour sum_of_blocks(const Crop& crop, long long x, long long y) {
+// Adds the weighted pixels of the four blocks around (x, y), of any frame and any place.
+__device__ __forceinline__ void add_sample(const Crop& crop, long long x, long long y, Colour& sum) {
     const float unit = 1.f / 4294967296.f;
     int left = (int)(x >> 32), top = (int)(y >> 32);
     float right_weight = (float)(unsigned)x * unit, lower_weight = (float)(unsigned)y * unit;
     float wd = right_weight * lower_weight, wc = lower_weight - wd, wb = right_weight - wd;
-    Colour sum = {0.f, 0.f, 0.f};
     add_block(crop, left, top, 1.f - right_weight - wc, sum);
     add_block(crop, left + 1, top, wb, sum);
     add_block(crop, left, top + 1, wc, sum);
     add_block(crop, left + 1, top + 1, wd, sum);
-    return sum;
 }
 
-// Bytes times weights of 16 bits; 4 blocks of 64 pixels just fit.
+// Bytes times weights of 16 bits; 4 samples of 4 blocks of 16 pixels just fit.
 struct Sums {
     unsigned r, g, b;
 };
@@ -110,31 +110,46 @@ __device__ __forceinline__ void add_row(const unsigned char* words, unsigned pla
 }
 
 // The same where all four blocks lie in a frame of three bytes per pixel: in integers.
-__device__ __forceinline__ Colour sum_of_bytes(const Crop& crop, long long x, long long y) {
+__device__ __forceinline__ void add_sample_of_bytes(const Crop& crop, long long x, long long y, Sums& upper,
+                                                    Sums& lower) {
     const unsigned char* words = (const unsigned char*)((size_t)crop.frame & ~(size_t)3);
     unsigned right = (unsigned)x, left = ~right, under = (unsigned)y;
     unsigned right_under = __umulhi(right, under), left_under = __umulhi(left, under);
     unsigned right_over = right - right_under, left_over = left - left_under;
     unsigned place = (unsigned)((size_t)crop.frame & 3);
     place += (unsigned)crop.block * ((unsigned)(y >> 32) * crop.pitch + 3 * (unsigned)(x >> 32));
-    Sums upper = {0, 0, 0}, lower = {0, 0, 0};
     for (int row = 0; row < crop.block; ++row, place += crop.pitch)
         add_row(words, place, crop.block, left_over, right_over, upper, lower);
     for (int row = 0; row < crop.block; ++row, place += crop.pitch)
         add_row(words, place, crop.block, left_under, right_under, upper, lower);
-    return {joined(upper.r, lower.r), joined(upper.g, lower.g), joined(upper.b, lower.b)};
+}
+
+// Whether the four blocks around (x, y) lie in the frame, with what whole words reach beyond them: up to six bytes.
+__device__ __forceinline__ bool is_within(const Crop& crop, long long x, long long y) {
+    int left = (int)(x >> 32) * crop.block, top = (int)(y >> 32) * crop.block, side = 2 * crop.block;
+    return left >= 0 && left + side + 2 <= crop.width && top >= 0 && top + side <= crop.height;
 }
 
 __device__ __forceinline__ Colour averaged(const Crop& crop, int column, int row) {
-    if (!crop.frame) return {0.f, 0.f, 0.f};
-    long long x = crop.start_x + column * crop.column_x + row * crop.row_x;
-    long long y = crop.start_y + column * crop.column_y + row * crop.row_y;
-    int left = (int)(x >> 32) * crop.block, top = (int)(y >> 32) * crop.block, side = 2 * crop.block;
-    // Three words reach up to six bytes further than two pixels: they must lie in the row.
-    bool is_within = crop.block <= 8 && left >= 0 && left + side + 2 <= crop.width && top >= 0 && top + side <= crop.height;
-    Colour sum = crop.layout < 2 && crop.is_small && is_within ? sum_of_bytes(crop, x, y) : sum_of_blocks(crop, x, y);
-    float share = 1.f / (float)(crop.block * crop.block);
-    sum = {sum.r * share, sum.g * share, sum.b * share};
+    Colour sum = {0.f, 0.f, 0.f};
+    if (!crop.frame) return sum;
+    Sums upper = {0, 0, 0}, lower = {0, 0, 0};
+    // Of three bytes per pixel, its places in bytes fit into 31 bits, and its sums into 32.
+    bool is_plain = crop.layout < 2 && (long long)crop.pitch * crop.height < 1LL << 31 && crop.block <= 4;
+    long long x0 = crop.start_x + column * crop.column_x + row * crop.row_x;
+    long long y0 = crop.start_y + column * crop.column_y + row * crop.row_y;
+    for (int down = 0; down < crop.n; ++down, x0 += crop.down_x, y0 += crop.down_y) {
+        long long x = x0, y = y0;
+        for (int across = 0; across < crop.n; ++across, x += crop.across_x, y += crop.across_y) {
+            if (is_plain && is_within(crop, x, y))
+                add_sample_of_bytes(crop, x, y, upper, lower);
+            else
+                add_sample(crop, x, y, sum);
+        }
+    }
+    float share = 1.f / (float)(crop.n * crop.n * crop.block * crop.block);
+    sum = {(sum.r + joined(upper.r, lower.r)) * share, (sum.g + joined(upper.g, lower.g)) * share,
+           (sum.b + joined(upper.b, lower.b)) * share};
     return crop.layout == 1 ? Colour{sum.b, sum.g, sum.r} : sum;
 }
 

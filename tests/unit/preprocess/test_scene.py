@@ -48,9 +48,10 @@ def brightness(frame: NDArray[np.float64], x: float, y: float, channel: int) -> 
 
 
 def fitted(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
-    """Edge to edge along the side that is tighter; one sample per pixel of means over k x k pixels."""
+    """Edge to edge along the side that is tighter; samples of means over k x k pixels."""
     scale = max(frame.shape[0] / height, frame.shape[1] / width)
-    k = next((k for k in range(1, 16) if scale**2 < k * (k + 1) - 1e-9), 16)
+    n = 1 if scale <= 1 + 1e-6 else 2
+    k = next((k for k in range(1, 16) if (scale / n) ** 2 < k * (k + 1) - 1e-9), 16)
     tall, wide = -(-frame.shape[0] // k), -(-frame.shape[1] // k)
     whole = np.zeros((tall * k, wide * k, 3))
     whole[: frame.shape[0], : frame.shape[1]] = frame
@@ -59,10 +60,15 @@ def fitted(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.floa
     for channel in range(3):
         for v in range(height):
             for u in range(width):
-                # from the clip's centre in its pixels to the frame's centre in its own
-                right, below = (u + 0.5 - width / 2) * scale, (v + 0.5 - height / 2) * scale
-                x, y = (frame.shape[1] / 2 + right) / k - 0.5, (frame.shape[0] / 2 + below) / k - 0.5
-                out[channel, v, u] = (brightness(means, x, y, channel) / 255 - MEAN[channel]) / STD[channel]
+                samples = []
+                for j in range(n):
+                    for i in range(n):
+                        # from the clip's centre in its pixels to the frame's centre in its own
+                        right = (u + (i + 0.5) / n - width / 2) * scale
+                        below = (v + (j + 0.5) / n - height / 2) * scale
+                        x, y = (frame.shape[1] / 2 + right) / k - 0.5, (frame.shape[0] / 2 + below) / k - 0.5
+                        samples.append(brightness(means, x, y, channel))
+                out[channel, v, u] = (np.mean(samples) / 255 - MEAN[channel]) / STD[channel]
     return out
 
 
@@ -119,12 +125,13 @@ def test_channels_are_red_green_blue() -> None:
 
 
 def test_what_a_wide_picture_leaves_free_is_black_above_and_below() -> None:
-    frame = np.full((10, 40, 3), 255, np.uint8)
+    frame = np.full((12, 48, 3), 255, np.uint8)
     found, _ = made(clip(8, 8), frame)
     bright = (1 - MEAN[0]) / STD[0]
     black = -MEAN[0] / STD[0]
     rows = found[0, 0].mean(axis=1)
-    np.testing.assert_allclose(rows[[0, 1, 2, 5, 6, 7]], black, atol=1e-5)
+    np.testing.assert_allclose(rows[[0, 1, 6, 7]], black, atol=1e-5)
+    assert rows[[2, 5]].max() < black + (bright - black) / 4  # a block's mean reaches half a block further
     np.testing.assert_allclose(rows[3:5], bright, atol=0.25)
 
 

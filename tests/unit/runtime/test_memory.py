@@ -74,3 +74,32 @@ def test_threads_share_two_pools() -> None:
         return subprocess.run(script, capture_output=True, text=True, check=True).stdout.count("<heap nr=")
 
     assert n_pools("keep_few_pools()") <= 2 < n_pools("")
+
+
+_ARRAYS = """
+import resource
+import numpy as np
+from edge_mer.runtime.memory import keep_freed_memory
+{call}
+def work():
+    arrays = [np.ones(50_000) for _ in range(10)]  # 400 kB each
+    del arrays
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc, which returns freed memory")
+def test_what_was_freed_is_used_again_without_new_pages() -> None:
+    """50 times 4 MB are 50,000 pages of 4 kB."""
+    n_pages = []
+    for call in ("", "keep_freed_memory()"):
+        code = _ARRAYS.format(call=call)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        n_pages.append(int(done.stdout))
+    returned, kept = n_pages
+    assert returned > 20_000
+    assert kept < 2_000
