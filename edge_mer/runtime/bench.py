@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median, quantiles
 from typing import Any
@@ -12,10 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mer.clock import Clock, ManualClock
+from edge_mer.bundle.read import Bundle
+from edge_mer.clock import NS_PER_S, Clock, ManualClock
 from edge_mer.engine.base import Array, Engine
+from edge_mer.errors import DataError, UsageError
 from edge_mer.preprocess.face import Detection, FaceDetector
+from edge_mer.runtime.golden import session_chunks, session_specs
 from edge_mer.runtime.pipeline import Pipeline, PipelineSetup
+from edge_mer.runtime.proof import golden_sessions
+from edge_mer.runtime.session import merged
+from edge_mer.sources.base import Source
 from edge_mer.types.signals import Chunk, StreamSpec
 
 DETECTOR, RUNTIME = "face detector", "runtime"
@@ -160,33 +167,36 @@ class Bench:
     Attributes:
         label: Who it is.
         setup: Model, engines, detector.
-        recording: What it is played.
+        recordings: What it is played in each round, one session each.
         clock: What times are taken from.
         rounds: Of each round, what each prediction took: part -> nanoseconds, "" -> all of it.
     """
 
     label: str
     setup: PipelineSetup
-    recording: Recording
+    recordings: Sequence[Recording]
     clock: Clock
     rounds: list[list[dict[str, int]]] = field(default_factory=list)
 
     def warm_up(self) -> None:
-        """Play the recording once, which counts for nothing."""
+        """Play everything once, which counts for nothing."""
         self.play()
         self.rounds.clear()
 
     def play(self) -> None:
-        """Play the recording once."""
+        """Play everything once."""
         meter = _Meter(self.clock)
         engines = {stage: _TimedEngine(one, meter) for stage, one in self.setup.engines.items()}
         found = self.setup.detector
         detector = None if found is None else _TimedDetector(found, meter)
         timed = replace(self.setup, engines=engines, detector=detector)
-        pipeline = Pipeline(timed, self.recording.specs, ManualClock())
-        hops: list[dict[str, int]] = []
+        self.rounds.append([hop for one in self.recordings for hop in self._hops(timed, one, meter)])
+
+    def _hops(self, setup: PipelineSetup, recording: Recording, meter: _Meter) -> Iterator[dict[str, int]]:
+        """Of each prediction with a full window, what its parts took."""
+        pipeline = Pipeline(setup, recording.specs, ManualClock())
         whole_ns = 0
-        for chunk in self.recording.chunks:
+        for chunk in recording.chunks:
             began_ns = self.clock.now_ns()
             predictions = pipeline.push(chunk)
             whole_ns += self.clock.now_ns() - began_ns
@@ -195,13 +205,21 @@ class Bench:
             spent_ns = meter.take()
             if all("warming_up" not in one.reasons for one in predictions):
                 n = len(predictions)
-                hops.append({part: ns // n for part, ns in ({"": whole_ns} | spent_ns).items()})
+                yield {part: ns // n for part, ns in ({"": whole_ns} | spent_ns).items()}
             whole_ns = 0
-        self.rounds.append(hops)
 
     def cost(self) -> Cost:
-        """What all rounds found."""
+        """What all rounds found.
+
+        Raises:
+            DataError: There was no full window in the recordings.
+        """
         hops = [hop for one in self.rounds for hop in one]
+        if not hops:
+            raise DataError(
+                f"not even one full window of model {self.setup.model.name} to measure",
+                expected="a longer recording, with all that the model looks at",
+            )
         names = [*self.setup.model.stages, *((DETECTOR,) if self.setup.detector is not None else ())]
         parts = {name: spread([hop.get(name, 0) / 1e6 for hop in hops]) for name in names}
         parts[RUNTIME] = spread([_rest_ns(hop) / 1e6 for hop in hops])
@@ -217,6 +235,37 @@ class Bench:
     def medians_ms(self) -> list[float]:
         """Of each round, what its predictions cost in all."""
         return [trimmed_median([hop[""] / 1e6 for hop in one]) for one in self.rounds]
+
+
+def golden_recordings(bundle: Bundle) -> list[Recording]:
+    """A bundle's golden sessions, which every bundle has."""
+    sessions = golden_sessions(bundle.manifest, bundle.read_arrays)
+    return [Recording(session_specs(one), tuple(session_chunks(one))) for one in sessions]
+
+
+def recording_of(sources: Sequence[Source], seconds: float) -> Recording:
+    """So much of what sources give, decoded.
+
+    Raises:
+        DataError: A source cannot be used.
+        UsageError: A source is live: two runs on it would see different things.
+    """
+    if live := [source.uri for source in sources if source.is_live]:
+        raise UsageError(
+            f"cannot measure on {', '.join(live)}, which never give the same twice",
+            expected="recordings, e.g. file:clip.mp4",
+        )
+    try:
+        for source in sources:
+            source.ensure_ready()
+        specs = tuple(spec for source in sources for spec in source.specs)
+        for source in sources:
+            source.start()
+        until_ns = round(seconds * NS_PER_S)
+        return Recording(specs, tuple(itertools.takewhile(lambda one: one.t_ns < until_ns, merged(sources))))
+    finally:
+        for source in sources:
+            source.ensure_stopped()
 
 
 def _rest_ns(hop: Mapping[str, int]) -> int:
