@@ -1,55 +1,94 @@
-"""A chart of what predictions cost: one bar each, divided into parts."""
+"""A chart of what predictions cost: one bar each, divided into parts. An SVG for light and dark pages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
-COLOURS = ("#3b6fb6", "#5aa469", "#c98a2b", "#8c6bb1", "#b5523b", "#4d9aa6", "#8a8a8a")
-_WIDTH, _LEFT, _BAR, _GAP, _TOP = 900, 260, 22, 14, 44
+_WIDTH, _EDGE, _ROOM_FOR_NUMBER, _LETTER = 900, 16, 80, 7.4
+_BAR, _BAR_TOP, _PITCH, _LEGEND_LINE = 22, 20, 62, 22
+
+_LIGHT = ("#0f6cbd", "#c2500a", "#2f7f79", "#8a3a94", "#d9a23a", "#6b7686", "#b9c0ca")
+_DARK = ("#62b0f2", "#f39a58", "#58b5ac", "#d590de", "#e6b655", "#8f99a8", "#566071")
 
 
-def bars(costs: Sequence[tuple[str, Mapping[str, float]]], unit: str = "ms per prediction") -> str:
+@dataclass(frozen=True)
+class Bar:
+    """What one prediction costs.
+
+    Attributes:
+        name: Whose.
+        parts: Part -> milliseconds.
+        whole: Milliseconds in all; medians of parts do not quite add up to it.
+    """
+
+    name: str
+    parts: Mapping[str, float]
+    whole: float
+
+
+def bars(costs: Sequence[Bar], title: str) -> str:
     """A chart as SVG.
 
     Args:
-        costs: Of each bar its name, and part -> milliseconds; all have the same parts.
-        unit: What the numbers are.
+        costs: From top to bottom.
+        title: What the numbers are.
     """
-    parts = list(dict.fromkeys(part for _, one in costs for part in one))
-    colour = {part: COLOURS[number % len(COLOURS)] for number, part in enumerate(parts)}
-    most = max((sum(one.values()) for _, one in costs), default=0.0) or 1.0
-    scale = (_WIDTH - _LEFT - 90) / most
-    height = _TOP + len(costs) * (_BAR + _GAP) + 10
-    shapes = [_legend(colour)]
-    for number, (name, one) in enumerate(costs):
-        shapes.append(_bar(name, one, _TOP + number * (_BAR + _GAP), scale, colour))
+    parts = list(dict.fromkeys(part for one in costs for part in one.parts))
+    css = {part: f"p{number % len(_LIGHT)}" for number, part in enumerate(parts)}
+    most = max((sum(one.parts.values()) for one in costs), default=0.0) or 1.0
+    scale = (_WIDTH - 2 * _EDGE - _ROOM_FOR_NUMBER) / most
+    legend, top = _legend(css)
+    drawn = [
+        shape for number, one in enumerate(costs) for shape in _bar(one, top + number * _PITCH, scale, css)
+    ]
+    height = top + len(costs) * _PITCH
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" '
-        f'height="{height}" role="img" font-family="system-ui, sans-serif" font-size="13">'
-        f"<title>{escape(unit)}</title>"
-        f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>{"".join(shapes)}</svg>\n'
+        f'height="{height}" role="img" font-family="system-ui, sans-serif" font-size="13">\n'
+        f"<title>{escape(title)}</title>\n<style>{_style()}</style>\n"
+        f'<rect class="paper" width="{_WIDTH}" height="{height}"/>\n'
+        f'<text class="soft" x="{_EDGE}" y="26">{escape(title)}</text>\n'
+        + "\n".join([*legend, *drawn])
+        + "\n</svg>\n"
     )
 
 
-def _legend(colour: Mapping[str, str]) -> str:
-    shapes, x = [], 10
-    for part, fill in colour.items():
-        shapes.append(f'<rect x="{x}" y="12" width="12" height="12" fill="{fill}"/>')
-        shapes.append(f'<text x="{x + 17}" y="22" fill="#222222">{escape(part)}</text>')
-        x += 30 + 8 * len(part)
-    return "".join(shapes)
+def _style() -> str:
+    return (
+        _colours("#ffffff", "#1d2430", "#566071", _LIGHT)
+        + "@media (prefers-color-scheme: dark) {"
+        + _colours("#1a2029", "#e8ebf0", "#a5aebc", _DARK)
+        + "}"
+    )
 
 
-def _bar(name: str, parts: Mapping[str, float], y: int, scale: float, colour: Mapping[str, str]) -> str:
-    text_y, x = y + _BAR - 6, float(_LEFT)
-    shapes = [f'<text x="{_LEFT - 8}" y="{text_y}" text-anchor="end" fill="#222222">{escape(name)}</text>']
-    for part, value in parts.items():
-        width = value * scale
-        told = f"<title>{escape(part)}: {value:.2f}</title>"
-        shapes.append(
-            f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_BAR}" fill="{colour[part]}">{told}</rect>'
-        )
+def _colours(paper: str, ink: str, soft: str, parts: Sequence[str]) -> str:
+    told = f".paper {{ fill: {paper} }} text {{ fill: {ink} }} text.soft {{ fill: {soft} }} "
+    return told + " ".join(f".p{number} {{ fill: {colour} }}" for number, colour in enumerate(parts))
+
+
+def _legend(css: Mapping[str, str]) -> tuple[list[str], int]:
+    """Its shapes, and how far down it reaches."""
+    shapes, x, y = [], float(_EDGE), 40
+    for part, name in css.items():
+        width = 34 + _LETTER * len(part)
+        if x + width > _WIDTH - _EDGE:
+            x, y = float(_EDGE), y + _LEGEND_LINE
+        shapes.append(f'<rect class="{name}" x="{x:.0f}" y="{y}" width="12" height="12" rx="2"/>')
+        shapes.append(f'<text x="{x + 18:.0f}" y="{y + 11}">{escape(part)}</text>')
         x += width
-    shapes.append(f'<text x="{x + 6:.1f}" y="{text_y}" fill="#222222">{sum(parts.values()):.2f}</text>')
-    return "".join(shapes)
+    return shapes, y + _LEGEND_LINE + 10
+
+
+def _bar(one: Bar, top: int, scale: float, css: Mapping[str, str]) -> Iterator[str]:
+    yield f'<text x="{_EDGE}" y="{top + _BAR_TOP - 6}">{escape(one.name)}</text>'
+    x, y = float(_EDGE), top + _BAR_TOP
+    for part, value in one.parts.items():
+        yield (
+            f'<rect class="{css[part]}" x="{x:.1f}" y="{y}" width="{value * scale:.1f}" height="{_BAR}">'
+            f"<title>{escape(part)}: {value:.2f} ms</title></rect>"
+        )
+        x += value * scale
+    yield f'<text x="{x + 8:.1f}" y="{y + _BAR - 6}">{one.whole:.2f} ms</text>'

@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import gc
 import itertools
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from statistics import median, quantiles
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+import math
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from statistics import fmean, median, quantiles
 
 from edge_mer.bundle.read import Bundle
-from edge_mer.clock import NS_PER_S, Clock, ManualClock
-from edge_mer.engine.base import Array, Engine
+from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.errors import DataError, UsageError
-from edge_mer.preprocess.face import Detection, FaceDetector
 from edge_mer.runtime.golden import session_chunks, session_specs
-from edge_mer.runtime.pipeline import Pipeline, PipelineSetup
-from edge_mer.runtime.proof import golden_sessions
-from edge_mer.runtime.session import merged
+from edge_mer.runtime.metering import Meter, MeteredPipeline, parts_of
+from edge_mer.runtime.pipeline_setup import PipelineSetup
+from edge_mer.runtime.session import ensure_all_ready, merged
 from edge_mer.sources.base import Source
+from edge_mer.sources.registry import open_source
+from edge_mer.types.model import to_ns
+from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Chunk, StreamSpec
-
-DETECTOR, RUNTIME = "face detector", "runtime"
-"""Names of the parts of a prediction's cost that are no stage of the model."""
+from edge_mer.types.uri_keys import shown
 
 OUTLIERS = 0.05
-"""Part of the runs at either end that a median leaves out, as NVIDIA's VPI does."""
+"""Part of the runs at either end that a median leaves out."""
 
-MIN_ROUNDS = 3
+WARM_UP_NS = NS_PER_S
+TURN_NS = NS_PER_S // 2
+"""How long the slowest goes on until it is the others' turn."""
+
+MIN_RUNS = 10
+"""With fewer predictions than these, percentiles say little."""
+
+PowerMeter = Callable[[], "float | None"]
+"""What the board draws just now, in watts; None where nothing measures it."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A session in memory, decoded, so that only its inference takes time.
+    """A session as it is played.
 
     Attributes:
         specs: Its streams.
@@ -44,7 +49,29 @@ class Recording:
     """
 
     specs: tuple[StreamSpec, ...]
-    chunks: tuple[Chunk, ...]
+    chunks: Iterable[Chunk]
+
+
+Play = Callable[[], Generator[Recording, None, None]]
+"""Gives one or more recordings from their beginnings, each time that it is called."""
+
+
+@dataclass(frozen=True)
+class Hop:
+    """What one prediction cost.
+
+    Attributes:
+        parts_ns: Part -> nanoseconds.
+        status: Of the prediction.
+    """
+
+    parts_ns: Mapping[str, int]
+    status: str
+
+    @property
+    def whole_ms(self) -> float:
+        """All parts in milliseconds."""
+        return sum(self.parts_ns.values()) / 1e6
 
 
 @dataclass(frozen=True)
@@ -69,26 +96,31 @@ class Cost:
     """What a prediction of one setup costs.
 
     Attributes:
-        label: Who it is.
-        precision: What it really runs.
-        engine: In which engine.
-        whole: From the first of a hop's data to its prediction, all work counted.
-        parts: Stage, "face detector", "runtime" -> of that. The runtime is everything else: chunks to
-            windows, preprocessing, decoding, records.
+        whole: From the first of a hop's data to its prediction, all work counted, and no waiting.
+        parts: Stage, "face detector", "face tracker", "step tensors", "runtime" -> of that; of each
+            prediction they add up to the whole.
         hop_ms: Time between two predictions of a live session.
+        n_by_status: How many predictions were ok, degraded, withheld.
+        n_without: Stage -> for how many predictions it did not run; where a face is missing, that costs nothing.
+        power_w: Mean of what the board drew meanwhile; None where nothing measures it.
     """
 
-    label: str
-    precision: str
-    engine: str
     whole: Spread
     parts: Mapping[str, Spread]
     hop_ms: float
+    n_by_status: Mapping[str, int]
+    n_without: Mapping[str, int]
+    power_w: float | None
 
     @property
     def predictions_per_s(self) -> float:
-        """As many as one session after the other would get."""
+        """As many as there were if each began when the one before it was done."""
         return 1000 / self.whole.p50
+
+    @property
+    def energy_mj(self) -> float | None:
+        """What the whole board takes for a prediction, in millijoules."""
+        return None if self.power_w is None else self.power_w * self.whole.p50
 
 
 @dataclass(frozen=True)
@@ -97,8 +129,8 @@ class Ratio:
 
     Attributes:
         median: Over the rounds.
-        low: The smallest of a round.
-        high: The largest.
+        low: Lower end of the interval that holds the true median with 95 % certainty, as far as rounds tell.
+        high: Upper end.
     """
 
     median: float
@@ -106,190 +138,189 @@ class Ratio:
     high: float
 
 
-class _Meter:
-    """Adds up what parts of a hop take."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._spent_ns: dict[str, int] = {}
-
-    def timed(self, part: str, work: Callable[[], Any]) -> Any:
-        began_ns = self._clock.now_ns()
-        try:
-            return work()
-        finally:
-            took_ns = self._clock.now_ns() - began_ns
-            self._spent_ns[part] = self._spent_ns.get(part, 0) + took_ns
-
-    def take(self) -> dict[str, int]:
-        """What was added up since the last time."""
-        spent_ns, self._spent_ns = self._spent_ns, {}
-        return spent_ns
-
-
-class _TimedEngine(Engine):
-    """An engine whose runs are timed."""
-
-    def __init__(self, inner: Engine, meter: _Meter) -> None:
-        self._inner, self._meter = inner, meter
-        self.stage, self.name = inner.stage, inner.name
-        self.input_specs, self.output_specs = inner.input_specs, inner.output_specs
-        self.inputs, self.n_runs = inner.inputs, 0
-
-    def _run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
-        found: dict[str, Array] = self._meter.timed(self.stage, lambda: self._inner._run(feed))
-        return found
-
-    def read_input(self, name: str) -> Array:
-        """As the engine itself."""
-        return self._inner.read_input(name)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)  # what a GPU's front end asks for
-
-
-class _TimedDetector:
-    """A face detector whose searches are timed."""
-
-    def __init__(self, inner: FaceDetector, meter: _Meter) -> None:
-        self._inner, self._meter, self.name = inner, meter, inner.name
-
-    def detect(self, frame: NDArray[np.uint8]) -> list[Detection]:
-        """As the detector itself."""
-        found: list[Detection] = self._meter.timed(DETECTOR, lambda: self._inner.detect(frame))
-        return found
-
-
-@dataclass
 class Bench:
-    """One setup on one recording, round by round.
+    """One setup on recordings that are played again and again.
+
+    Args:
+        setup: Model, engines, detector; whoever opened it closes it.
+        play: What it is played.
+        clock: What times are taken from.
+        power_w: Asked after every prediction.
 
     Attributes:
-        label: Who it is.
-        setup: Model, engines, detector.
-        recordings: What it is played in each round, one session each.
-        clock: What times are taken from.
-        rounds: Of each round, what each prediction took: part -> nanoseconds, "" -> all of it.
+        rounds: What each round's predictions cost.
     """
 
-    label: str
-    setup: PipelineSetup
-    recordings: Sequence[Recording]
-    clock: Clock
-    rounds: list[list[dict[str, int]]] = field(default_factory=list)
+    def __init__(
+        self, setup: PipelineSetup, play: Play, clock: Clock, power_w: PowerMeter = lambda: None
+    ) -> None:
+        self.rounds: list[list[Hop]] = []
+        self._setup, self._play, self._clock, self._power_w = setup, play, clock, power_w
+        self._watts: list[float] = []
+        self._hops = self._endless()
 
-    def warm_up(self) -> None:
-        """Play everything once, which counts for nothing."""
-        self.play()
-        self.rounds.clear()
+    def close(self) -> None:
+        """Leave the recording."""
+        self._hops.close()
 
-    def play(self) -> None:
-        """Play everything once."""
-        meter = _Meter(self.clock)
-        engines = {stage: _TimedEngine(one, meter) for stage, one in self.setup.engines.items()}
-        found = self.setup.detector
-        detector = None if found is None else _TimedDetector(found, meter)
-        timed = replace(self.setup, engines=engines, detector=detector)
-        self.rounds.append([hop for one in self.recordings for hop in self._hops(timed, one, meter)])
+    def warm_up(self) -> float:
+        """Predict for a second, which counts for nothing.
 
-    def _hops(self, setup: PipelineSetup, recording: Recording, meter: _Meter) -> Iterator[dict[str, int]]:
-        """Of each prediction with a full window, what its parts took."""
-        pipeline = Pipeline(setup, recording.specs, ManualClock())
-        whole_ns = 0
-        for chunk in recording.chunks:
-            began_ns = self.clock.now_ns()
-            predictions = pipeline.push(chunk)
-            whole_ns += self.clock.now_ns() - began_ns
-            if not predictions:
-                continue
-            spent_ns = meter.take()
-            if all("warming_up" not in one.reasons for one in predictions):
-                n = len(predictions)
-                yield {part: ns // n for part, ns in ({"": whole_ns} | spent_ns).items()}
-            whole_ns = 0
-
-    def cost(self) -> Cost:
-        """What all rounds found.
+        Returns:
+            What a prediction takes, in nanoseconds.
 
         Raises:
-            DataError: There was no full window in the recordings.
+            DataError: There is no full window in the recordings.
         """
+        until_ns = self._clock.now_ns() + WARM_UP_NS
+        hops = [next(self._hops)]
+        while self._clock.now_ns() < until_ns:
+            hops.append(next(self._hops))
+        return median(hop.whole_ms for hop in hops) * 1e6
+
+    def turn(self, n: int) -> None:
+        """Make so many predictions, and remember what they cost."""
+        hops: list[Hop] = []
+        for hop in itertools.islice(self._hops, n):
+            hops.append(hop)
+            if (power_w := self._power_w()) is not None:
+                self._watts.append(power_w)
+        self.rounds.append(hops)
+
+    def cost(self) -> Cost:
+        """What all rounds found; there was one at least."""
         hops = [hop for one in self.rounds for hop in one]
-        if not hops:
-            raise DataError(
-                f"not even one full window of model {self.setup.model.name} to measure",
-                expected="a longer recording, with all that the model looks at",
-            )
-        names = [*self.setup.model.stages, *((DETECTOR,) if self.setup.detector is not None else ())]
-        parts = {name: spread([hop.get(name, 0) / 1e6 for hop in hops]) for name in names}
-        parts[RUNTIME] = spread([_rest_ns(hop) / 1e6 for hop in hops])
         return Cost(
-            label=self.label,
-            precision=self.setup.precision,
-            engine=self.setup.engine_name,
-            whole=spread([hop[""] / 1e6 for hop in hops]),
-            parts=parts,
-            hop_ms=float(self.setup.model.step * self.setup.hop_steps) * 1000,
+            whole=spread([hop.whole_ms for hop in hops]),
+            parts={
+                part: spread([hop.parts_ns.get(part, 0) / 1e6 for hop in hops])
+                for part in parts_of(self._setup)
+            },
+            hop_ms=float(self._setup.model.step * self._setup.hop_steps) * 1000,
+            n_by_status=dict(Counter(hop.status for hop in hops).most_common()),
+            n_without=self._n_without(hops),
+            power_w=fmean(self._watts) if self._watts else None,
         )
 
+    def _n_without(self, hops: Sequence[Hop]) -> dict[str, int]:
+        counted = {
+            stage: sum(stage not in one.parts_ns for one in hops) for stage in self._setup.model.stages
+        }
+        return {stage: n for stage, n in counted.items() if n}
+
     def medians_ms(self) -> list[float]:
-        """Of each round, what its predictions cost in all."""
-        return [trimmed_median([hop[""] / 1e6 for hop in one]) for one in self.rounds]
+        """Of each round, what its predictions cost."""
+        return [trimmed_median([hop.whole_ms for hop in one]) for one in self.rounds]
+
+    def _endless(self) -> Generator[Hop, None, None]:
+        while True:
+            n = 0
+            with closing(self._play()) as recordings:
+                for recording in recordings:
+                    for hop in self._hops_of(recording):
+                        n += 1
+                        yield hop
+            if n == 0:
+                raise self._too_short()
+
+    def _hops_of(self, recording: Recording) -> Iterator[Hop]:
+        """Predictions with a full window; while it fills, encoders are skipped."""
+        meter = Meter(self._clock)
+        pipeline = MeteredPipeline(meter, self._setup, recording.specs)
+        meter.is_filling = self._is_far_from_full(None)
+        for chunk in recording.chunks:
+            predictions = pipeline.push(chunk)
+            if not predictions:
+                continue
+            spent_ns, was_filling = meter.take(), meter.is_filling
+            meter.is_filling = self._is_far_from_full(predictions[-1])
+            if was_filling or any("warming_up" in one.reasons for one in predictions):
+                continue
+            n = len(predictions)
+            for one in predictions:
+                yield Hop({part: ns // n for part, ns in spent_ns.items()}, one.status)
+
+    def _is_far_from_full(self, last: Prediction | None) -> bool:
+        """Whether after the next prediction there are still steps to come before the window is full."""
+        step_ns, fusion = to_ns(self._setup.model.step), self._setup.model.fusion
+        n_done = 0 if last is None else round(last.t_end_ns / step_ns)
+        return n_done + 2 * self._setup.hop_steps < fusion.n_steps
+
+    def _too_short(self) -> DataError:
+        model = self._setup.model
+        window_s = float(model.step * (model.fusion.n_steps + self._setup.hop_steps))
+        return DataError(
+            f"not one prediction of model {model.name} with a full window to measure",
+            expected=f"a recording of {window_s:.1f} s or more of {' and '.join(model.modalities)}",
+            hint="play a longer one, or leave out --source",
+        )
 
 
-def golden_recordings(bundle: Bundle) -> list[Recording]:
-    """A bundle's golden sessions, which every bundle has."""
-    sessions = golden_sessions(bundle.manifest, bundle.read_arrays)
-    return [Recording(session_specs(one), tuple(session_chunks(one))) for one in sessions]
+def from_golden(bundle: Bundle, n: int | None = None) -> Play:
+    """A bundle's golden sessions, which every bundle has; the first `n` of them."""
+    sessions = [bundle.read_arrays(name) for name in bundle.manifest.golden.sessions[:n]]
+    recordings = [Recording(session_specs(one), session_chunks(one)) for one in sessions]
+    return lambda: (one for one in recordings)
 
 
-def recording_of(sources: Sequence[Source], seconds: float) -> Recording:
-    """So much of what sources give, decoded.
+def from_sources(uris: Sequence[str]) -> Play:
+    """Recordings that sources play; they are read while they are measured, so long ones fit, too.
 
     Raises:
+        UsageError: An unknown source, or a live one: two runs on it would see different things.
         DataError: A source cannot be used.
-        UsageError: A source is live: two runs on it would see different things.
     """
-    if live := [source.uri for source in sources if source.is_live]:
+    sources = _opened(uris)
+    if live := [shown(source.uri) for source in sources if source.is_live]:
         raise UsageError(
-            f"cannot measure on {', '.join(live)}, which never give the same twice",
+            f"cannot measure on {', '.join(live)}, which never gives the same twice",
             expected="recordings, e.g. file:clip.mp4",
         )
     try:
+        ensure_all_ready(sources)
+    finally:
         for source in sources:
-            source.ensure_ready()
+            source.ensure_stopped()
+    return lambda: _playing(_opened(uris))
+
+
+def _opened(uris: Sequence[str]) -> list[Source]:
+    return [open_source(uri) for uri in uris]
+
+
+def _playing(sources: Sequence[Source]) -> Generator[Recording, None, None]:
+    try:
+        ensure_all_ready(sources)
         specs = tuple(spec for source in sources for spec in source.specs)
         for source in sources:
             source.start()
-        until_ns = round(seconds * NS_PER_S)
-        return Recording(specs, tuple(itertools.takewhile(lambda one: one.t_ns < until_ns, merged(sources))))
+        yield Recording(specs, merged(sources))
     finally:
         for source in sources:
             source.ensure_stopped()
 
 
-def _rest_ns(hop: Mapping[str, int]) -> int:
-    return hop[""] - sum(ns for part, ns in hop.items() if part)
-
-
-def run(benches: Sequence[Bench], seconds: float, say: Callable[[int], None] = lambda _: None) -> int:
-    """Let all of them take turns until the time is up, each at least `MIN_ROUNDS` times.
+def run(
+    benches: Sequence[Bench], seconds: float, clock: Clock, say: Callable[[int], None] = lambda _: None
+) -> int:
+    """Warm all of them up, and let them take turns on the same predictions until the time is up.
 
     Args:
         benches: One or more.
-        seconds: How long, in all; warming up comes on top.
+        seconds: How long, for each of them; all get one turn at least, and warming up comes on top.
+        clock: What that is taken from.
         say: Called after each round with how many there were.
 
     Returns:
         The number of rounds.
     """
-    for one in benches:
-        one.warm_up()
-    until_s, n_rounds = time.monotonic() + seconds, 0
+    slowest_ns = max(one.warm_up() for one in benches)
+    n_per_turn = max(1, int(TURN_NS / slowest_ns)) if slowest_ns else 1
     gc.collect()
-    while n_rounds < MIN_ROUNDS or time.monotonic() < until_s:
+    until_ns, n_rounds = clock.now_ns() + round(seconds * len(benches) * NS_PER_S), 0
+    while n_rounds == 0 or clock.now_ns() < until_ns:
         for one in benches if n_rounds % 2 == 0 else reversed(benches):
-            one.play()
+            one.turn(n_per_turn)
         n_rounds += 1
         say(n_rounds)
     return n_rounds
@@ -299,7 +330,8 @@ def ratio(numerator: Bench, denominator: Bench) -> Ratio:
     """How many times as long a prediction of one takes as of the other, round against round."""
     pairs = zip(numerator.medians_ms(), denominator.medians_ms(), strict=True)
     found = sorted(a / b for a, b in pairs)
-    return Ratio(median(found), found[0], found[-1])
+    cut = max(0, math.floor(len(found) / 2 - 0.98 * math.sqrt(len(found))))  # binomial, by its normal limit
+    return Ratio(median(found), found[cut], found[-1 - cut])
 
 
 def spread(times_ms: Sequence[float]) -> Spread:
