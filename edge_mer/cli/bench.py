@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -206,9 +207,8 @@ def _show(found: Sequence[Measured], n_rounds: int, seconds: float) -> None:
         f"{available_threads()} threads.",
         markup=False,
     )
-    for number, one in enumerate(found, 1):
-        for remark in _remarks(one.cost, seconds):
-            out.print(f"{number}. {remark}", markup=False)
+    for remark in _remarks([one.cost for one in found], seconds):
+        out.print(remark, markup=False)
 
 
 def _part_rows(one: Measured) -> Iterator[list[str]]:
@@ -240,15 +240,17 @@ _COLUMNS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
 )
 
 
-def _remarks(cost: Cost, seconds: float) -> Iterator[str]:
+def _remarks(costs: Sequence[Cost], seconds: float) -> Iterator[str]:
     """What makes figures worth less than they look."""
-    n = cost.whole.n
+    n = costs[0].whole.n
     if n < MIN_RUNS:
-        needed = max(seconds, cost.whole.p50 / 1000) * MIN_RUNS / n
-        yield f"Only {n} predictions: percentiles say little. Next: --seconds {needed * 1.2:.0f}."
-    if cost.n_without:
-        told = ", ".join(f"{stage} in {number}" for stage, number in cost.n_without.items())
-        yield f"Did not run, for want of data, and cost nothing: {told} of {n} predictions."
+        in_a_second = n / max(seconds, n * max(cost.whole.p50 for cost in costs) / 1000)
+        needed = math.ceil(1.5 * MIN_RUNS / in_a_second)
+        yield f"Only {n} predictions each: percentiles say little. Next: --seconds {needed}."
+    for number, cost in enumerate(costs, 1):
+        if cost.n_without:
+            told = ", ".join(f"{stage} in {without}" for stage, without in cost.n_without.items())
+            yield f"{number}. Did not run, for want of data, and cost nothing: {told} of {n} predictions."
 
 
 def _bar(one: Measured) -> Bar:

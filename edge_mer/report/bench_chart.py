@@ -7,10 +7,35 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _EDGE, _ROOM_FOR_NUMBER, _LETTER = 900, 16, 80, 7.4
+_MAX_NAME = 115
+"""Letters that fit; of a longer name the end is told, where ways to run differ."""
+
 _BAR, _BAR_TOP, _PITCH, _LEGEND_LINE = 22, 20, 62, 22
 
-_LIGHT = ("#0f6cbd", "#c2500a", "#2f7f79", "#8a3a94", "#d9a23a", "#6b7686", "#b9c0ca")
-_DARK = ("#62b0f2", "#f39a58", "#58b5ac", "#d590de", "#e6b655", "#8f99a8", "#566071")
+_LIGHT = (
+    "#0f6cbd",
+    "#c2500a",
+    "#2f7f79",
+    "#8a3a94",
+    "#d9a23a",
+    "#6b7686",
+    "#b9c0ca",
+    "#2b5d94",
+    "#7a5c33",
+    "#b3382c",
+)
+_DARK = (
+    "#62b0f2",
+    "#f39a58",
+    "#58b5ac",
+    "#d590de",
+    "#e6b655",
+    "#8f99a8",
+    "#566071",
+    "#4879b3",
+    "#b08d57",
+    "#f0796b",
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +108,7 @@ def _legend(css: Mapping[str, str]) -> tuple[list[str], int]:
 
 
 def _bar(one: Bar, top: int, scale: float, css: Mapping[str, str]) -> Iterator[str]:
-    yield f'<text x="{_EDGE}" y="{top + _BAR_TOP - 6}">{escape(one.name)}</text>'
+    yield f'<text x="{_EDGE}" y="{top + _BAR_TOP - 6}">{escape(_fitted(one.name))}</text>'
     x, y = float(_EDGE), top + _BAR_TOP
     for part, value in one.parts.items():
         yield (
@@ -92,3 +117,7 @@ def _bar(one: Bar, top: int, scale: float, css: Mapping[str, str]) -> Iterator[s
         )
         x += value * scale
     yield f'<text x="{x + 8:.1f}" y="{y + _BAR - 6}">{one.whole:.2f} ms</text>'
+
+
+def _fitted(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else f"…{name[1 - _MAX_NAME :]}"

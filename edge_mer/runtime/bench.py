@@ -101,7 +101,7 @@ class Cost:
             prediction they add up to the whole.
         hop_ms: Time between two predictions of a live session.
         n_by_status: How many predictions were ok, degraded, withheld.
-        n_without: Stage -> for how many predictions it did not run; where a face is missing, that costs nothing.
+        n_without: Stage -> for how many predictions it did not run: what is missing costs nothing.
         power_w: Mean of what the board drew meanwhile; None where nothing measures it.
     """
 
