@@ -232,9 +232,9 @@ class Bench:
             predictions = pipeline.push(chunk)
             if not predictions:
                 continue
-            spent_ns, was_filling = meter.take(), meter.is_filling
+            spent_ns = meter.take()
             meter.is_filling = self._is_far_from_full(predictions[-1])
-            if was_filling or any("warming_up" in one.reasons for one in predictions):
+            if not all(self._is_full(one) for one in predictions):
                 continue
             n = len(predictions)
             for one in predictions:
@@ -242,9 +242,16 @@ class Bench:
 
     def _is_far_from_full(self, last: Prediction | None) -> bool:
         """Whether after the next prediction there are still steps to come before the window is full."""
-        step_ns, fusion = to_ns(self._setup.model.step), self._setup.model.fusion
-        n_done = 0 if last is None else round(last.t_end_ns / step_ns)
-        return n_done + 2 * self._setup.hop_steps < fusion.n_steps
+        n_done = 0 if last is None else self._n_done(last)
+        return n_done + 2 * self._setup.hop_steps < self._setup.model.fusion.n_steps
+
+    def _is_full(self, prediction: Prediction) -> bool:
+        """Whether the window was full, and signals had settled."""
+        is_long_enough = self._n_done(prediction) >= self._setup.model.fusion.n_steps
+        return is_long_enough and "warming_up" not in prediction.reasons
+
+    def _n_done(self, last: Prediction) -> int:
+        return round(last.t_end_ns / to_ns(self._setup.model.step))
 
     def _too_short(self) -> DataError:
         model = self._setup.model

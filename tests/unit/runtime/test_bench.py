@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,11 +32,13 @@ from edge_mer.runtime.front import CpuFrontEnd, WriteClip, WriteSamples
 from edge_mer.runtime.metering import DETECTOR, RUNTIME, TENSORS, TRACKER, Meter
 from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.types.model import Clip, Encoder
+from edge_mer.types.signals import Chunk
 from tests.helpers.numpy_engines import tiny_engines
-from tests.helpers.tiny_model import N_STEPS, tiny_model
+from tests.helpers.tiny_model import N_STEPS, STEP, tiny_model
 from tests.helpers.tiny_session import SquareDetector, TinySession
 
 MS = 1_000_000
+STEP_NS = int(STEP * 1_000_000_000)
 COSTS_MS = {
     "visual": 5.0,
     "audio": 2.0,
@@ -137,10 +140,22 @@ def test_parts_are_what_they_are_and_add_up_to_the_whole() -> None:
 
 
 def test_steps_that_one_chunk_completes_share_its_cost() -> None:
-    cost = measured(5, session=TinySession(n_steps=12, chunk_samples=100_000)).cost()
-    assert cost.whole.p50 == pytest.approx(WHOLE_MS)
-    spread_over = measured(5, session=TinySession(n_steps=8, chunk_samples=16)).cost()
-    assert spread_over.whole.p50 == pytest.approx(WHOLE_MS)
+    """Sound comes by four steps, after their frames; the first four only fill the window."""
+    session, clock = TinySession(n_steps=12, chunk_samples=100_000), ManualClock()
+    frames = [chunk for chunk in session.chunks() if chunk.modality == "visual"]
+    sound = [chunk for chunk in session.chunks() if chunk.modality == "audio"]
+    chunks: list[Chunk] = []
+    for first in range(0, 12, 4):
+        last_ns = (first + 4) * STEP_NS
+        data = np.concatenate([chunk.data for chunk in sound[first : first + 4]])
+        chunks += [one for one in frames if last_ns - 4 * STEP_NS <= one.t_ns < last_ns]
+        chunks.append(replace(sound[first], data=data))
+    bench = Bench(
+        slow_setup(clock), lambda: (Recording(tuple(session.specs), chunks) for _ in range(1)), clock
+    )
+    bench.turn(8)
+    assert [hop.whole_ms for hop in bench.rounds[0]] == [WHOLE_MS] * 8
+    assert [hop.parts_ns["visual"] for hop in bench.rounds[0]] == [5 * MS] * 8
 
 
 def test_time_within_a_part_of_a_part_counts_once() -> None:
@@ -176,6 +191,13 @@ def test_a_window_is_filled_without_encoders_and_whole_when_it_counts() -> None:
     bench.close()
 
 
+def test_a_face_that_is_missing_at_first_does_not_make_a_window_full() -> None:
+    """Such predictions are withheld for want of a face, and do not say that the window was short."""
+    bench = measured(5, session=TinySession(n_steps=8, faceless=(0, 1, 2)))
+    assert [hop.parts_ns["audio"] for hop in bench.rounds[0]] == [2 * MS] * 5
+    assert "withheld" not in {hop.status for hop in bench.rounds[0]}
+
+
 def test_what_is_missing_is_told() -> None:
     cost = measured(5, session=TinySession(n_steps=8, faceless=(7,))).cost()
     assert cost.n_without == {"visual": 1, "fusion": 1}
@@ -206,6 +228,16 @@ def test_all_take_turns_on_the_same_predictions_for_as_long_as_was_asked() -> No
     assert ratio(other, one).median == pytest.approx(204.5 / 104.5)
     assert ratio(one, one) == ratio(other, other)
     assert ratio(one, one).median == 1.0
+
+
+def test_each_begins_as_often_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, order = ManualClock(), list[Bench]()
+    one, other = (Bench(slow_setup(clock, 100), plays(clock), clock) for _ in range(2))
+    monkeypatch.setattr(Bench, "warm_up", lambda _: 500 * MS)
+    turn = Bench.turn
+    monkeypatch.setattr(Bench, "turn", lambda self, n: (order.append(self), turn(self, n)))
+    assert run([one, other], 4.0, clock) >= 2
+    assert order[:4] == [one, other, other, one]
 
 
 def test_one_turn_is_had_although_there_is_no_time() -> None:
