@@ -47,6 +47,7 @@ def test_two_candidates_are_measured_shown_written_and_drawn(
     shared_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench, "WARM_UP_NS", 0)
+    monkeypatch.setattr(bench, "TURN_NS", 0)
     start_up = measure_start_up(Way(shared_bundle, "fp32", "onnxruntime"))  # once: most of it is imports
     monkeypatch.setattr(verb, "measure_start_up", lambda way: start_up if way.precision == "fp32" else fail())
     json_file, chart = tmp_path / "bench.json", tmp_path / "bench.svg"

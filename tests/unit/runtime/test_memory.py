@@ -74,3 +74,10 @@ def test_threads_share_two_pools() -> None:
         return subprocess.run(script, capture_output=True, text=True, check=True).stdout.count("<heap nr=")
 
     assert n_pools("keep_few_pools()") <= 2 < n_pools("")
+
+
+def test_what_only_several_people_need_is_not_loaded_for_one() -> None:
+    """SciPy's optimizers take 25 MB; sessions of one person are to fit into small devices."""
+    code = "import sys, edge_mer.cli.run, edge_mer.runtime.start_up\nassert 'scipy.fft' in sys.modules\n"
+    code += "sys.exit('scipy.optimize' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
