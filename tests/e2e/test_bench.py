@@ -15,7 +15,7 @@ from edge_mer.cli.main import main
 from edge_mer.errors import DataError
 from edge_mer.runtime import bench
 from edge_mer.runtime.start_up import StartUp, measure_start_up
-from edge_mer.runtime.ways import Way
+from edge_mer.runtime.ways import Way, executed, open_way
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to-bench.md"
 
@@ -41,6 +41,17 @@ def fail() -> StartUp:
 def test_a_process_that_cannot_start_a_session_says_why(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"starts a session failed\. Found: .*nobody is not a bundle"):
         measure_start_up(Way(tmp_path / "nobody"))
+
+
+def test_an_engine_that_is_asked_for_runs_what_it_takes(shared_bundle: Path) -> None:
+    pytest.importorskip("openvino", reason="needs pip install 'edge-mer[openvino]'")
+    opened = open_way(Way(shared_bundle, "int8-cpu", "openvino"))
+    engines = {stage: engine.name for stage, engine in opened.setup.engines.items()}
+    found = executed(opened)
+    opened.setup.close()
+    assert engines["visual"] == engines["audio"] == "openvino-cpu"
+    assert all("u8" in used for used in found.values())
+    assert set(found) == {"visual", "audio", "fusion"}
 
 
 def test_two_candidates_are_measured_shown_written_and_drawn(
