@@ -47,6 +47,7 @@ VERBS = {
     "daemon": Verb("Run for months, and serve predictions.", "edge_mer.cli.daemon:daemon", extra="daemon"),
     "record": Verb("Keep what sources give in a file.", "edge_mer.cli.record:record"),
     "sources": Verb("List the sensors that are attached.", "edge_mer.cli.sources:sources"),
+    "bench": Verb("Measure what a prediction costs here, part by part.", "edge_mer.cli.bench:bench"),
     "report": Verb("Show a run, or a bundle's candidates, as one page.", "edge_mer.cli.report:report"),
     "bundle": Verb("Show, sign, check and pack bundles.", "edge_mer.cli.bundle:bundle"),
     "doctor": Verb("Say what this machine lacks, and what mends it.", "edge_mer.cli.doctor:doctor"),

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from edge_mer.clock import NS_PER_S
 from edge_mer.preprocess.face import (
@@ -55,6 +55,9 @@ MAX_PEOPLE = 8
 
 CLEARLY = 0.05
 """So much liker than to any other a face must be to somebody, where the place does not tell."""
+
+_OPTIMIZER = "scipy.optimize"
+"""Takes 25 MB of memory: it is loaded by sessions that follow several people, and by no others."""
 
 _NEWCOMER_SIGHTINGS = 3
 _SAME_PLACE = 0.3
@@ -101,7 +104,7 @@ def settle(claims: Sequence[Claim]) -> tuple[list[Claim], frozenset[int]]:
     for (track, face), claim in places.items():
         score = claim.likeness + _PLACE_WEIGHT * claim.overlap
         worth[tracks.index(track), faces.index(face)] = score
-    rows, columns = linear_sum_assignment(worth, maximize=True)
+    rows, columns = import_module(_OPTIMIZER).linear_sum_assignment(worth, maximize=True)
     chosen = [places.get((tracks[row], faces[column])) for row, column in zip(rows, columns, strict=True)]
     held = [claim for claim in chosen if claim is not None]
     sure = [claim for claim in held if _is_clear(claim, claims)]
@@ -196,6 +199,7 @@ class PeopleTracker:
         self._detector, self._max_people = detector, max_people
         self._eyes_max_age_ns = round(alignment.eyes_max_age_s * NS_PER_S)
         self._look_maker = LookMaker()
+        import_module(_OPTIMIZER)  # now, and not when the first faces come
         self._tracks: dict[int, _Track] = {}
         self._n_tracks = self._n_names = 0
         self._scene: tuple[Scene, int, list[Box]] | None = None

@@ -139,9 +139,7 @@ def open_chosen(bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, C
         BundleError: What was built was altered.
     """
     keep_freed_memory()
-    if precision is not None and candidate_of(precision) not in bundle.manifest.candidates:
-        known = ", ".join((*bundle.manifest.candidates, *RUN_OF))
-        raise UsageError(f"bundle {bundle.path} has no precision {precision!r}", expected=f"one of {known}")
+    check_precision(bundle, precision)
     for target in TARGETS.values():
         try:
             record = fitting_build(bundle, target)
@@ -154,6 +152,17 @@ def open_chosen(bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, C
     precision_here = precision or "fp32"
     choice = Choice.alike(bundle.manifest.model, precision_here, usual_options(precision_here))
     return open_setup(bundle, precision_here, None), choice, precision is not None
+
+
+def check_precision(bundle: Bundle, precision: str | None) -> None:
+    """Whether a bundle has a candidate; None is what it has always.
+
+    Raises:
+        UsageError: It has not.
+    """
+    if precision is not None and candidate_of(precision) not in bundle.manifest.candidates:
+        known = ", ".join((*bundle.manifest.candidates, *RUN_OF))
+        raise UsageError(f"bundle {bundle.path} has no precision {precision!r}", expected=f"one of {known}")
 
 
 def checked_policies(missing: Policies) -> dict[Modality, MissingPolicy]:

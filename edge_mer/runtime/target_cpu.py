@@ -55,13 +55,13 @@ class CpuTarget(Target):
         ]
         if openvino.is_installed():
             for precision in precisions:
-                found += [self._on_openvino(bundle, precision, OvOptions(n)) for n in threads]
+                found += [self.on_openvino(bundle, precision, OvOptions(n)) for n in threads]
             if openvino.computes_bf16():
-                found += [self._on_openvino(bundle, "bf16", OvOptions(n, "bf16")) for n in threads]
+                found += [self.on_openvino(bundle, "bf16", OvOptions(n, "bf16")) for n in threads]
         return found
 
-    def _on_openvino(self, bundle: Bundle, precision: str, options: OvOptions) -> Choice:
-        """What OpenVINO does not take stays in ONNX Runtime."""
+    def on_openvino(self, bundle: Bundle, precision: str, options: OvOptions) -> Choice:
+        """All stages in OpenVINO; what it does not take stays in ONNX Runtime."""
         untaken = self.untaken(bundle, precision)
         ways: list[tuple[str, CpuOptions]] = [
             (stage, OrtOptions(threads=options.threads) if stage in untaken else options)

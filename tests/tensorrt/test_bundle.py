@@ -79,6 +79,15 @@ def test_the_whole_way(
     assert (last["engine"], last["precision"]) == ("tensorrt", record["precision"])
     assert main(["verify", str(shared_bundle), "--precision", record["precision"]]) == 0
 
+    measured = tmp_path / "bench.json"
+    bench = ["bench", str(shared_bundle), "--engine", "tensorrt", "--seconds", "0", "--json", str(measured)]
+    assert main(bench) == 0
+    (told,) = json.loads(measured.read_text(encoding="utf-8"))["measured"]
+    assert (told["engine"], told["precision"]) == ("tensorrt", record["precision"])
+    used = {stage: facts["precision"]["used"] for stage, facts in record["built"]["stages"].items()}
+    assert told["executed"] == used
+    assert all(part["p50"] > 0 for part in told["parts_ms"].values()), "kernels write step tensors, too"
+
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-trt"])
 @pytest.mark.parametrize("no_graphs", ["", "1"])

@@ -103,3 +103,10 @@ def test_what_was_freed_is_used_again_without_new_pages() -> None:
     returned, kept = n_pages
     assert returned > 20_000
     assert kept < 2_000
+
+
+def test_what_only_several_people_need_is_not_loaded_for_one() -> None:
+    """SciPy's optimizers take 25 MB; sessions of one person are to fit into small devices."""
+    code = "import sys, edge_mer.cli.run, edge_mer.runtime.start_up\nassert 'scipy.fft' in sys.modules\n"
+    code += "sys.exit('scipy.optimize' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
