@@ -20,9 +20,6 @@ from edge_mer.sources.base import Source
 MAX_QUEUE = 64
 """Predictions that wait for a loop unless another number is asked for."""
 
-MAX_WAIT_MS = 5.0
-"""So long a session's step waits for those of other sessions unless another time is asked for."""
-
 
 def load_bundle(path: str | PathLike[str]) -> Bundle:
     """Open a bundle and hash every file of it.
@@ -47,7 +44,7 @@ def open_model(
     *,
     precision: str | None = None,
     max_batch: int | None = None,
-    max_wait_ms: float = MAX_WAIT_MS,
+    max_wait_ms: float = 0.0,
     clock: Clock | None = None,
 ) -> SharedModel:
     """Open a bundle's engines once, for many sessions: `open_session` takes the model in a bundle's place.
@@ -61,7 +58,8 @@ def open_model(
         precision: The candidate to run instead of the chosen one, e.g. "fp32".
         max_batch: Batches of up to so many, whether that saves time or not, but not more than were proven; 1:
             none.
-        max_wait_ms: So long a step waits for those of other sessions at most; 0: only while the engine runs.
+        max_wait_ms: So long each stage waits for other sessions while its engine is free. What comes while it
+            runs is gathered in any case, so that 0 serves latency, and more only fuller batches.
         clock: Where the time comes from; the host's monotonic clock unless a test brings its own.
 
     Returns:

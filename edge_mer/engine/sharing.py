@@ -72,17 +72,23 @@ class _Request:
 
     feed: Mapping[str, Array]
     since_ns: int
-    answered: threading.Event = field(default_factory=threading.Event)
-    outputs: dict[str, Array] = field(default_factory=dict)
+    woken: threading.Event = field(default_factory=threading.Event)
+    outputs: dict[str, Array] | None = None
     failure: BaseException | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether something came of them."""
+        return self.outputs is not None or self.failure is not None
 
 
 class Batcher(SharedRuns):
     """An engine whose sessions' tensors are put together while they wait.
 
-    The first that comes waits for others, but no longer than `max_wait_ns`, nor once all sessions wait or the
-    largest batch is full. While the engine runs, more gather. Batches have the sizes of `batch_sizes`: three
-    that wait run as two and one. What fails, fails for those in its batch.
+    Who comes while the engine is free runs it, on its own thread, for all who wait by then: at once, or as soon
+    as all sessions wait, the largest batch is full, or `max_wait_ns` are over. Who comes meanwhile waits, and
+    the first of them runs the next batch. Batches have the sizes of `batch_sizes`: three who wait run as two
+    and one. What fails, fails for those in its batch.
 
     Tensors of another shape than the engine's buffers, such as a window that is not full yet, run alone.
 
@@ -90,7 +96,7 @@ class Batcher(SharedRuns):
         engine: The engine; closed with this.
         guard: Held while it runs.
         max_batch: Of the largest batch.
-        max_wait_ns: So long the first one waits for others.
+        max_wait_ns: So long the first one waits for others, while the engine is free.
         clock: What that is taken from.
     """
 
@@ -110,11 +116,8 @@ class Batcher(SharedRuns):
         }
         self._changed = threading.Condition()
         self._waiting: deque[_Request] = deque()
+        self._is_led = False
         self._n_sessions = 0
-        self._is_closed = False
-        # A daemon: a program whose sessions have all ended can end without closing the model.
-        self._thread = threading.Thread(target=self._work, name=f"edge-mer {engine.stage}", daemon=True)
-        self._thread.start()
 
     def join(self) -> None:
         """One session more, which may be waited for."""
@@ -133,45 +136,37 @@ class Batcher(SharedRuns):
             return super().run(feed)
         request = _Request(feed, self._clock.now_ns())
         with self._changed:
-            if self._is_closed:
-                raise RuntimeError(f"stage {self.engine.stage} was closed")
             self._waiting.append(request)
+            leads, self._is_led = not self._is_led, True
             self._changed.notify()
-        request.answered.wait()
+        if not leads:
+            request.woken.wait()  # answered, or to lead
+        if not request.is_answered:
+            self._lead(request)
         if request.failure is not None:
             raise request.failure
-        return request.outputs
+        return request.outputs or {}
 
-    def close(self) -> None:
-        """Answer all who wait, and close the engine. Twice does no harm."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
-        self._thread.join()
-        super().close()
-
-    # -- the thread ------------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        while self._gather():
+    def _lead(self, own: _Request) -> None:
+        """Run the engine for all who wait, who came after `own`."""
+        try:
+            self._gather()
             with self._guard:
                 together = self._take()
                 for part in parts(len(together), self._max_batch):
                     self._answer(together[part])
+        finally:
+            self._hand_over(own)
 
-    def _gather(self) -> bool:
-        """Return once those who wait need wait no longer; False when it is closed and nobody waits."""
+    def _gather(self) -> None:
+        """Return once nobody who waits need wait any longer."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closed)
-            if not self._waiting:
-                return False
             until_ns = self._waiting[0].since_ns + self._max_wait_ns
             while not self._are_all_here() and (left_ns := until_ns - self._clock.now_ns()) > 0:
                 self._changed.wait(left_ns / NS_PER_S)
-            return True
 
     def _are_all_here(self) -> bool:
-        return self._is_closed or len(self._waiting) >= min(self._max_batch, self._n_sessions)
+        return len(self._waiting) >= min(self._max_batch, self._n_sessions)
 
     def _take(self) -> list[_Request]:
         with self._changed:
@@ -182,12 +177,12 @@ class Batcher(SharedRuns):
             outputs = self.engine.run(self._stacked(together))
             for row, request in enumerate(together):
                 request.outputs = {name: array[row : row + 1] for name, array in outputs.items()}
-        except BaseException as failure:  # carried over to the sessions' own threads
+        except BaseException as failure:  # each of them raises it
             for request in together:
                 request.failure = failure
         finally:
             for request in together:
-                request.answered.set()
+                request.woken.set()
 
     def _stacked(self, together: Sequence[_Request]) -> Mapping[str, Array]:
         if len(together) == 1:
@@ -197,6 +192,15 @@ class Batcher(SharedRuns):
             name: np.concatenate([request.feed[name] for request in together], out=room[:n])
             for name, room in self._room.items()
         }
+
+    def _hand_over(self, own: _Request) -> None:
+        """Have the first who waits lead, also where the leader was interrupted before it ran anything."""
+        with self._changed:
+            if own in self._waiting:
+                self._waiting.remove(own)
+            self._is_led = bool(self._waiting)
+            if self._waiting:
+                self._waiting[0].woken.set()
 
 
 class SharedEngine(Engine):

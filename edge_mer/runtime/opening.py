@@ -197,7 +197,7 @@ def open_shared(
         bundle: The bundle, or its folder.
         precision: The candidate to run instead of the one that `build-engine` chose here.
         max_batch: Of the largest batch of every stage that takes batches; None: what was measured to pay.
-        max_wait_ms: So long a session's tensors wait for others' at most.
+        max_wait_ms: So long a session's tensors wait for others' at most while an engine is free.
         clock: Where the time comes from.
 
     Raises:

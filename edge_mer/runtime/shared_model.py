@@ -35,7 +35,7 @@ class SharedModel:
         choice: How they run.
         was_built: As of `Opened`.
         max_batch: Stage -> the largest batch; a stage that is not named runs every session's tensors alone.
-        max_wait_ns: So long a session's tensors wait for others' at most.
+        max_wait_ns: So long a session's tensors wait for others' at most while an engine is free.
         clock: What that is taken from.
     """
 

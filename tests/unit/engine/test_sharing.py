@@ -74,10 +74,7 @@ def shared(
 ) -> Iterator[tuple[Batcher, list[SharedEngine]]]:
     """Sessions' views of one engine. By default time stands still: nobody has ever waited too long."""
     batcher = Batcher(engine_of(function), nullcontext(), max_batch, max_wait_ns, clock or ManualClock())
-    try:
-        yield batcher, [SharedEngine(batcher) for _ in range(n_sessions)]
-    finally:
-        batcher.close()
+    yield batcher, [SharedEngine(batcher) for _ in range(n_sessions)]
 
 
 @contextmanager
@@ -194,16 +191,28 @@ def test_a_failure_reaches_those_in_its_batch_and_nobody_else() -> None:
             assert values_of(futures) == [2, 4, 6]
 
 
-def test_closing_answers_who_waits_and_leaves_no_thread() -> None:
+def test_a_session_that_is_interrupted_leaves_the_others_theirs() -> None:
+    """Ctrl-C in a program that plays on its main thread, and waits for others."""
     double = Twice()
-    with shared(double, 2) as (batcher, sessions), asked(sessions[:1], (1,)) as futures:
-        wait_until(lambda: len(batcher._waiting) == 1, "one waits for the other")
-        batcher.close()
-        assert values_of(futures) == [2]
-        with pytest.raises(RuntimeError, match="stage double was closed"):
-            sessions[1].run(row(1))
-        batcher.close()
-    assert "edge-mer double" not in [thread.name for thread in threading.enumerate()]
+    with shared(double, 3, clock=Interrupted()) as (batcher, sessions):
+        with pytest.raises(KeyboardInterrupt):
+            sessions[0].run(row(1))
+        assert not batcher._waiting
+        with asked(sessions, (2, 3, 4)) as futures:
+            assert sorted(values_of(futures)) == [4, 6, 8]
+
+
+class Interrupted(ManualClock):
+    """Somebody presses Ctrl-C while the first one waits."""
+
+    n_asked = 0
+
+    def now_ns(self) -> int:
+        """The time, or not."""
+        self.n_asked += 1
+        if self.n_asked == 2:
+            raise KeyboardInterrupt
+        return super().now_ns()
 
 
 @pytest.mark.parametrize(("exclusive", "most"), [(None, 2), ("a GPU", 1)])
