@@ -85,8 +85,8 @@ class _Request:
 class Batcher(SharedRuns):
     """An engine whose sessions' tensors are put together while they wait.
 
-    Who comes while the engine is free runs it, on its own thread, for all who wait by then: at once, or as soon
-    as all sessions wait, the largest batch is full, or `max_wait_ns` are over. Who comes meanwhile waits, and
+    Who comes while the engine is free runs it, on its own thread, for all who wait by then: at once, or when
+    all sessions wait, the largest batch is full, or `max_wait_ns` are over. Who comes meanwhile waits, and
     the first of them runs the next batch. Batches have the sizes of `batch_sizes`: three who wait run as two
     and one. What fails, fails for those in its batch.
 
