@@ -43,6 +43,8 @@ class TensorRtEngine(Engine):
         BundleError: The plan's inputs and outputs are not the declared ones.
     """
 
+    name = "tensorrt"
+
     def __init__(
         self,
         stage: str,
