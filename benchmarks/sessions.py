@@ -117,7 +117,7 @@ def main() -> int:
 
 def measured(path: Path) -> dict[str, Any]:
     """All of it."""
-    bundle = edge_mer.load_bundle(path)
+    load, bundle = os.getloadavg()[0], edge_mer.load_bundle(path)
     trials = list(build(bundle, MonotonicClock(), CpuTarget(MAX_BATCH)))
     chosen = trials[-1]
     print(f"{chosen.choice}; batches: { ({stage: times.best for stage, times in chosen.batches.items()}) }")
@@ -134,6 +134,7 @@ def measured(path: Path) -> dict[str, Any]:
     return {
         "processor": processor(),
         "n_cores": os.cpu_count(),
+        "load_before": round(load, 2),
         "bundle": bundle.name,
         "choice": str(chosen.choice),
         "batches": stage_ms,

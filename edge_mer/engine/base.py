@@ -33,7 +33,7 @@ class Engine(ABC):
             run this one at once.
     """
 
-    name: str
+    name: str = "engine"
 
     def __init__(
         self,

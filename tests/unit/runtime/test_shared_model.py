@@ -27,16 +27,18 @@ from tests.helpers.tiny_model import tiny_model
 from tests.helpers.tiny_session import SquareDetector, TinySession
 
 N = 6
+LONG_MS = 20_000
 STAGES = ("visual", "audio", "fusion")
 SIMS = [f"sim:seed={n}&person={n}&duration_s=1.5" for n in (2, 3)]
 
 
-def tiny(max_batch: int, max_wait_ns: int = 2_000_000) -> SharedModel:
+def tiny(max_batch: int) -> SharedModel:
+    """Sessions wait for each other as long as others are open."""
     model = tiny_model()
     setup = PipelineSetup(model, tiny_engines(model), SquareDetector())
     bundle = Bundle(Path("nowhere"), tiny_manifest_alone())
     most = dict.fromkeys(STAGES, max_batch)
-    return SharedModel(bundle, setup, Choice("fp32"), True, most, max_wait_ns, MonotonicClock())
+    return SharedModel(bundle, setup, Choice("fp32"), True, most, LONG_MS * 1_000_000, MonotonicClock())
 
 
 def session_on(model: SharedModel, source: FakeSource) -> Session:
@@ -143,7 +145,10 @@ def built(bundle: edge_mer.Bundle, monkeypatch: pytest.MonkeyPatch, **best: int)
 def test_a_model_takes_a_bundles_place(shared_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = edge_mer.load_bundle(shared_bundle)
     built(bundle, monkeypatch, visual=8, audio=8, fusion=8)
-    with edge_mer.open_model(bundle, max_batch=2, max_wait_ms=50) as model, ThreadPoolExecutor(2) as threads:
+    with (
+        edge_mer.open_model(bundle, max_batch=2, max_wait_ms=LONG_MS) as model,
+        ThreadPoolExecutor(2) as threads,
+    ):
         assert (model.bundle, model.precision) == (bundle, "fp32")
         sessions = [edge_mer.open_session(model, sources=[sim], fast=True) for sim in SIMS]
         found = list(threads.map(affects, sessions))
