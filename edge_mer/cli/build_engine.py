@@ -50,7 +50,7 @@ def build_engine(
     opened = open_bundle(bundle)
     if not force and (record := _done_before(opened, chosen_target)) is not None:
         out.print(f"Built before: {chosen_target.choice_of(record)}. Build again with --force.")
-        _print_batches(record["batches"])
+        _print_batches(record.get("batches", {}))
         _print_built(record.get("built", {}))
         return
     trials = try_all(opened, MonotonicClock(), chosen_target)
