@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge_mer.alarms.board import AlarmBoard
-    from edge_mer.api import load_bundle, open_session, open_session_async
+    from edge_mer.api import load_bundle, open_model, open_session, open_session_async
     from edge_mer.bundle.manifest import Manifest
     from edge_mer.bundle.read import Bundle
     from edge_mer.clock import Clock, ManualClock, MonotonicClock
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edge_mer.runtime.live_session import Session
     from edge_mer.runtime.pipeline import Counters
     from edge_mer.runtime.session import SessionReport
+    from edge_mer.runtime.shared_model import SharedModel
     from edge_mer.sinks.base import Sink
     from edge_mer.sources.base import Source
     from edge_mer.types.alarms import Alarm, AlarmEvent, AlarmRule
@@ -66,6 +67,7 @@ __all__ = [
     "Prediction",
     "Session",
     "SessionReport",
+    "SharedModel",
     "Sink",
     "Source",
     "SpecMismatchError",
@@ -74,6 +76,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "load_bundle",
+    "open_model",
     "open_session",
     "open_session_async",
 ]
@@ -82,7 +85,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "alarms.board": ("AlarmBoard",),
-    "api": ("load_bundle", "open_session", "open_session_async"),
+    "api": ("load_bundle", "open_model", "open_session", "open_session_async"),
     "bundle.manifest": ("Manifest",),
     "bundle.read": ("Bundle",),
     "clock": ("Clock", "ManualClock", "MonotonicClock"),
@@ -100,6 +103,7 @@ _HOMES = {
     "runtime.live_session": ("Session",),
     "runtime.pipeline": ("Counters",),
     "runtime.session": ("SessionReport",),
+    "runtime.shared_model": ("SharedModel",),
     "sinks.base": ("Sink",),
     "sources.base": ("Source",),
     "types.alarms": ("Alarm", "AlarmEvent", "AlarmRule"),

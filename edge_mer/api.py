@@ -11,8 +11,9 @@ from edge_mer.clock import Clock, MonotonicClock
 from edge_mer.errors import UsageError
 from edge_mer.runtime.async_session import AsyncSession
 from edge_mer.runtime.live_session import PredictionCallback, Session
-from edge_mer.runtime.opening import Policies, open_all
+from edge_mer.runtime.opening import Policies, open_all, open_shared
 from edge_mer.runtime.recording import checked_redact
+from edge_mer.runtime.shared_model import SharedModel
 from edge_mer.sinks.base import Sink
 from edge_mer.sources.base import Source
 
@@ -38,8 +39,43 @@ def load_bundle(path: str | PathLike[str]) -> Bundle:
     return bundle
 
 
-def open_session(
+def open_model(
     bundle: str | PathLike[str] | Bundle,
+    *,
+    precision: str | None = None,
+    max_batch: int | None = None,
+    max_wait_ms: float = 0.0,
+    clock: Clock | None = None,
+) -> SharedModel:
+    """Open a bundle's engines once, for many sessions: `open_session` takes the model in a bundle's place.
+
+    Steps of several sessions run as one batch where `edge-mer build-engine --max-batch` proved that it gives
+    the same numbers, and measured that it saves time here. Elsewhere the sessions share the engines, each
+    step for itself.
+
+    Args:
+        bundle: A bundle, or its folder; what is read of it is hashed.
+        precision: The candidate to run instead of the chosen one, e.g. "fp32".
+        max_batch: Batches of up to so many, whether that saves time or not, but not more than were proven; 1:
+            none.
+        max_wait_ms: So long each stage waits for other sessions while its engine is free. What comes while it
+            runs is gathered in any case, so that 0 serves latency, and more only fuller batches.
+        clock: Where the time comes from; the host's monotonic clock unless a test brings its own.
+
+    Returns:
+        The model; close it, or use it in a `with` block.
+
+    Raises:
+        UsageError: No such precision, or larger batches than were proven here.
+        BundleError: The bundle is broken or altered.
+        MissingError: An engine that is needed is not there.
+    """
+    named = bundle if isinstance(bundle, Bundle) else Path(bundle)
+    return open_shared(named, precision, max_batch, max_wait_ms, clock or MonotonicClock())
+
+
+def open_session(
+    bundle: str | PathLike[str] | Bundle | SharedModel,
     *,
     sources: Sequence[str | Source],
     sinks: Sequence[str | Sink] = (),
@@ -60,7 +96,7 @@ def open_session(
     The engine is the one that `edge-mer build-engine` chose for this bundle here, else fp32.
 
     Args:
-        bundle: A bundle, or its folder; what is read of it is hashed.
+        bundle: A bundle, or its folder; what is read of it is hashed. Or a model that `open_model` opened.
         sources: URIs such as "file:clip.mp4", or objects that follow `edge_mer.Source`. Either all
             of them are live or none is.
         sinks: URIs such as "jsonl:out.jsonl", or objects that follow `edge_mer.Sink`.
@@ -90,7 +126,7 @@ def open_session(
         raise UsageError("redact says what a recording leaves out", hint="add record='session.mcap'")
     redacted = checked_redact(redact)
     opened = open_all(
-        bundle if isinstance(bundle, Bundle) else Path(bundle),
+        bundle if isinstance(bundle, (Bundle, SharedModel)) else Path(bundle),
         sources,
         sinks,
         precision=precision,
@@ -100,7 +136,7 @@ def open_session(
         people=people,
     )
     callbacks = [on_prediction] if callable(on_prediction) else list(on_prediction)
-    return Session(
+    session = Session(
         opened,
         clock or MonotonicClock(),
         fast=fast,
@@ -109,10 +145,13 @@ def open_session(
         record=None if record is None else Path(record),
         redacted=redacted,
     )
+    if isinstance(bundle, SharedModel):
+        bundle.close_with(session)
+    return session
 
 
 def open_session_async(
-    bundle: str | PathLike[str] | Bundle,
+    bundle: str | PathLike[str] | Bundle | SharedModel,
     *,
     sources: Sequence[str | Source],
     sinks: Sequence[str | Sink] = (),

@@ -13,6 +13,7 @@ from edge_mer.clock import Clock, MonotonicClock
 from edge_mer.errors import MissingError, UsageError
 from edge_mer.runtime.build import Trial, build, fitting_build
 from edge_mer.runtime.target import Choice, Target
+from edge_mer.runtime.target_cpu import CpuTarget
 from edge_mer.runtime.target_tensorrt import TensorRtSettings, TensorRtTarget
 from edge_mer.runtime.targets import TARGETS
 
@@ -32,7 +33,9 @@ def build_engine(
     max_batch: Annotated[
         int,
         typer.Option(
-            min=1, max=1024, help="TensorRT: build also for batches up to this size, for work offline."
+            min=1,
+            max=64,
+            help="Prove and time batches up to this size, in powers of two, for sessions that share engines.",
         ),
     ] = 1,
     dla: Annotated[
@@ -47,6 +50,7 @@ def build_engine(
     opened = open_bundle(bundle)
     if not force and (record := _done_before(opened, chosen_target)) is not None:
         out.print(f"Built before: {chosen_target.choice_of(record)}. Build again with --force.")
+        _print_batches(record.get("batches", {}))
         _print_built(record.get("built", {}))
         return
     trials = try_all(opened, MonotonicClock(), chosen_target)
@@ -65,6 +69,7 @@ def build_engine(
         if trial.refused is not None:
             out.print(f"\n{trial.choice} was refused. {trial.refused}", markup=False)
     out.print(f"\nChosen: {chosen.choice}, {chosen.hop_ms:.2f} ms per prediction.")
+    _print_batches({stage: times.as_json() for stage, times in chosen.batches.items()})
     _print_built(chosen.prepared.facts)
 
 
@@ -73,12 +78,12 @@ def _target(name: str, settings: TensorRtSettings) -> Target:
         raise UsageError(f"unknown target {name!r}", expected=" or ".join(sorted(TARGETS)))
     if name == TensorRtTarget.name:
         return TensorRtTarget(settings)
-    if settings != TensorRtSettings():
+    if settings != TensorRtSettings(max_batch=settings.max_batch):
         raise UsageError(
-            f"--workspace-mb, --max-batch and --dla mean nothing for {name}",
+            f"--workspace-mb and --dla mean nothing for {name}",
             expected="--target tensorrt, or none of them",
         )
-    return TARGETS[name]
+    return CpuTarget(settings.max_batch)
 
 
 def _done_before(bundle: Bundle, target: Target) -> dict[str, Any] | None:
@@ -118,6 +123,20 @@ def _verdict(trial: Trial, chosen: Trial) -> str:
     if trial.hop_ms is not None and chosen.hop_ms is not None and trial.hop_ms > chosen.hop_ms:
         return "slower"
     return "saves too little"
+
+
+def _print_batches(batches: Any) -> None:
+    """What batches save of each stage's time, where sessions are to share engines."""
+    sizes = sorted({int(size) for told in batches.values() for size in told["ms_per_row"]})
+    rows = []
+    for stage, told in batches.items():
+        times = {int(size): f"{ms:.3f}" for size, ms in told["ms_per_row"].items()}
+        verdict = "alone" if told["best"] == 1 else f"batches up to {told['best']}"
+        rows.append([stage, *(times.get(size, "") for size in sizes), verdict])
+    if rows:
+        out.print()
+        heads = ["alone", *(f"of {size}" for size in sizes[1:])]
+        out.print(table(["ms per step", *heads, "sessions that share run"], rows))
 
 
 def _print_built(built: Any) -> None:

@@ -34,9 +34,9 @@ def verify(
         able.append(built["precision"])
     others = [name for name in opened.manifest.candidates if name not in able]
     for name in precision or able:
-        setup = _setup(opened, name)
+        setup, max_batch = _setup(opened, name)
         try:
-            proofs[name] = prove(setup, opened.manifest, name, sessions)
+            proofs[name] = prove(setup, opened.manifest, name, sessions, max_batch)
         finally:
             setup.close()
         rows = [_row(check) for check in proofs[name].checks]
@@ -53,13 +53,13 @@ def verify(
             out.print(f"{name} computes what was made, but was made too coarse to be chosen: {why}.")
 
 
-def _setup(bundle: Bundle, precision: str) -> PipelineSetup:
-    """What `build-engine` chose of a precision here, else ONNX Runtime's on the processor."""
+def _setup(bundle: Bundle, precision: str) -> tuple[PipelineSetup, int]:
+    """What `build-engine` chose of a precision here, else ONNX Runtime's; and the largest batch of it."""
     for target in TARGETS.values():
         record = fitting_build(bundle, target)
         if record is not None and record["precision"] == precision:
-            return open_built(bundle, target, record)
-    return open_setup(bundle, precision, None)
+            return open_built(bundle, target, record), record["settings"].get("max_batch", 1)
+    return open_setup(bundle, precision, None), 1
 
 
 def _row(check: Check) -> list[str]:

@@ -28,9 +28,12 @@ class Engine(ABC):
 
     Attributes:
         name: Of the engine, for the records.
+        sizes: As given.
+        exclusive: Engines with the same one may run only one after the other; None: any number of threads may
+            run this one at once.
     """
 
-    name: str
+    name: str = "engine"
 
     def __init__(
         self,
@@ -40,6 +43,8 @@ class Engine(ABC):
         sizes: dict[str, int],
     ) -> None:
         self.stage = stage
+        self.sizes = sizes
+        self.exclusive: object | None = self
         self.input_specs = inputs
         self.output_specs = outputs
         self.inputs: dict[str, Array] = {

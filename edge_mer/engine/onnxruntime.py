@@ -81,6 +81,7 @@ class OrtEngine(Engine):
         options: OrtOptions | None = None,
     ) -> None:
         super().__init__(stage, inputs, outputs, sizes)
+        self.exclusive = None
         session = _open_session(stage, model, options or OrtOptions())
         self._session: ort.InferenceSession | None = session
         self._output_names = [spec.name for spec in outputs]

@@ -55,6 +55,7 @@ class TensorRtEngine(Engine):
         gpu: Gpu,
     ) -> None:
         super().__init__(stage, inputs, outputs, sizes)
+        self.exclusive = gpu
         self._gpu = gpu
         self._log: Any = None
         self._runtime: trt.Runtime | None = None

@@ -15,6 +15,7 @@ from edge_mer.bundle.read import Bundle
 from edge_mer.clock import Clock
 from edge_mer.engine.cache import cache_key, read_file, records, store
 from edge_mer.errors import EdgeMerError, MissingError, ParityError
+from edge_mer.runtime.batches import BatchTimes, batch_times
 from edge_mer.runtime.golden import Arrays
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.proof import golden_sessions, prove
@@ -44,6 +45,7 @@ class Trial:
         error: Largest error of an output against PyTorch, in its standard deviations; None while
             it was only timed.
         refused: Why it may not serve.
+        batches: Stage -> what batches save of its time; empty where sessions were not to share engines.
     """
 
     choice: Choice
@@ -52,6 +54,7 @@ class Trial:
     refused: str | None = None
     stage_ms: Mapping[str, float] = field(default_factory=dict, compare=False)
     prepared: Prepared = field(default_factory=Prepared, repr=False, compare=False)
+    batches: Mapping[str, BatchTimes] = field(default_factory=dict, compare=False)
 
 
 def engine_key(bundle: Bundle, target: Target, environment: dict[str, Any]) -> str:
@@ -140,7 +143,7 @@ def build(bundle: Bundle, clock: Clock, target: Target, say: Say | None = None) 
         yield timed[-1]
     proven: list[Trial] = []
     for trial in by_worth(timed):
-        proven.append(_prove(bundle, trial, sessions, target))
+        proven.append(_prove(bundle, trial, sessions, target, clock))
         yield proven[-1]
         if proven[-1].refused is None:
             record = _record(bundle, proven, timed, target, environment)
@@ -179,21 +182,21 @@ def by_worth(timed: list[Trial]) -> list[Trial]:
     return [trial for trial, _ in sorted(able, key=worth_ms)]
 
 
-def _prove(bundle: Bundle, trial: Trial, sessions: list[Arrays], target: Target) -> Trial:
+def _prove(bundle: Bundle, trial: Trial, sessions: list[Arrays], target: Target, clock: Clock) -> Trial:
     precision = trial.choice.precision
     if refusal := unfaithful(bundle.manifest, precision):
         return replace(trial, refused=refusal)
     setup = target.open(bundle, trial.choice, trial.prepared.files)
     try:
-        proof = prove(setup, bundle.manifest, precision, sessions)
+        proof = prove(setup, bundle.manifest, precision, sessions, target.max_batch)
+        trial = replace(trial, error=max(one.max for one in proof.outputs.values()))
+        proof.demand(precision)
+        batches = batch_times(setup, target.max_batch, clock) if target.max_batch > 1 else {}
+    except ParityError as refusal:
+        return replace(trial, refused=str(refusal))
     finally:
         setup.close()
-    error = max(one.max for one in proof.outputs.values())
-    try:
-        proof.demand(precision)
-    except ParityError as refusal:
-        return replace(trial, error=error, refused=str(refusal))
-    return replace(trial, error=error)
+    return replace(trial, batches=batches)
 
 
 def _none_passed(bundle: Bundle, trials: list[Trial]) -> ParityError:
@@ -277,6 +280,7 @@ def _record(
         "environment": environment,
         "settings": target.settings(),
         "built": dict(best.prepared.facts),
+        "batches": {stage: times.as_json() for stage, times in best.batches.items()},
         "trials": [_described(trial, target) for trial in tried.values()],
     }
 

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mer.engine.base import Engine
+from edge_mer.engine.sharing import parts
 from edge_mer.preprocess.words import write_words
 from edge_mer.runtime.blank import blank_feature
 from edge_mer.runtime.pipeline import StepTrace
 from edge_mer.types.model import Encoder, ModelSpec, Words
 
 _BATCH = 4
+"""Half of what is proven: the tensors of a clip are large."""
 
 Floats = NDArray[np.floating]
 Features = dict[str, Floats]  # stage -> (steps, feature)
@@ -128,10 +130,9 @@ def encode(model: ModelSpec, engines: Mapping[str, Engine], traces: Sequence[Ste
         if isinstance(encoder.preprocess, Words):
             rows[where] = _said(model, encoder, encoder.preprocess, engine, traces)[where]
         else:
-            for part in np.split(where, range(_BATCH, len(where), _BATCH)):
-                if part.size:
-                    steps = np.concatenate([traces[i].inputs[encoder.stage] for i in part])
-                    rows[part] = engine.run({encoder.input.name: steps})[encoder.output.name]
+            for part in parts(len(where), _BATCH):
+                steps = np.concatenate([traces[i].inputs[encoder.stage] for i in where[part]])
+                rows[where[part]] = engine.run({encoder.input.name: steps})[encoder.output.name]
         features[encoder.stage] = rows
     return features
 

@@ -7,18 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import Any, Protocol, get_args
 
 from edge_mer.bundle.manifest import RUN_OF, candidate_of
 from edge_mer.bundle.read import Bundle, open_bundle
+from edge_mer.clock import Clock
+from edge_mer.engine.sharing import batch_sizes
 from edge_mer.errors import MissingError, UsageError
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.build import fitting_build, open_built
 from edge_mer.runtime.memory import keep_freed_memory
 from edge_mer.runtime.pipeline_setup import PipelineSetup, check_people
 from edge_mer.runtime.setup import check_policies, looks_at_faces, open_setup, usual_options
-from edge_mer.runtime.target import Choice
+from edge_mer.runtime.shared_model import SharedModel
+from edge_mer.runtime.target import Choice, Target
 from edge_mer.runtime.targets import TARGETS
+from edge_mer.runtime.window import NS_PER_MS
 from edge_mer.sinks.base import Sink, introduce
 from edge_mer.sinks.registry import open_sink
 from edge_mer.sources.base import Source
@@ -53,7 +57,7 @@ class Opened:
 
 
 def open_all(
-    bundle: Bundle | Path,
+    bundle: Bundle | Path | SharedModel,
     sources: Sequence[str | Source],
     sinks: Sequence[str | Sink] = (),
     *,
@@ -66,7 +70,7 @@ def open_all(
     """Find sources and sinks, choose an engine and open it; nothing is read or written yet.
 
     Args:
-        bundle: The bundle, or its folder.
+        bundle: The bundle, its folder, or a model that is open for many sessions.
         sources: URIs or sources.
         sinks: URIs or sinks.
         precision: The candidate to run instead of the one that `build-engine` chose here.
@@ -88,13 +92,16 @@ def open_all(
     if not found_sources:
         raise UsageError("a session needs a source", expected="one or more, e.g. file:clip.mp4")
     policies = checked_policies(missing or {})
-    refuse_to_overwrite(found_sinks, found_sources, bundle.path if isinstance(bundle, Bundle) else bundle)
-    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    named = bundle.bundle if isinstance(bundle, SharedModel) else bundle
+    refuse_to_overwrite(found_sinks, found_sources, named.path if isinstance(named, Bundle) else named)
+    opened = named if isinstance(named, Bundle) else open_bundle(named)
     model = opened.manifest.model
     check_policies(model, policies)
     check_people(model, people)
     detector = open_face_detector(face_detector) if looks_at_faces(model) else None
-    setup, choice, was_built = open_chosen(opened, precision)
+    setup, choice, was_built = (
+        _lent(bundle, precision) if isinstance(bundle, SharedModel) else open_chosen(opened, precision)
+    )
     try:
         setup = replace(setup, detector=detector, missing=policies, hop=hop, people=people)
         for sink in found_sinks:
@@ -103,6 +110,15 @@ def open_all(
         setup.close()
         raise
     return Opened(opened, setup, found_sources, found_sinks, choice, was_built)
+
+
+def _lent(model: SharedModel, precision: str | None) -> tuple[PipelineSetup, Choice, bool]:
+    if precision not in (None, model.precision):
+        raise UsageError(
+            f"this model is open in {model.precision}, not in {precision}",
+            hint="name the precision when the model is opened",
+        )
+    return model.lend()
 
 
 def facts_of(setup: PipelineSetup) -> ModelFacts:
@@ -138,7 +154,27 @@ def open_chosen(bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, C
         MissingError: What was built does not fit this device any more.
         BundleError: What was built was altered.
     """
+    return _open_build(bundle, precision, _build_of(bundle, precision))
+
+
+Build = tuple[Target, dict[str, Any]]
+"""What was built for, and the record of it."""
+
+
+def _open_build(
+    bundle: Bundle, precision: str | None, built: Build | None
+) -> tuple[PipelineSetup, Choice, bool]:
     keep_freed_memory()
+    if built is not None:
+        target, record = built
+        return open_built(bundle, target, record), target.choice_of(record), True
+    precision_here = precision or "fp32"
+    choice = Choice.alike(bundle.manifest.model, precision_here, usual_options(precision_here))
+    return open_setup(bundle, precision_here, None), choice, precision is not None
+
+
+def _build_of(bundle: Bundle, precision: str | None) -> Build | None:
+    """What `build-engine` made here, of this precision where one is named; None if it did not."""
     check_precision(bundle, precision)
     for target in TARGETS.values():
         try:
@@ -148,10 +184,49 @@ def open_chosen(bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, C
                 raise
             continue
         if record is not None and precision in (None, record["precision"]):
-            return open_built(bundle, target, record), target.choice_of(record), True
-    precision_here = precision or "fp32"
-    choice = Choice.alike(bundle.manifest.model, precision_here, usual_options(precision_here))
-    return open_setup(bundle, precision_here, None), choice, precision is not None
+            return target, record
+    return None
+
+
+def open_shared(
+    bundle: Bundle | Path, precision: str | None, max_batch: int | None, max_wait_ms: float, clock: Clock
+) -> SharedModel:
+    """Open a bundle's engines for many sessions.
+
+    Args:
+        bundle: The bundle, or its folder.
+        precision: The candidate to run instead of the one that `build-engine` chose here.
+        max_batch: Of the largest batch of every stage that takes batches; None: what was measured to pay.
+        max_wait_ms: So long a session's tensors wait for others' at most while an engine is free.
+        clock: Where the time comes from.
+
+    Raises:
+        UsageError: Such batches were not proven here, or the wait is no time.
+        BundleError: The bundle is broken or altered.
+        MissingError: An engine that is needed is not there.
+    """
+    if not 0 <= max_wait_ms < float("inf"):
+        raise UsageError("max_wait_ms is no time to wait", expected="0 or more", found=str(max_wait_ms))
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    built = _build_of(opened, precision)
+    most = _proven_batches({} if built is None else built[1], max_batch)
+    setup, choice, was_built = _open_build(opened, precision, built)
+    return SharedModel(opened, setup, choice, was_built, most, round(max_wait_ms * NS_PER_MS), clock)
+
+
+def _proven_batches(record: Mapping[str, Any], max_batch: int | None) -> dict[str, int]:
+    """Stage -> its largest batch, of those that `build-engine` proved."""
+    batches = record.get("batches", {})
+    if max_batch is None:
+        return {stage: int(told["best"]) for stage, told in batches.items()}
+    proven = int(record.get("settings", {}).get("max_batch", 1))
+    if not 1 <= max_batch <= proven:
+        raise UsageError(
+            f"batches of up to {max_batch} were not proven here",
+            expected=f"1 to {proven}" if proven > 1 else "1",
+            hint=f"run edge-mer build-engine --max-batch {max(2, max_batch)}",
+        )
+    return dict.fromkeys(batches, batch_sizes(max_batch)[-1])
 
 
 def check_precision(bundle: Bundle, precision: str | None) -> None:

@@ -5,6 +5,8 @@ streaming computation must fail the same comparison, else it could not see a mis
 
 - *shifted ring*: the fusion sees each feature one step too late;
 - *other person*: the newest feature comes from another person's session.
+
+Batches are held against the same engine's batch of one, at every size that will be used.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from edge_mer.clock import ManualClock
 from edge_mer.errors import BundleError, ParityError
 from edge_mer.postprocess.decode import expected as expected_value
 from edge_mer.preprocess.words import WordTokenizer
+from edge_mer.runtime.batches import batch_errors
 from edge_mer.runtime.golden import Arrays, PlaybackDetector, session_chunks, session_specs
 from edge_mer.runtime.offline import (
     Features,
@@ -34,6 +37,10 @@ from edge_mer.runtime.pipeline import Pipeline, PipelineSetup, StepTrace
 from edge_mer.types.model import Encoder, MissingPolicy, ModelSpec, Output, Words
 from edge_mer.types.signals import Modality
 
+_HINT = "run edge-mer export again"
+_HINT_BATCH = (
+    "run it in another engine or version; smaller batches: edge-mer build-engine with a smaller --max-batch"
+)
 _HINT_CONTROL = "the outputs hardly depend on their inputs, so nothing is proven: use trained weights"
 
 INT8_DRIFT_FACTOR = 1.25
@@ -49,12 +56,14 @@ class Check:
         error: Largest error, in standard deviations of the tensor; for a count, the difference.
         tolerance: The most it may be; a control must exceed it.
         is_control: A wrong variant that has to fail.
+        hint: What to do where it does not come out so.
     """
 
     name: str
     error: float
     tolerance: float
     is_control: bool = False
+    hint: str = _HINT
 
     @property
     def passed(self) -> bool:
@@ -82,7 +91,7 @@ class Proof:
                     f"{what}: {check.name} failed",
                     expected=f"an error of {relation} {check.tolerance:.2g} standard deviations",
                     found=f"{check.error:.3g}",
-                    hint=_HINT_CONTROL if check.is_control else "run edge-mer export again",
+                    hint=_HINT_CONTROL if check.is_control else check.hint,
                 )
 
 
@@ -159,7 +168,9 @@ def concordance(a: Floats, b: Floats) -> float | None:
     return float(2.0 * np.mean((a - np.mean(a)) * (b - np.mean(b))) / spread)
 
 
-def prove(setup: PipelineSetup, manifest: Manifest, precision: str, sessions: list[Arrays]) -> Proof:
+def prove(
+    setup: PipelineSetup, manifest: Manifest, precision: str, sessions: list[Arrays], max_batch: int = 1
+) -> Proof:
     """Play all golden sessions and compare.
 
     A quantized candidate's errors may be as large as they were on the workbench, and a declared
@@ -170,17 +181,22 @@ def prove(setup: PipelineSetup, manifest: Manifest, precision: str, sessions: li
         manifest: Holds the deviation of every output and feature, and what the workbench measured.
         precision: What the engines run.
         sessions: The golden sessions' arrays.
+        max_batch: The largest batch in which sessions will share an engine.
     """
     expected_rms: Mapping[str, float] | None = None
     if precision == "bf16":  # which the workbench did not measure
         expected_rms = dict.fromkeys((output.name for output in setup.model.outputs), 0.0)
     elif precision != "fp32":
         expected_rms = {name: one.rms for name, one in manifest.candidates[precision].golden.items()}
-    return compare(setup, manifest.golden, sessions, expected_rms)
+    return compare(setup, manifest.golden, sessions, expected_rms, max_batch)
 
 
 def compare(
-    setup: PipelineSetup, golden: Golden, sessions: list[Arrays], expected_rms: Mapping[str, float] | None
+    setup: PipelineSetup,
+    golden: Golden,
+    sessions: list[Arrays],
+    expected_rms: Mapping[str, float] | None,
+    max_batch: int = 1,
 ) -> Proof:
     """As `prove`.
 
@@ -189,6 +205,7 @@ def compare(
         golden: Holds the deviation of every output and feature.
         sessions: The golden sessions' arrays.
         expected_rms: Output -> its error on the workbench; None demands what FP32 must keep.
+        max_batch: The largest batch in which sessions will share an engine.
     """
     model = setup.model
     before = {stage: engine.n_runs for stage, engine in setup.engines.items()}
@@ -206,7 +223,10 @@ def compare(
         checks += _check_features(model, golden, sessions, traces)
     errors = _output_errors(model, golden, sessions, streamed)
     checks += [_check_output(model, expected_rms, name, error) for name, error in errors.items()]
-    checks += _check_offline(setup, golden, traces, streamed, exact=expected_rms is None)
+    batches = _check_batches(setup, golden, traces, max_batch, exact=expected_rms is None)
+    checks += batches
+    if all(one.passed for one in batches):  # what is offline runs in batches
+        checks += _check_offline(setup, golden, traces, streamed, exact=expected_rms is None)
     return Proof(tuple(checks), errors)
 
 
@@ -314,6 +334,22 @@ def _output_errors(
         worst = relative_error(found, expected, golden.deviation[name])
         errors[name] = error.model_copy(update={"max": worst})
     return errors
+
+
+def _check_batches(
+    setup: PipelineSetup, golden: Golden, traces: list[list[StepTrace]], max_batch: int, *, exact: bool
+) -> list[Check]:
+    """FP32 must keep every value; of INT8, whose roundings may differ, the mean square of each row counts."""
+    tolerances = setup.model.tolerances
+    return [
+        Check(
+            f"{one.stage} at batch {one.size} against alone, in {setup.engines[one.stage].name}",
+            one.largest if exact else one.rms,
+            tolerances.parity if exact else tolerances.int8_drift,
+            hint=_HINT_BATCH,
+        )
+        for one in batch_errors(setup, golden, traces, max_batch)
+    ]
 
 
 def _check_offline(

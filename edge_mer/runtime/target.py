@@ -76,10 +76,12 @@ class Target(ABC):
         name: As users write it.
         is_bound_to_device: What is built runs only where it was built; to go on without it would be another,
             slower thing than was asked for.
+        max_batch: The largest batch in which sessions may share an engine; 1: none.
     """
 
     name: str
     is_bound_to_device: bool = False
+    max_batch: int = 1
 
     @abstractmethod
     def environment(self) -> dict[str, Any]:
@@ -91,7 +93,7 @@ class Target(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What a user said about how to build."""
-        return {}
+        return {"max_batch": self.max_batch}
 
     @abstractmethod
     def choices(self, bundle: Bundle) -> list[Choice]:

@@ -26,11 +26,16 @@ _GRAPHS: tuple[GraphLevel, ...] = ("extended", "all")
 
 
 class CpuTarget(Target):
-    """Precisions, engines, threads, graph levels."""
+    """Precisions, engines, threads, graph levels.
+
+    Args:
+        max_batch: The largest batch in which sessions may share an engine.
+    """
 
     name = "cpu"
 
-    def __init__(self) -> None:
+    def __init__(self, max_batch: int = 1) -> None:
+        self.max_batch = max_batch
         self._untaken: dict[tuple[str, str], dict[str, str]] = {}
 
     def environment(self) -> dict[str, Any]:

@@ -43,7 +43,8 @@ class TensorRtSettings:
 
     Attributes:
         workspace_mib: Most memory that a kernel may use; None: half of what is free, 256 to 4096 MiB.
-        max_batch: Also build for batches up to this size, for work offline; 1: streaming only.
+        max_batch: Also build for batches up to this size, for sessions that share engines, and for work
+            offline; 1: streaming only.
         report_dla: Say what a deep learning accelerator could run.
     """
 
@@ -65,6 +66,7 @@ class TensorRtTarget(Target):
 
     def __init__(self, settings: TensorRtSettings | None = None, clock: Clock | None = None) -> None:
         self._settings = settings or TensorRtSettings()
+        self.max_batch = self._settings.max_batch
         self._clock = clock or MonotonicClock()
 
     def environment(self) -> dict[str, Any]:
@@ -81,7 +83,7 @@ class TensorRtTarget(Target):
 
     def settings(self) -> dict[str, Any]:
         """Memory and shapes."""
-        return {"max_batch": self._settings.max_batch, "workspace_mib": self._settings.workspace_mib}
+        return {**super().settings(), "workspace_mib": self._settings.workspace_mib}
 
     def choices(self, bundle: Bundle) -> list[Choice]:
         """One per candidate that TensorRT takes."""
@@ -161,7 +163,7 @@ class TensorRtTarget(Target):
     def _profiles(self, model: ModelSpec, stage: str) -> tuple[Profile, ...]:
         """Streaming first; then batches, where they were asked for."""
         streaming = streaming_profile(model, stage)
-        most = self._settings.max_batch
+        most = self.max_batch
         if most == 1:
             return (streaming,)
         batches = (

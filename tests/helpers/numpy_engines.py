@@ -23,6 +23,8 @@ class NumpyEngine(Engine):
         function: From the inputs, in their order, to the outputs, in theirs.
     """
 
+    name = "numpy"
+
     def __init__(
         self,
         stage: str,

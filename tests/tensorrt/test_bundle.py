@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from edge_mer.runtime.build import build, by_worth, fitting_build, open_built
 from edge_mer.runtime.front import CpuFrontEnd
 from edge_mer.runtime.gpu_front import GpuFrontEnd
 from edge_mer.runtime.proof import golden_sessions, play, prove
+from edge_mer.runtime.shared_model import SharedModel
 from edge_mer.runtime.target_tensorrt import TensorRtSettings, TensorRtTarget
 from tests.tensorrt.conftest import VERSIONS, Load
 
@@ -350,8 +352,32 @@ def test_batches_have_a_profile_of_their_own(shared_bundle: Path, tensorrt: Load
     assert [(p["smallest"]["batch"], p["largest"]["batch"]) for p in profiles] == [(1, 1), (1, 4)]
     setup = target.open(bundle, choice, prepared.files)
     sessions = golden_sessions(bundle.manifest, bundle.read_arrays)
-    prove(setup, bundle.manifest, "fp32", sessions).demand("fp32")
+    prove(setup, bundle.manifest, "fp32", sessions, target.max_batch).demand("fp32")
     setup.close()
+
+
+def test_sessions_share_a_gpu(shared_bundle: Path, tensorrt: Load, live: Live) -> None:
+    tensorrt()
+    bundle = open_bundle(shared_bundle)
+    target = TensorRtTarget(TensorRtSettings(max_batch=4, workspace_mib=64))
+    choice = target.choices(bundle)[0]
+    before = live()
+    setup = target.open(bundle, choice, target.prepare(bundle, choice, lambda *_: None).files)
+    golden = golden_sessions(bundle.manifest, bundle.read_arrays)
+    alone = [play(setup, session) for session in golden]
+    most = dict.fromkeys(setup.engines, 4)
+    with SharedModel(bundle, setup, choice, True, most, 20_000_000, MonotonicClock()) as model:
+        lent = [model.lend()[0] for _ in golden]
+        before_runs = setup.engines["fusion"].n_runs
+        with ThreadPoolExecutor(len(golden)) as threads:
+            together = list(threads.map(play, lent, golden))
+        assert setup.engines["fusion"].n_runs - before_runs < sum(bool(t.raw) for s in alone for t in s)
+    for one, other in zip(alone, together, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert a.raw.keys() == b.raw.keys()
+            for name in a.raw:
+                np.testing.assert_allclose(b.raw[name], a.raw[name], atol=1e-4)
+    assert live() == before
 
 
 def test_what_an_accelerator_could_run_is_said(

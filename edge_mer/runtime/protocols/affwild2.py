@@ -20,6 +20,7 @@ from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 from edge_mer.clock import NS_PER_S
 from edge_mer.engine.base import Array, Engine
+from edge_mer.engine.sharing import OFFLINE_BATCH, parts
 from edge_mer.errors import DataError
 from edge_mer.preprocess.audio import SoundConditioner, log_mel
 from edge_mer.runtime.blank import as_clip, blank_tensor
@@ -45,9 +46,6 @@ own length."""
 
 LONGEST_SPAN = 2
 """Where frames are lacking, F of them may take longer than a step; their sound is cut to so many steps."""
-
-BATCH = 8
-"""Step tensors that an encoder is given at once."""
 
 Samples = NDArray[np.float32]
 
@@ -408,7 +406,7 @@ class _Encoding:
 
     def __init__(self, encoder: Encoder, engine: Engine, costs: Costs) -> None:
         self._encoder, self._engine, self._costs = encoder, engine, costs
-        self._batch = BATCH if isinstance(encoder.input.shape[0], str) else 1
+        self._batch = OFFLINE_BATCH if isinstance(encoder.input.shape[0], str) else 1
         self._waiting: list[tuple[int, Samples]] = []
 
     def add(self, frame: int, tensor: Samples) -> list[tuple[int, Samples]]:
@@ -422,7 +420,8 @@ class _Encoding:
             return []
         frames, tensors = zip(*self._waiting, strict=True)
         self._waiting.clear()
-        return list(zip(frames, self.run(np.concatenate(tensors)), strict=True))
+        rows = [self.run(np.concatenate(tensors[part])) for part in parts(len(tensors), self._batch)]
+        return list(zip(frames, np.concatenate(rows), strict=True))
 
     def run(self, tensors: Samples) -> Samples:
         """(batch, feature)."""

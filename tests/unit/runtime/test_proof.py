@@ -26,6 +26,7 @@ from edge_mer.runtime.golden import (
 from edge_mer.runtime.pipeline import Pipeline, PipelineSetup, StepTrace
 from edge_mer.runtime.proof import Proof, compare, deviation_of, golden_policies
 from edge_mer.types.model import ModelSpec
+from tests.helpers.numpy_engines import NumpyEngine
 from tests.helpers.tiny_model import STEP, audio_encoder, visual_encoder
 from tests.helpers.tiny_session import SquareDetector, TinySession
 from tests.helpers.tiny_words import (
@@ -249,6 +250,67 @@ def test_a_fusion_that_does_not_look_at_its_inputs_proves_nothing() -> None:
     golden = described(model, held)
     proof = compare(emotion_setup(model, constant), golden, held, None)
     assert failed(proof) == ["control: ring shifted by one step", "control: last step of another person"]
+
+
+# -- batches ---------------------------------------------------------------------------------------
+
+
+def wrong_at(size: int, by: float, function: Any) -> Any:
+    """An engine that is right at every batch size but one, where the last row of the batch is off."""
+
+    def run(*tensors: Any) -> Any:
+        outputs = function(*tensors)
+        if len(tensors[0]) == size:
+            if np.isnan(by):
+                raise RuntimeError("no kernel for this shape")
+            for one in outputs:
+                one[-1] += np.float32(by)
+        return outputs
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("stage", "size", "by", "is_quantized"),
+    [
+        ("visual", 2, 0.4, False),
+        ("visual", 8, 0.4, True),
+        ("audio", 4, np.nan, True),
+        ("fusion", 8, 0.4, True),
+        ("fusion", 4, 0.01, False),
+    ],
+)
+def test_an_engine_that_is_wrong_at_one_batch_size_is_refused_by_name(
+    stage: str, size: int, by: float, is_quantized: bool
+) -> None:
+    model = emotion_model()
+    held = recorded_once(model)
+    setup = emotion_setup(model)
+    engine = setup.engines[stage]
+    assert isinstance(engine, NumpyEngine)
+    engine._function = wrong_at(size, by, engine._function)
+    zeros = {"valence": 0.0, "emotion": 0.0} if is_quantized else None
+    proof = compare(setup, described(model, held), held, zeros, max_batch=8)
+    name = f"{stage} at batch {size} against alone, in numpy"
+    assert failed(proof) == [name]
+    with pytest.raises(ParityError, match=rf"int8-cpu: {name} failed.*Found: (inf|[\d.]+).*--max-batch"):
+        proof.demand("int8-cpu")
+
+
+def test_sizes_that_nothing_uses_are_not_proven() -> None:
+    model = emotion_model()
+    held = recorded_once(model)
+    golden = described(model, held)
+
+    def sizes(max_batch: int) -> dict[str, list[int]]:
+        names = [
+            one.name.split() for one in compare(emotion_setup(model), golden, held, None, max_batch).checks
+        ]
+        batches = [(words[0], int(words[3])) for words in names if words[1:3] == ["at", "batch"]]
+        return {stage: [n for one, n in batches if one == stage] for stage in model.stages}
+
+    assert sizes(1) == {"visual": [2, 4, 8], "audio": [2, 4, 8], "fusion": []}
+    assert sizes(16) == {"visual": [2, 4, 8, 16], "audio": [2, 4, 8, 16], "fusion": [2, 4, 8, 16]}
 
 
 def test_of_a_quantized_candidate_the_mean_square_counts() -> None:

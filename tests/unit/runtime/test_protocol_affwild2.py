@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edge_mer.clock import ManualClock
 from edge_mer.engine.base import Array
+from edge_mer.engine.sharing import OFFLINE_BATCH
 from edge_mer.errors import UsageError
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.pipeline import Pipeline, PipelineSetup
@@ -242,7 +243,7 @@ def test_each_sub_clip_is_encoded_once() -> None:
     black = (0.0, 0.0, 0.0)
     assert sorted(one for one in watched.shown if one != black) == sorted(w for w in wanted if w != black)
     assert watched.shown.count(black) == 1
-    assert max(watched.sizes) == affwild2.BATCH
+    assert max(watched.sizes) == OFFLINE_BATCH
 
 
 @pytest.mark.parametrize(
