@@ -11,14 +11,15 @@ and kept in benchmarks/measured/speed.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 
 from benchmarks.speed.chart import chart
 from benchmarks.speed.kept import ROOT, Found, file_of, keep, kept, say
-from benchmarks.speed.machine import machine
+from benchmarks.speed.machine import Others, machine
 from benchmarks.speed.made import facts, make, took_in
 from benchmarks.speed.page import CHART, PAGE, page
-from benchmarks.speed.phases import PHASES, PLANS, in_process
+from benchmarks.speed.phases import PHASES, PLANS, in_process, plan_of
 
 USUAL = ("jmt", "jmt-pain", "jmt-tiny")
 
@@ -28,7 +29,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed")
     parser.add_argument("systems", nargs="*", choices=[*PLANS, []], help=f"default: {' '.join(USUAL)}")
     parser.add_argument("--page", action="store_true", help="measure nothing, and write the page")
+    parser.add_argument("--quick", action="store_true", help="two rounds only, to see that all works")
     asked = parser.parse_args()
+    if asked.quick:
+        os.environ["EDGE_MER_BENCH_QUICK"] = "1"
     for name in () if asked.page else asked.systems or USUAL:
         keep(name, measure(name))
     found = {name: kept(name) for name in PLANS if file_of(name).exists()}
@@ -44,9 +48,12 @@ def measure(name: str) -> Found:
     folder = make(name, PLANS[name].n_windows)
     made_s = time.monotonic() - began
     found: Found = {"machine": here, "date": time.strftime("%Y-%m-%d", time.gmtime())}
+    others = Others()
     found |= {phase: in_process(name, phase) for phase in PHASES}
+    found["others_share"] = others.share()
     took_s = time.monotonic() - began
     say(name, f"took {took_s:.0f} s, of which {made_s:.0f} s to make what is measured on")
+    found["n_rounds"] = plan_of(name).n_rounds
     return found | {"model": facts(folder), "made_s": took_in(folder), "took_s": round(took_s - made_s)}
 
 

@@ -55,6 +55,9 @@ AIMS = (
 )
 """What `jmt` shall reach, times as fast as the sliding window: title, rival, aim, whether with AMX."""
 
+MAX_OTHERS = 0.05
+"""Part of the processors' time that others may take."""
+
 MIN_GAIN = 1.7
 """Times as fast as its engine's FP32 that the best candidate in 8 bits shall be."""
 
@@ -65,7 +68,7 @@ def page(found: Mapping[str, Found]) -> str:
     Args:
         found: System -> what was measured.
     """
-    parts = [HEAD.format(least=MIN_CCC, picture=PICTURE), *_machines(found)]
+    parts = [HEAD.format(least=MIN_CCC, picture=PICTURE), *_machines(found), "", *_busy(found)]
     for name, one in found.items():
         parts += ["", *_system(name, one)]
     parts += ["", *_aims(found), "", *_isas(found), "", *_live(found), "", *_lengths(found)]
@@ -81,6 +84,20 @@ def _machines(found: Mapping[str, Found]) -> list[str]:
     if len(told) == 1:
         return [f"Measured on {next(iter(told))}."]
     return [f"Measured on {text} ({', '.join(names)})." for text, names in told.items()]
+
+
+def _busy(found: Mapping[str, Found]) -> list[str]:
+    """What must not be believed because others were at work."""
+    told = [f"{name}: {100 * one['others_share']:.0f} %" for name, one in found.items()]
+    busy = [name for name, one in found.items() if one["others_share"] > MAX_OTHERS]
+    text = [f"Of the processors' time others took, while it was measured: {', '.join(told)}."]
+    if busy:
+        text += [
+            "",
+            f"**Not a quiet machine** for {listed(busy)}. PyTorch suffers most from others, since its\n"
+            "threads wait for each other: ratios to it are too high there.",
+        ]
+    return text
 
 
 def _machine(one: Found) -> str:
@@ -101,7 +118,7 @@ def _system(name: str, one: Found) -> Iterator[str]:
     yield from (f"## {name}", "")
     yield (
         f"A window is {clips} clips, a hop {per_hop}, every {model['hop_s']:.3g} s. Weights:\n"
-        f"{model['weights']}; outputs vary from window to window by {deviation}."
+        f"{model['weights']}; outputs vary from window to window by {deviation}. Rounds: {one['n_rounds']}."
     )
     if model["given"]:
         given = listed(model["given"])
@@ -248,20 +265,24 @@ def _sessions(found: Mapping[str, Found]) -> Iterator[str]:
 def _made(found: Mapping[str, Found]) -> Iterator[str]:
     yield from ("## What it took, and what it leaves out", "")
     columns = list(dict.fromkeys(what for one in found.values() for what in one["made_s"]))
-    rows = [
-        [name, *(f"{one['made_s'][what]:.0f}" if what in one["made_s"] else "-" for what in columns)]
-        + [f"{one['took_s']}"]
+    rows = (
+        [name, *(_seconds(one["made_s"], what) for what in columns), f"{one['took_s']}"]
         for name, one in found.items()
-    ]
+    )
     yield from table(["seconds", *columns, "measuring"], rows)
     yield ""
     yield (
-        f'What is made is kept in `build/bench` and used again. The reference is "{name_of(REFERENCE)}". CCC\n'
-        "is taken over the windows that a row had time for, which are few of slow ones. The windows that\n"
+        f'What is made is kept in `build/bench` and used again. The reference is "{name_of(REFERENCE)}".\n'
+        "CCC is taken over the windows that a row had time for, few of slow ones. The windows that\n"
         "`quantize_static` was shown are among those that it is judged by; edge-mer's candidates never saw\n"
-        "them. Left out: NNCF, `torch.compile`, and batches over several predictions, of which a live session\n"
-        "has one at a time."
+        "them. Left out: NNCF, `torch.compile`, and batches over several predictions, of which a live\n"
+        "session has one at a time."
     )
+
+
+def _seconds(made_s: Found, what: str) -> str:
+    """As many as something took; nothing where it was there."""
+    return f"{made_s[what]:.0f}" if what in made_s else "-"
 
 
 __all__ = ["CHART", "PAGE", "RIVALS", "page"]

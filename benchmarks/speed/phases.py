@@ -48,6 +48,9 @@ PLANS = {
     "rjcma": Plan(4, 2),
     "group": Plan(6, 3),
 }
+QUICK = Plan(2, 2)
+"""Of every system with `--quick`, to see that all works."""
+
 AGAINST = (NAIVE, "whole-ov", "ort", "ov")
 """Whose time is divided by everybody's."""
 
@@ -57,9 +60,14 @@ ISA_RIVALS = (NAIVE, REFERENCE, "ov", "ov-int8")
 ISA_PLAN = Plan(2, 2)
 
 
+def plan_of(name: str) -> Plan:
+    """How much a system gets; less where the environment has `EDGE_MER_BENCH_QUICK`."""
+    return QUICK if os.environ.get("EDGE_MER_BENCH_QUICK") else PLANS[name]
+
+
 def turns(name: str) -> Found:
     """All rivals, by turns."""
-    return _played(name, [key for key in RIVALS if key not in refused_in(folder_of(name))], PLANS[name])
+    return _played(name, [key for key in RIVALS if key not in refused_in(folder_of(name))], plan_of(name))
 
 
 def one_isa(name: str) -> Found:
