@@ -1,6 +1,7 @@
 """Writes docs/benchmarks.md: what a prediction costs here, and in what one would use without edge-mer.
 
     make bench                           jmt, jmt-pain and jmt-tiny
+    make bench-all                       all
     python -m benchmarks.speed jca       one of them; what was measured of others stays on the page
     python -m benchmarks.speed --page    the page alone, from what was measured
 
@@ -17,8 +18,8 @@ import time
 from benchmarks.speed.chart import chart
 from benchmarks.speed.kept import ROOT, Found, file_of, keep, kept, say
 from benchmarks.speed.machine import Others, machine
-from benchmarks.speed.made import facts, make, took_in
-from benchmarks.speed.page import CHART, PAGE, page
+from benchmarks.speed.made import facts, make, make_bundles, took_in
+from benchmarks.speed.page import CHART, PAGE, README, in_readme, page
 from benchmarks.speed.phases import PHASES, PLANS, in_process, plan_of
 
 USUAL = ("jmt", "jmt-pain", "jmt-tiny")
@@ -33,11 +34,14 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.quick:
         os.environ["EDGE_MER_BENCH_QUICK"] = "1"
-    for name in () if asked.page else asked.systems or USUAL:
+    names = () if asked.page else asked.systems or USUAL
+    make_bundles({name: PLANS[name].n_windows for name in names})
+    for name in names:
         keep(name, measure(name))
     found = {name: kept(name) for name in PLANS if file_of(name).exists()}
     PAGE.write_text(page(found), encoding="utf-8")
     CHART.write_text(chart(found), encoding="utf-8")
+    README.write_text(in_readme(README.read_text(encoding="utf-8"), found), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)} and {CHART.relative_to(ROOT)}")
 
 

@@ -12,7 +12,7 @@ from benchmarks.speed.words import is_right, name_of, number
 
 COLOURS = {"pytorch": "#b4501f", "whole": "#66727d", "edge-mer": "#1f6fb5"}
 FAMILIES = {"pytorch": "PyTorch", "whole": "one ONNX of the whole model", "edge-mer": "edge-mer"}
-WIDTH, LEFT, RIGHT = 960, 330, 800
+WIDTH, LEFT, RIGHT = 960, 345, 805
 TOP, HEAD, ROW, GAP = 58, 30, 21, 26
 
 

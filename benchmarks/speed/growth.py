@@ -31,8 +31,8 @@ from edge_mer.sources.registry import open_source
 from edge_mer.types.model import ModelSpec
 
 FACES = (1, 2, 4)
-SIZES = (0.25, 0.5, 1, 2)
-"""Lengths of windows, in those of the published model."""
+SIZES = (0.25, 0.5, 2)
+"""Lengths of windows, in those of the published model, which is among the others already."""
 N_PREDICTIONS = 3
 PERSON = 92_000
 

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ WEIGHTS_FROM = "weights.txt"
 FIRST_PERSON = 70_000
 N_WINDOWS = 8
 """To calibrate on; and hops of the sessions that they are taken from."""
-MAX_CCC_DROP = 0.02
+MAX_CCC_DROP = 0.05
 """What a candidate may lose of its concordance with FP32."""
 
 
@@ -42,6 +42,16 @@ def make(name: str, n_windows: int) -> Path:
         name: Of a system in the zoo.
         n_windows: That rivals will be shown.
     """
+    folder = make_bundle(name, n_windows)
+    spec, _ = load(folder)
+    took = _Took(folder)
+    took("whole ONNX", folder / WHOLE, lambda: _whole(folder, spec))
+    took("build-engine", folder / CACHE, lambda: _build(folder))
+    return folder
+
+
+def make_bundle(name: str, n_windows: int) -> Path:
+    """The same without what takes much memory, or is timed: several of these may run at once."""
     folder = folder_of(name)
     folder.mkdir(parents=True, exist_ok=True)
     took = _Took(folder)
@@ -49,9 +59,17 @@ def make(name: str, n_windows: int) -> Path:
     took("export and calibrate", folder / BUNDLE, lambda: _bundle(name, folder))
     spec = open_bundle(folder / BUNDLE).manifest.model
     took("windows", folder / STEPS, lambda: _steps(folder, spec, n_windows))
-    took("whole ONNX", folder / WHOLE, lambda: _whole(folder, spec))
-    took("build-engine", folder / CACHE, lambda: _build(folder))
     return folder
+
+
+def make_bundles(n_windows: Mapping[str, int]) -> None:
+    """Those of several systems at once: much of it is done by one thread."""
+    commands = (
+        [sys.executable, "-m", "benchmarks.speed.made", name, str(n)] for name, n in n_windows.items()
+    )
+    started = [subprocess.Popen(command, cwd=ROOT) for command in commands]
+    if any([one.wait() for one in started]):
+        sys.exit("not everything could be made")
 
 
 def load(folder: Path) -> tuple[ModelSpec, Steps]:
@@ -215,3 +233,7 @@ def verb(folder: Path, *arguments: str, cache: Path | None = None) -> None:
     command = [sys.executable, "-m", "edge_mer.cli.main", *arguments]
     with (folder / f"{arguments[0]}.txt").open("w", encoding="utf-8") as out:
         subprocess.run(command, check=True, stdout=out, env=environment)
+
+
+if __name__ == "__main__":
+    make_bundle(sys.argv[1], int(sys.argv[2]))

@@ -9,7 +9,7 @@ from benchmarks.speed.phases import ISA_RIVALS
 from benchmarks.speed.rivals.registry import NAIVE, REFERENCE, RIVALS
 from benchmarks.speed.words import MIN_CCC, is_right, least, listed, name_of, number, table, times
 
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 CHART = ROOT / "docs" / "benchmarks.svg"
 
 PICTURE = (
@@ -74,6 +74,32 @@ def page(found: Mapping[str, Found]) -> str:
     parts += ["", *_aims(found), "", *_isas(found), "", *_live(found), "", *_lengths(found)]
     parts += [*_sessions(found), "", *_made(found)]
     return "\n".join([*parts, ""])
+
+
+BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
+"""Around what the README says, which is made with the page."""
+
+
+def in_readme(readme: str, found: Mapping[str, Found]) -> str:
+    """The README with what was measured of one system, `jmt` if that was."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    name = "jmt" if "jmt" in found else next(iter(found))
+    return f"{before}{BEGIN}{_short(name, found[name])}\n{END}{after}"
+
+
+def _short(name: str, one: Found) -> str:
+    """Three lines."""
+    rivals, here = one["turns"]["rivals"], one["machine"]
+    chosen, whole = rivals["chosen"], rivals["whole-ov"]
+    beside = ", beside other work" if one["others_share"] > MAX_OTHERS else ""
+    return (
+        f"A prediction of `{name}` took {number(chosen['ms']['p50'])} ms on {here['threads']} threads of "
+        f"{here['processor']} ({', '.join(here['has'][:2])}){beside}:\n"
+        f"{number(rivals[NAIVE]['ms']['p50'])} ms in PyTorch as a sliding window, "
+        f"{number(whole['ms']['p50'])} ms as one ONNX of the whole model in OpenVINO's FP32.\n"
+        "[What a prediction costs](docs/benchmarks.md) has every way and system, with spreads and agreement."
+    )
 
 
 def _machines(found: Mapping[str, Found]) -> list[str]:
@@ -210,7 +236,7 @@ def _isas(found: Mapping[str, Found]) -> Iterator[str]:
 def _isa_cells(level: str, one: Found) -> list[str]:
     rivals = one["rivals"]
     return [
-        level or "as it is",
+        level,
         *(number(rivals[key]["ms"]["p50"]) for key in ISA_RIVALS),
         *(times(rivals[key]["ratio"][NAIVE]) for key in ("ov", "ov-int8")),
         *(", ".join(f"{n}x {what}" for what, n in kernels.items()) for kernels in one["kernels"].values()),
@@ -247,7 +273,10 @@ def _lengths(found: Mapping[str, Found]) -> Iterator[str]:
     for name, one in found.items():
         if one["lengths"]:
             keys = list(next(iter(one["lengths"].values())))
-            rows = [[n, *(number(row[key]) for key in keys)] for n, row in one["lengths"].items()]
+            own = {key: one["turns"]["rivals"][key]["ms"]["p50"] for key in keys}
+            lengths = one["lengths"] | {str(one["model"]["n_steps"]): own}
+            by_length = sorted(lengths.items(), key=lambda item: int(item[0]))
+            rows = [[n, *(number(row[key]) for key in keys)] for n, row in by_length]
             yield from ("", f"### {name}", "", *table(["steps", *map(name_of, keys)], rows))
 
 

@@ -18,7 +18,7 @@ from edge_mer_export.engines import torch_engines
 from edge_mer_export.meaningful import OUTPUT_DEVIATION, make_meaningful, sessions
 from edge_mer_export.models.zoo import ZooModel, build
 
-N_PEOPLE, N_HOPS = 4, 2
+N_PEOPLE, N_HOPS = 3, 2
 FIRST_PERSON = 80_000
 
 
@@ -35,12 +35,12 @@ def look_where_people_differ(model: ZooModel) -> None:
     """Give each output's last layer the principal directions of what it sees; in place."""
     seen = _seen(model)
     fusion = model.stages[model.spec.fusion.stage]
-    with torch.no_grad():
-        for name, hidden in seen.items():
-            _look(cast(nn.Linear, fusion.get_submodule(model.last_layers[name])), hidden)
+    for name, hidden in seen.items():
+        look(cast(nn.Linear, fusion.get_submodule(model.last_layers[name])), hidden)
 
 
-def _look(last: nn.Linear, hidden: Tensor) -> None:
+@torch.no_grad()
+def look(last: nn.Linear, hidden: Tensor) -> None:
     """Along the strongest directions of what varies in `hidden` (n, D); a last class against the others."""
     n = max(1, last.out_features - 1)
     mean = hidden.mean(dim=0)
