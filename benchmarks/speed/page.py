@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from benchmarks.speed.kept import ROOT, Found
 from benchmarks.speed.phases import ISA_RIVALS
 from benchmarks.speed.rivals.registry import NAIVE, REFERENCE, RIVALS
-from benchmarks.speed.words import MIN_CCC, is_right, least, listed, name_of, number, table, times
+from benchmarks.speed.words import MIN_CCC, agreement, is_right, listed, name_of, number, table, times
 
 PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 CHART = ROOT / "docs" / "benchmarks.svg"
@@ -164,7 +164,6 @@ def _system(name: str, one: Found) -> Iterator[str]:
 
 
 def _cells(key: str, row: Found, start: Found) -> list[str]:
-    agreement = f"{least(row):.4f}"
     against = row["ratio"].get("whole-ov")
     return [
         name_of(key),
@@ -172,7 +171,7 @@ def _cells(key: str, row: Found, start: Found) -> list[str]:
         number(row["ms"]["p50"]),
         times(row["ratio"][NAIVE]),
         "-" if against is None else times(against),
-        agreement if is_right(row) else f"**{agreement}**",
+        agreement(row) if is_right(row) else f"**{agreement(row)}**",
         f"{start['start_s']:.1f}",
         str(start["peak_mb"]),
     ]

@@ -21,8 +21,12 @@ from edge_mer.types.model import AffectOutput, ModelSpec, Output
 ENOUGH_MS = 1000.0
 """A rival that takes longer for a round's first windows leaves out the others, unless it must see all."""
 
-SLOW_S, SLOW_EVERY = 10.0, 4
+SLOW_S, SLOW_EVERY = 20.0, 4
 """One that warmed up for longer plays in so many rounds once, unless it must see all windows."""
+
+
+MIN_WINDOWS = 3
+"""Of fewer there is no concordance."""
 
 
 @dataclass
@@ -93,7 +97,7 @@ def told(
         spec: The model's declaration.
         players: By name, all of which played the same rounds.
         against: Names of those whose time is divided by each one's.
-        reference: Name of the one whose outputs are held for right; it saw all windows.
+        reference: Name of the one whose outputs are held for right.
     """
     return {name: _told(spec, one, players, against, reference) for name, one in players.items()}
 
@@ -111,6 +115,8 @@ def _told(
             for name, of in ratios.items()
         },
         "ccc": agreement(spec, one.found, players[reference].found),
+        "off": off(spec, one.found, players[reference].found),
+        "n_windows": len(one.found.keys() & players[reference].found.keys()),
         "executed": one.rival.executed(),
     }
 
@@ -125,9 +131,11 @@ def _ratio(slow: Player, fast: Player) -> Ratio:
 def agreement(spec: ModelSpec, found: Mapping[int, Values], right: Mapping[int, Values]) -> Found:
     """Output -> concordance of what a record would show with the reference's; classes together.
 
-    None where the reference itself did not vary.
+    Over the windows that both saw. None where these are fewer than three, or nothing varied.
     """
-    windows = sorted(found)
+    windows = sorted(found.keys() & right.keys())
+    if len(windows) < MIN_WINDOWS:
+        return {output.name: None for output in spec.outputs}
     ccc: Found = {}
     for output in spec.outputs:
         pairs = [(found[i][output.name], right[i][output.name]) for i in windows]
@@ -135,6 +143,17 @@ def agreement(spec: ModelSpec, found: Mapping[int, Values], right: Mapping[int, 
         value = concordance(a, b)
         ccc[output.name] = None if value is None else round(value, 5)
     return ccc
+
+
+def off(spec: ModelSpec, found: Mapping[int, Values], right: Mapping[int, Values]) -> Found:
+    """Output -> root mean square error, in standard deviations of the reference over all its windows."""
+    rms: Found = {}
+    unit = deviation(spec, right)
+    for output in spec.outputs:
+        both = found.keys() & right.keys()
+        errors = [shown(output, found[i][output.name]) - shown(output, right[i][output.name]) for i in both]
+        rms[output.name] = _short(float(np.sqrt(np.mean(np.square(errors)))) / max(unit[output.name], 1e-9))
+    return rms
 
 
 def deviation(spec: ModelSpec, found: Mapping[int, Values]) -> Found:

@@ -19,7 +19,7 @@ from benchmarks.speed.rivals.products import products_of
 from benchmarks.speed.rivals.registry import NAIVE, RIVALS, WholeRival
 from benchmarks.speed.rivals.whole import InOnnxRuntime, InOpenVino
 from benchmarks.speed.steps import Steps, joined, n_steps_of
-from benchmarks.speed.turns import SLOW_EVERY, Player, agreement, by_turns, told
+from benchmarks.speed.turns import SLOW_EVERY, Player, agreement, by_turns, off, told
 from benchmarks.speed.weights import look
 from benchmarks.speed.whole import join
 from edge_mer.engine import openvino
@@ -122,7 +122,7 @@ def test_a_window_that_misses_a_hop_would_be_seen(world: World) -> None:
     once.warm_up(4)
     right = {i: naive.predict(end) for i, end in enumerate(steps.ends(spec))}
     late = {i: once.predict(end) for i, end in enumerate(steps.ends(spec)) if i != 1}
-    assert agreement(spec, {2: late[2], 3: late[3]}, right)["valence"] < 0.99
+    assert agreement(spec, late, right)["valence"] < 0.99
 
 
 class Counting(Rival):
@@ -145,9 +145,9 @@ def test_only_who_remembers_must_see_every_window(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("benchmarks.speed.turns.ENOUGH_MS", -1.0)
     monkeypatch.setattr("benchmarks.speed.turns.SLOW_S", -1.0)
     players = {"once": Player(Counting(is_streaming=True)), "whole": Player(Counting())}
-    by_turns(players, list(range(1, 17)), 4, lambda _: None)
+    by_turns(players, list(range(1, 21)), 5, lambda _: None)
     asked = {name: one.rival.asked for name, one in players.items()}  # type: ignore[attr-defined]
-    assert asked["once"] == list(range(1, 17))
+    assert asked["once"] == list(range(1, 21))
     assert asked["whole"] == [1, 1 + 4 * SLOW_EVERY]
 
 
@@ -169,6 +169,9 @@ def test_an_error_beyond_the_range_of_affect_counts() -> None:
     found = agreement(tiny_model(), wrong, right)
     assert found["arousal"] == 1.0
     assert found["valence"] < 0
+    assert off(tiny_model(), wrong, right) == {"valence": 2.683, "arousal": 0.0}
+    assert agreement(tiny_model(), {7: wrong[2]} | wrong, right) == found, "a window that only one saw"
+    assert agreement(tiny_model(), {2: right[2], 3: right[3]}, right) == {"valence": None, "arousal": None}
 
 
 def test_people_follow_each_other_where_hops_end() -> None:
