@@ -3,6 +3,8 @@
 # make docs   the documentation as a site, in build/docs
 # make cuda   tests of the GPU half: the real PyCUDA and the real kernels, on the processor
 # make gpu-check  tests and times the kernels on a GPU that is really there
+# make bench  what a prediction costs here, beside PyTorch and ONNX Runtime and OpenVINO alone: docs/benchmarks.md
+# make bench-all  the same of every system
 # make check  format, lint, types, import contracts, docs, tests: what gates a change
 
 PYTHON ?= python3
@@ -14,7 +16,7 @@ MIC := $(if $(wildcard /usr/include/portaudio.h),$(shell echo ,)mic)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-code test-live cuda cuda-in-any-order cuda-within-bounds host-cuda gpu-check check format lint types contracts docs device jetson-check results soak systems stress voice weights check-slow clean
+.PHONY: help demo test test-code test-live cuda cuda-in-any-order cuda-within-bounds host-cuda gpu-check check format lint types contracts docs device jetson-check results soak systems bench bench-all stress voice weights check-slow clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -109,6 +111,15 @@ soak: $(VENV)/dev.stamp
 # docs/systems.md anew: four published systems and one of our own at full size; an hour
 systems: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/systems.py
+
+# docs/benchmarks.md anew: what a prediction costs here, in PyTorch, and as one ONNX of the whole model; on a machine
+# that does nothing else; half an hour the first time, of which half is bundles, which are kept in build/bench
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.speed
+
+# the same of the other systems too; hours
+bench-all: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.speed jmt jmt-pain jmt-tiny jca rjcma group
 
 # docs/stress-e4.md and its weights anew, from a copy of the Stress-Predict data set: make stress DATA=folder
 stress: $(VENV)/dev.stamp

@@ -1,0 +1,76 @@
+"""Weights for a system that nobody publishes any of: random, and still such that an error would be seen.
+
+Encoders and fusion are random, their batch norms fitted to simulated people. What comes out of the last
+hidden layer of such a network differs little from window to window, and in most directions not more than 8
+bits do. So each output looks along those directions in which simulated people differ most.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.speed.rivals.base import EachStepOnce
+from benchmarks.speed.steps import joined, share_of
+from edge_mer_export.engines import torch_engines
+from edge_mer_export.meaningful import OUTPUT_DEVIATION, make_meaningful, sessions
+from edge_mer_export.models.zoo import ZooModel, build
+
+N_PEOPLE, N_HOPS = 3, 2
+FIRST_PERSON = 80_000
+
+
+def random_model(name: str) -> ZooModel:
+    """A system whose outputs vary by 0.3 from window to window."""
+    torch.manual_seed(0)
+    model = build(name)
+    make_meaningful(model, n_people=2)
+    look_where_people_differ(model)
+    return model
+
+
+def look_where_people_differ(model: ZooModel) -> None:
+    """Give each output's last layer the principal directions of what it sees; in place."""
+    seen = _seen(model)
+    fusion = model.stages[model.spec.fusion.stage]
+    for name, hidden in seen.items():
+        look(cast(nn.Linear, fusion.get_submodule(model.last_layers[name])), hidden)
+
+
+@torch.no_grad()
+def look(last: nn.Linear, hidden: Tensor) -> None:
+    """Along the strongest directions of what varies in `hidden` (n, D); a last class against the others."""
+    n = max(1, last.out_features - 1)
+    mean = hidden.mean(dim=0)
+    _, strength, directions = torch.linalg.svd(hidden - mean, full_matrices=False)
+    deviation = strength[:n] / len(hidden) ** 0.5
+    weight = OUTPUT_DEVIATION * directions[:n] / deviation[:, None]
+    if last.out_features > 1:
+        weight = torch.cat([weight, -weight.sum(dim=0, keepdim=True)])
+    last.weight.copy_(weight)
+    last.bias.copy_(-weight @ mean)
+
+
+def _seen(model: ZooModel) -> dict[str, Tensor]:
+    """Output -> what its last layer sees of the windows of some people, (n, D)."""
+    spec, fusion = model.spec, model.stages[model.spec.fusion.stage]
+    n_steps = spec.fusion.n_steps + (N_HOPS - 1) * spec.fusion.hop
+    seen: dict[str, list[Tensor]] = {name: [] for name in model.last_layers}
+    hooks = [
+        fusion.get_submodule(layer).register_forward_hook(
+            lambda _module, given, _found, rows=seen[name]: rows.append(given[0].detach().flatten(0, -2))
+        )
+        for name, layer in model.last_layers.items()
+    ]
+    for one in sessions(model, N_PEOPLE, share_of(spec, n_steps, 1), FIRST_PERSON):
+        rival = EachStepOnce(spec, torch_engines(spec, model.stages), joined(spec, [one], n_steps))
+        rival.warm_up(spec.fusion.n_steps)
+        for name in seen:
+            seen[name].pop()  # of a window that was not full
+        for end in range(spec.fusion.n_steps, n_steps + 1, spec.fusion.hop):
+            rival.predict(end)
+    for hook in hooks:
+        hook.remove()
+    return {name: torch.cat(rows) for name, rows in seen.items()}
