@@ -24,10 +24,9 @@ from edge_mer.bundle.manifest import candidate_of
 from edge_mer.bundle.read import open_bundle
 from edge_mer.clock import MonotonicClock
 from edge_mer.preprocess.face_detectors import open_face_detector
-from edge_mer.runtime.bench import Bench, Cost, Recording, recording_of
+from edge_mer.runtime.bench import Bench, Cost, from_sources
 from edge_mer.runtime.setup import looks_at_faces, open_engines
 from edge_mer.runtime.simulated import n_lead_in, simulated
-from edge_mer.sources.registry import open_source
 from edge_mer.types.model import ModelSpec
 
 FACES = (1, 2, 4)
@@ -98,19 +97,14 @@ def costs_by_faces(folder: Path) -> Iterator[tuple[int, Cost]]:
     for n_faces in FACES if detector is not None else (1,):
         people = n_faces if n_faces > 1 else None
         say(folder.name, f"whole sessions, faces: {n_faces}")
-        bench = Bench(
-            f"{n_faces}",
-            replace(setup, detector=detector, people=people),
-            [_recording(spec, n_faces)],
-            MonotonicClock(),
-        )
-        bench.play()
+        uri, of_faces = _uri(spec, n_faces), replace(setup, detector=detector, people=people)
+        bench = Bench(of_faces, from_sources([uri]), MonotonicClock())
+        bench.warm_up()
+        bench.turn(2 * N_PREDICTIONS * n_faces)
         yield n_faces, bench.cost()
 
 
-def _recording(spec: ModelSpec, n_faces: int) -> Recording:
-    n_steps = spec.fusion.n_steps + n_lead_in(spec) + 2 * N_PREDICTIONS * spec.fusion.hop
+def _uri(spec: ModelSpec, n_faces: int) -> str:
+    n_steps = spec.fusion.n_steps + n_lead_in(spec) + 4 * N_PREDICTIONS * spec.fusion.hop
     keys = f"people={n_faces}&width={160 * n_faces}" if n_faces > 1 else ""
-    uri = simulated(spec, seed=9, person=PERSON, n_steps=n_steps, keys=keys)
-    seconds = float(spec.step * n_steps + spec.latency) + 1
-    return recording_of([open_source(uri)], seconds)
+    return simulated(spec, seed=9, person=PERSON, n_steps=n_steps, keys=keys)

@@ -14,7 +14,7 @@ from benchmarks.speed.kept import Found
 from benchmarks.speed.rivals.base import Rival, Values
 from benchmarks.speed.steps import Array
 from edge_mer.postprocess.decode import expected
-from edge_mer.runtime.bench import Ratio, spread, trimmed_median
+from edge_mer.runtime.bench import spread, trimmed_median
 from edge_mer.runtime.proof import concordance
 from edge_mer.types.model import AffectOutput, ModelSpec, Output
 
@@ -27,6 +27,21 @@ SLOW_S, SLOW_EVERY = 20.0, 4
 
 MIN_WINDOWS = 3
 """Of fewer there is no concordance."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long one takes as another.
+
+    Attributes:
+        median: Over the rounds.
+        low: Of the round in which it was least.
+        high: Of the round in which it was most.
+    """
+
+    median: float
+    low: float
+    high: float
 
 
 @dataclass
