@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_KEPT_BYTES, _POOLED_BYTES = 16 << 20, 4 << 20
+_KEPT_BYTES, _POOLED_BYTES = 64 << 20, 32 << 20
 _POOLS = 2
 
 
@@ -38,7 +38,7 @@ def keep_freed_memory() -> None:
 
     Preprocessing makes arrays of some hundred kilobytes and frees them, dozens of times per step. Returned to
     the system each time, each comes back as pages that are to be filled with zeros first, which took two
-    thirds of the time of a crop.
+    thirds of the time of a crop. The bounds are those to which glibc raises its own by and by, at most.
     """
     with contextlib.suppress(OSError, AttributeError):  # not glibc
         for setting, n_bytes in ((_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_MMAP_THRESHOLD, _POOLED_BYTES)):
