@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import time
 from pathlib import Path
-from typing import Any
 
+from benchmarks.kept import ROOT as ROOT
+from benchmarks.kept import Found as Found
+from benchmarks.kept import Kept
+from benchmarks.kept import say as say
 from edge_mer.engine.onnxruntime import available_threads
 from tests.helpers.bundle import ensure_bundle
 
-ROOT = Path(__file__).resolve().parents[2]
-MEASURED = ROOT / "benchmarks" / "measured" / "soak"
-
-Found = dict[str, Any]
-
-
-def say(name: str, text: str) -> None:
-    """One line of progress."""
-    print(f"{time.strftime('%H:%M:%S')} {name}: {text}", flush=True)
+_MEASURED = Kept("soak")
+file_of, keep, kept = _MEASURED.file_of, _MEASURED.keep, _MEASURED.kept
 
 
 def machine() -> str:
@@ -28,23 +22,6 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{available_threads()} threads of {names[0] if names else platform.machine()}"
-
-
-def file_of(name: str) -> Path:
-    """Where a measurement is kept."""
-    return MEASURED / f"{name}.json"
-
-
-def keep(name: str, found: Found) -> None:
-    """Write a measurement."""
-    MEASURED.mkdir(parents=True, exist_ok=True)
-    file_of(name).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
-
-def kept(name: str) -> Found:
-    """Read it again."""
-    found: Found = json.loads(file_of(name).read_text(encoding="utf-8"))
-    return found
 
 
 def bundle_path() -> Path:

@@ -94,10 +94,11 @@ def _short(name: str, one: Found) -> str:
     chosen, whole = rivals["chosen"], rivals["whole-ov"]
     beside = ", beside other work" if one["others_share"] > MAX_OTHERS else ""
     return (
-        f"A prediction of `{name}` took {number(chosen['ms']['p50'])} ms on {here['threads']} threads of "
-        f"{here['processor']} ({', '.join(here['has'][:2])}){beside}:\n"
+        f"On {here['threads']} threads of {here['processor']} ({', '.join(here['has'][:2])}){beside}, "
+        f"the networks of `{name}` took {number(chosen['ms']['p50'])} ms for a prediction,\n"
         f"{number(rivals[NAIVE]['ms']['p50'])} ms in PyTorch as a sliding window, "
-        f"{number(whole['ms']['p50'])} ms as one ONNX of the whole model in OpenVINO's FP32.\n"
+        f"{number(whole['ms']['p50'])} ms as one ONNX in OpenVINO's FP32; with faces found and all else,\n"
+        f"a prediction took {number(one['live']['1']['whole']['p50'])} ms. "
         "[What a prediction costs](docs/benchmarks.md) has every way and system, with spreads and agreement."
     )
 
