@@ -202,8 +202,10 @@ def opencv_crops(scene: Scene, out: NDArray[np.float32]) -> None:
     size = scene.sizes.clip.size_px
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     for (face, transforms), frame in product(enumerate(scene.transforms), range(len(frames))):
-        block, n, placed = Sampling.of(transforms[frame])
-        corners = np.array([[x, y, 1] for x in (0, size) for y in (0, size)]) @ placed.T
+        block, n, *found = Sampling.of(transforms[frame])
+        start, across, down = np.array(found) / 2**32
+        placed = np.stack([across, down, start], axis=1)
+        corners = np.array([[x, y, 1] for x in (0, n * size) for y in (0, n * size)]) @ placed.T
         x0, y0 = np.maximum(0, np.floor(corners.min(axis=0)).astype(int) - 1)
         x1, y1 = np.ceil(corners.max(axis=0)).astype(int) + 1
         x1, y1 = min(x1, scene.sizes.width_px // block), min(y1, scene.sizes.height_px // block)
@@ -211,8 +213,7 @@ def opencv_crops(scene: Scene, out: NDArray[np.float32]) -> None:
         if block > 1:
             part = cv2.resize(part, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
         placed[:, 2] -= (x0, y0)
-        fine = placed @ np.array([[1 / n, 0, 0.5 / n - 0.5], [0, 1 / n, 0.5 / n - 0.5], [0, 0, 1]])
-        pixels = cv2.warpAffine(part, fine, (n * size, n * size), flags=flags)
+        pixels = cv2.warpAffine(part, placed, (n * size, n * size), flags=flags)
         if n > 1:
             pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
         normalise_into(pixels, scene.sizes.clip, out[face, :, frame])

@@ -107,12 +107,16 @@ class TorchFaces:
 
 def _grid(transforms: NDArray[np.float64], n: int, size: int, layout: FrameLayout) -> NDArray[np.float32]:
     """(frame, face rows below each other, column, 2): where samples lie among blocks, from -1 to 1."""
-    places = (np.arange(n * size) + 0.5) / n - 0.5
-    crop = np.stack([*np.meshgrid(places, places), np.ones((n * size, n * size))], axis=-1)
+    u, v = np.meshgrid(np.arange(n * size), np.arange(n * size))
     samplings = [[Sampling.of(one) for one in face] for face in transforms]
-    placed = np.array([[one.transform for one in face] for face in samplings])
+    start, across, down = (
+        np.array([[getattr(one, name) for one in face] for face in samplings])[:, :, np.newaxis, np.newaxis]
+        / 2**32
+        for name in ("start", "across", "down")
+    )  # (face, frame, 1, 1, 2)
+    placed = start + across * u[:, :, np.newaxis] + down * v[:, :, np.newaxis]
     n_blocks = -(-np.array([layout.width_px, layout.height_px]) // samplings[0][0].block_px)
-    scaled = (2 * np.einsum("yxk,afjk->fayxj", crop, placed) + 1) / n_blocks - 1
+    scaled = (2 * placed.swapaxes(0, 1) + 1) / n_blocks - 1
     return np.ascontiguousarray(scaled.reshape(transforms.shape[1], -1, n * size, 2), np.float32)
 
 

@@ -16,9 +16,6 @@ from edge_mer.types.model import Clip
 
 _LAYOUTS = {"rgb": 0, "bgr": 1, "nv12": 2, "yuyv": 3}
 _BLOCK = (16, 16, 1)
-_ONE_PIXEL = 1 << 32
-"""Coordinates are integers with 32 bits behind the point, and count blocks."""
-
 _FARTHEST_PX = 1 << 30
 
 _CROP = np.dtype(
@@ -27,8 +24,6 @@ _CROP = np.dtype(
         ("chroma", np.uint64),
         ("out", np.int64),
         ("start", np.int64, 2),
-        ("column", np.int64, 2),
-        ("row", np.int64, 2),
         ("across", np.int64, 2),
         ("down", np.int64, 2),
         ("width", np.int32),
@@ -146,28 +141,18 @@ def _described(crops: list[GpuCrop], shape_px: tuple[int, int]) -> dict[str, NDA
     if not (np.abs(corners @ transforms.transpose(0, 2, 1)) < _FARTHEST_PX).all():
         raise DataError(f"a crop that lies more than {_FARTHEST_PX} pixels outside of its frame")
     samplings = [Sampling.of(transform) for transform in transforms]
-    placed = np.array([one.transform for one in samplings])
-    linear, n = placed[:, :, :2], np.array([one.per_side for one in samplings])
-    per_sample = linear / n[:, np.newaxis, np.newaxis]
-    first = (linear * (0.5 / n - 0.5)[:, np.newaxis, np.newaxis]).sum(axis=2)
     n_bytes = np.array([layout.pitch_bytes * layout.height_px for layout in layouts])
     pointers = np.array([crop.pointer for crop in crops])
     return {
         "frame": pointers,
         "chroma": pointers + n_bytes,
-        "start": _fixed(placed[:, :, 2] + first),
-        "column": _fixed(linear[:, :, 0]),
-        "row": _fixed(linear[:, :, 1]),
-        "across": _fixed(per_sample[:, :, 0]),
-        "down": _fixed(per_sample[:, :, 1]),
+        "start": np.array([one.start for one in samplings]),
+        "across": np.array([one.across for one in samplings]),
+        "down": np.array([one.down for one in samplings]),
         "width": np.array([layout.width_px for layout in layouts]),
         "height": np.array([layout.height_px for layout in layouts]),
         "pitch": np.array([layout.pitch_bytes for layout in layouts]),
         "layout": np.array([_LAYOUTS[layout.kind] for layout in layouts]),
-        "n": n,
+        "n": np.array([one.per_side for one in samplings]),
         "block": np.array([one.block_px for one in samplings]),
     }
-
-
-def _fixed(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.rint(numbers * _ONE_PIXEL).astype(np.int64)

@@ -4,7 +4,8 @@ A crop is defined by an affine map from crop pixels to frame pixels (pixel centr
 The frame, black all around, is averaged over blocks of k x k pixels that begin in its corner, k = half
 the factor by which the crop shrinks it, to the nearest whole number (at most 16). Where the crop shrinks
 the frame, each crop pixel is the mean of 2 x 2 bilinear samples of these means, spread over its area;
-else it is one sample. This definition is exact, so a GPU kernel can be held against it.
+else it is one sample. Samples lie at multiples of 1/32 of a block. All of this is counted in whole
+numbers, so that a GPU kernel can be held against it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from edge_mer.errors import DataError
 from edge_mer.types.model import Clip
 
 MAX_BLOCK_PX = 16
-_BAND_SAMPLES = 4096
+
+_ONE = 1 << 32
+_PER_BLOCK = 32
+_ROUNDING = 1 << 10
+"""Half of 1/32, in 2^-16."""
+
+_NEAR, _FARTHEST = 1 << 30, 1 << 46
+"""So near in 2^-16 of a block that OpenCV can count the blocks; and farther than this is an error."""
 
 LayoutKind = Literal["rgb", "bgr", "nv12", "yuyv"]
 """Bytes R, G, B or B, G, R; a plane of brightness, then one of colours (U, V) for 2 x 2 pixels; or Y, U, Y, V
@@ -101,27 +109,46 @@ def to_rgb(data: NDArray[np.uint8], layout: FrameLayout) -> NDArray[np.uint8]:
 class Sampling(NamedTuple):
     """How a crop's pixels are made of a frame's.
 
+    Sample (u, v) of a crop, counted across and down it, `per_side` times as many as its pixels, lies at
+    (start + u * across) // 2^16 + v * down // 2^16, in units of 2^-16 of a block, rounded to 1/32 of one.
+
     Attributes:
         block_px: Side of the blocks that the frame is averaged over, 1 to 16.
         per_side: Bilinear samples of these means per side of a crop's pixel, 1 or 2.
-        transform: (2, 3): crop pixel (x, y, 1) -> place among the blocks, whose centres lie at integers.
+        start: (x, y) of the first sample among the blocks, whose centres lie at integers; in units of
+            2^-32 of one.
+        across: (x, y) from a sample to the next one across the crop, in the same units.
+        down: (x, y) from a sample to the next one down the crop.
     """
 
     block_px: int
     per_side: int
-    transform: NDArray[np.float64]
+    start: tuple[int, int]
+    across: tuple[int, int]
+    down: tuple[int, int]
 
     @classmethod
     def of(cls, transform: NDArray[np.float64]) -> Sampling:
         """By how much a crop shrinks its frame; `transform` (2, 3) goes from its pixels to the frame's."""
-        (a, b, _), (c, d, _) = transform.tolist()
+        (a, b, x), (c, d, y) = transform.tolist()
         shrink = math.sqrt(abs(a * d - b * c))
-        per_side = 1 if shrink <= 1 + 1e-6 else 2
+        n = 1 if shrink <= 1 + 1e-6 else 2
         # the whole number that is nearest, as a ratio, to what the samples leave
-        block = min(MAX_BLOCK_PX, max(1, math.floor(math.hypot(shrink / per_side, 0.5) + 0.5)))
-        placed = transform / block
-        placed[:, 2] -= (block - 1) / (2 * block)
-        return cls(block, per_side, placed)
+        block = min(MAX_BLOCK_PX, max(1, math.floor(math.hypot(shrink / n, 0.5) + 0.5)))
+        first, corner = 0.5 / n - 0.5, (block - 1) / 2
+        start = (x + (a + b) * first - corner) / block, (y + (c + d) * first - corner) / block
+        per_sample = 1.0 / (block * n)
+        return cls(
+            block,
+            n,
+            _fixed(*start),
+            _fixed(a * per_sample, c * per_sample),
+            _fixed(b * per_sample, d * per_sample),
+        )
+
+
+def _fixed(x: float, y: float) -> tuple[int, int]:
+    return round(x * _ONE), round(y * _ONE)
 
 
 def crop(
@@ -137,29 +164,52 @@ def crop(
     Returns:
         (height, width, 3) float32 in 0..255, not rounded.
     """
-    block, n, placed = Sampling.of(transform)
+    sampling = Sampling.of(transform)
+    block, n = sampling[:2]
     height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
-    across, down = ((np.arange(n * size, dtype=np.float64) + 0.5) / n - 0.5 for size in (width, height))
-    (x_steps, x_starts), (y_steps, y_starts) = ((across * a + x0, down * b) for a, b, x0 in placed)
-    columns = _used(x_steps, x_starts, math.ceil(frame.shape[1] / block))
-    rows = _used(y_steps, y_starts, math.ceil(frame.shape[0] / block))
-    planes = np.zeros((3, height, width), np.float32)
+    samples = n * height, n * width
+    x, columns = _places(sampling, 0, samples, math.ceil(frame.shape[1] / block))
+    y, rows = _places(sampling, 1, samples, math.ceil(frame.shape[0] / block))
     if not (columns and rows):
-        return planes.transpose(1, 2, 0)
-    means = _Means(_blocks(frame, block, rows, columns))
-    x_steps, y_steps = x_steps - columns.start, y_steps - rows.start
-    band = max(1, _BAND_SAMPLES // (n * n * width))  # of few rows: what is worked on stays in the cache
-    for top in range(0, height, band):
-        part = slice(n * top, n * (top + band))
-        xs, ys = np.add.outer(x_starts[part], x_steps), np.add.outer(y_starts[part], y_steps)
-        means.sample(xs, ys, planes[:, top : top + band])
-    return planes.transpose(1, 2, 0)
+        return np.zeros((height, width, 3), np.float32)
+    means = _blocks(frame, block, rows, columns)
+    whole = np.empty((*samples, 2), np.int16)
+    np.right_shift(x, 5, out=whole[:, :, 0], casting="unsafe")
+    np.right_shift(y, 5, out=whole[:, :, 1], casting="unsafe")
+    x &= _PER_BLOCK - 1
+    y &= _PER_BLOCK - 1
+    y *= _PER_BLOCK
+    y += x
+    # so told, OpenCV rounds no place of its own
+    found = cv2.remap(means, whole, y.astype(np.uint16), cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    sampled = np.asarray(found, np.float32)
+    return sampled if n == 1 else _means(sampled, (width, height))
 
 
-def _used(steps: NDArray[np.float64], starts: NDArray[np.float64], n_blocks: int) -> range:
-    """Blocks of the frame that samples at all sums of `steps` and `starts` look at."""
-    least, most = steps.min() + starts.min(), steps.max() + starts.max()
-    return range(max(0, math.floor(least)), min(n_blocks, math.floor(most) + 2))
+def _places(
+    sampling: Sampling, axis: int, samples: tuple[int, int], n_blocks: int
+) -> tuple[NDArray[np.signedinteger], range]:
+    """Where all samples lie along an axis, and which of the frame's blocks they look at.
+
+    Returns:
+        `samples` places from the first of these blocks on, in 1/32 of one; meaningless without blocks.
+    """
+    start, across, down = sampling.start[axis], sampling.across[axis], sampling.down[axis]
+    ends = (start >> 16, (start + across * (samples[1] - 1)) >> 16), (0, (down * (samples[0] - 1)) >> 16)
+    least, most = (sum(extreme(pair) for pair in ends) + _ROUNDING for extreme in (min, max))
+    if max(abs(least), abs(most)) >= _FARTHEST:
+        raise DataError(f"a crop that lies more than {_FARTHEST >> 16} pixels outside of its frame")
+    used = range(max(0, least >> 16), min(n_blocks, (most >> 16) + 2))
+    corner = used.start << 16
+    is_near = max(corner - least, most - corner) < _NEAR
+    steps = ((start + across * np.arange(samples[1])) >> 16) + (_ROUNDING - corner)
+    starts = (down * np.arange(samples[0])) >> 16
+    kind = np.int32 if is_near else np.int64
+    places = np.add.outer(starts.astype(kind), steps.astype(kind))
+    places >>= 11
+    if not is_near:  # what is black is near enough where OpenCV can count it
+        np.clip(places, -2 * _PER_BLOCK, (len(used) + 1) * _PER_BLOCK, out=places)
+    return places, used
 
 
 def _blocks(frame: NDArray[np.uint8], block: int, rows: range, columns: range) -> NDArray[np.float32]:
@@ -169,46 +219,12 @@ def _blocks(frame: NDArray[np.uint8], block: int, rows: range, columns: range) -
     if any(lacking):
         part = np.pad(part, ((0, lacking[0]), (0, lacking[1]), (0, 0)))
     pixels = part.astype(np.float32)
-    if block == 1:
-        return pixels
-    return _means(pixels, (len(columns), len(rows)))
+    return pixels if block == 1 else _means(pixels, (len(columns), len(rows)))
 
 
-class _Means:
-    """A picture that is black all around, to be sampled; (row, column, 3)."""
-
-    def __init__(self, picture: NDArray[np.float32]) -> None:
-        self._height, self._width = picture.shape[:2]
-        # One black row and column before it and two behind: every place, once clipped, has four neighbours.
-        bordered = np.asarray(cv2.copyMakeBorder(picture, 1, 2, 1, 2, cv2.BORDER_CONSTANT))
-        self._planes = [bordered[:, :, channel].ravel() for channel in range(3)]
-
-    def sample(self, xs: NDArray[np.float64], ys: NDArray[np.float64], out: NDArray[np.float32]) -> None:
-        """Write bilinear samples at (xs, ys); into each of `out`, (3, height, width), the mean of its own."""
-        xs, ys = np.clip(xs + 1.0, 0.0, self._width + 1.0), np.clip(ys + 1.0, 0.0, self._height + 1.0)
-        left, top = xs.astype(np.intp), ys.astype(np.intp)
-        x_weight, y_weight = (xs - left).astype(np.float32), (ys - top).astype(np.float32)
-        stride = self._width + 3
-        place = top * stride + left
-        for flat, plane in zip(self._planes, out, strict=True):
-            upper, right = flat.take(place), flat[1:].take(place)
-            _mix(upper, right, x_weight)
-            lower, right = flat[stride:].take(place), flat[stride + 1 :].take(place)
-            _mix(lower, right, x_weight)
-            _mix(upper, lower, y_weight)
-            plane[...] = upper if upper.shape == plane.shape else _means(upper, plane.shape[::-1])
-
-
-def _means(samples: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
-    """Over whole rectangles of samples; `size` is how many across and down."""
-    return np.asarray(cv2.resize(samples, size, interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _mix(a: NDArray[np.float32], b: NDArray[np.float32], weight: NDArray[np.float32]) -> None:
-    """(1 - weight) of `a` and weight of `b`, into `a`; `b` is used up."""
-    b -= a
-    b *= weight
-    a += b
+def _means(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Over whole rectangles of pixels; `size` is how many across and down."""
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 class Crop(NamedTuple):

@@ -82,7 +82,10 @@ def _triangles(spec: LogMel) -> Doubles:
 
 
 def crop_reference(frame: NDArray[np.uint8], transform: Doubles, size_px: int) -> Doubles:
-    """Means of 1 or 2 x 2 bilinear samples of means over k x k pixels; (size, size, 3) in 0..255."""
+    """Means of 1 or 2 x 2 bilinear samples of means over k x k pixels; (size, size, 3) in 0..255.
+
+    Samples lie at multiples of 1/32 of such a block.
+    """
     shrink = math.hypot(transform[0][0], transform[1][0])
     n = 1 if shrink <= 1 else 2
     ratios = {k: max(k * n / shrink, shrink / (k * n)) for k in range(1, 17)}
@@ -92,14 +95,17 @@ def crop_reference(frame: NDArray[np.uint8], transform: Doubles, size_px: int) -
     whole = np.zeros((tall * k, wide * k, 3))
     whole[:height, :width] = frame
     means = whole.reshape(tall, k, wide, k, 3).mean(axis=(1, 3))
-    v, u = (np.mgrid[: n * size_px, : n * size_px] + 0.5) / n - 0.5
-    columns = transform[0][0] * u + transform[0][1] * v + transform[0][2]
-    rows = transform[1][0] * u + transform[1][1] * v + transform[1][2]
+    v, u = np.mgrid[: n * size_px, : n * size_px]
+    places = []
+    for across, down, shift in reversed([[float(number) for number in row] for row in transform]):
+        first = shift + (across + down) * (0.5 / n - 0.5) - (k - 1) / 2
+        start, step, fall = (round(number / k * 2**32) for number in (first, across / n, down / n))
+        fine = (start + u * step) // 2**16 + v * fall // 2**16
+        places.append((fine + 2**10) // 2**11 / 32 + 1.0)
     result = np.zeros((size_px, size_px, 3))
     for channel in range(3):
         # A black border of one block: beyond the last one, brightness falls to black within one.
         bordered = np.pad(means[:, :, channel], 1)
-        places = (np.array([rows, columns]) - (k - 1) / 2) / k + 1.0
         samples = map_coordinates(bordered, places, order=1, mode="constant", cval=0.0)
         result[:, :, channel] = samples.reshape(size_px, n, size_px, n).mean(axis=(1, 3))
     return result

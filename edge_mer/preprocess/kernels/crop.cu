@@ -1,17 +1,15 @@
 // Aligned, antialiased crops of camera frames as normalised pixels: image.crop and image.normalise_into in one.
 //
 // One thread makes one pixel of one crop, all three channels; neighbouring threads write neighbouring
-// numbers. Coordinates among the frame's blocks are 64-bit integers with 32 bits behind the point: exact to a
-// millionth of a pixel anywhere in a frame, without double precision.
+// numbers. Samples lie at multiples of 1/32 among the frame's blocks, and are found in 64-bit integers as its twin
+// finds them: both agree on every place, without double precision.
 
 struct Crop {
     const unsigned char* frame;   // first row; null: there is no frame, and the crop is black
     const unsigned char* chroma;  // first row of NV12's second plane
     long long out;                // where the crop's first number lies in the output
-    long long start_x, start_y;   // of the first sample of the crop's first pixel, among the frame's blocks
-    long long column_x, column_y; // from a pixel of the crop to the next in its row
-    long long row_x, row_y;       // from a row of the crop to the next
-    long long across_x, across_y; // from a sample to the next one across the pixel
+    long long start_x, start_y;   // of the first sample, among the frame's blocks; in 2^-32 of one
+    long long across_x, across_y; // from a sample to the next one across the crop
     long long down_x, down_y;     // and down it
     int width, height, pitch;     // of the frame, the last in bytes
     int layout;                   // 0 RGB, 1 BGR, 2 NV12, 3 YUYV
@@ -60,96 +58,91 @@ __device__ __forceinline__ void add_block(const Crop& crop, int block_x, int blo
     sum = {sum.r + whole.r * weight, sum.g + whole.g * weight, sum.b + whole.b * weight};
 }
 
-// Adds the weighted pixels of the four blocks around (x, y), of any frame and any place.
-__device__ __forceinline__ void add_sample(const Crop& crop, long long x, long long y, Colour& sum) {
-    const float unit = 1.f / 4294967296.f;
-    int left = (int)(x >> 32), top = (int)(y >> 32);
-    float right_weight = (float)(unsigned)x * unit, lower_weight = (float)(unsigned)y * unit;
-    float wd = right_weight * lower_weight, wc = lower_weight - wd, wb = right_weight - wd;
-    add_block(crop, left, top, 1.f - right_weight - wc, sum);
-    add_block(crop, left + 1, top, wb, sum);
-    add_block(crop, left, top + 1, wc, sum);
-    add_block(crop, left + 1, top + 1, wd, sum);
+// A place among the frame's blocks: the block at its left and above, and how far to the next ones, in 1/32.
+struct Place {
+    int left, top, right_share, lower_share;
+};
+
+__device__ __forceinline__ Place place_of(const Crop& crop, int across, int down) {
+    const long long rounding = 1 << 10;
+    long long x = ((crop.start_x + across * crop.across_x) >> 16) + ((down * crop.down_x) >> 16) + rounding;
+    long long y = ((crop.start_y + across * crop.across_y) >> 16) + ((down * crop.down_y) >> 16) + rounding;
+    return {(int)(x >> 16), (int)(y >> 16), (int)(x >> 11) & 31, (int)(y >> 11) & 31};
 }
 
-// Bytes times weights of 16 bits; 4 samples of 4 blocks of 16 pixels just fit.
+// Adds 1024 times the mean of the weighted pixels of the four blocks around a place, of any frame and any place.
+__device__ __forceinline__ void add_sample(const Crop& crop, const Place& at, Colour& sum) {
+    int right = at.right_share, under = at.lower_share, left = 32 - right, over = 32 - under;
+    add_block(crop, at.left, at.top, (float)(left * over), sum);
+    add_block(crop, at.left + 1, at.top, (float)(right * over), sum);
+    add_block(crop, at.left, at.top + 1, (float)(left * under), sum);
+    add_block(crop, at.left + 1, at.top + 1, (float)(right * under), sum);
+}
+
+// Bytes times weights; 4 samples of 4 blocks of 256 pixels, whose weights add up to 1024 each, fit.
 struct Sums {
     unsigned r, g, b;
 };
 
 // Adds two pixels of three bytes beside each other, out of the three aligned words that hold them. `place` is where
-// they begin, in bytes from `words`; the weights have 32 bits, whose halves are summed apart.
-__device__ __forceinline__ void add_two_pixels(const unsigned char* words, unsigned place, unsigned left_weight,
-                                               unsigned right_weight, Sums& upper, Sums& lower) {
+// they begin, in bytes from `words`; the weight of the second stands in the upper half of `weights`.
+__device__ __forceinline__ void add_two_pixels(const unsigned char* words, unsigned place, unsigned weights,
+                                               Sums& sums) {
     const unsigned* three = (const unsigned*)(words + (place & ~3u));
     unsigned middle = __ldg(three + 1), shift = 8 * place;  // of which the shift takes the last 5 bits
     unsigned first = __funnelshift_r(__ldg(three), middle, shift);
     unsigned second = __funnelshift_r(middle, __ldg(three + 2), shift);
     unsigned red_green = __byte_perm(first, second, 0x4130), blue = __byte_perm(first, second, 0x5252);
-    unsigned upper_weights = __byte_perm(left_weight, right_weight, 0x7632);
-    unsigned lower_weights = __byte_perm(left_weight, right_weight, 0x5410);
-    upper.r = __dp2a_lo(upper_weights, red_green, upper.r);
-    upper.g = __dp2a_hi(upper_weights, red_green, upper.g);
-    upper.b = __dp2a_lo(upper_weights, blue, upper.b);
-    lower.r = __dp2a_lo(lower_weights, red_green, lower.r);
-    lower.g = __dp2a_hi(lower_weights, red_green, lower.g);
-    lower.b = __dp2a_lo(lower_weights, blue, lower.b);
-}
-
-__device__ __forceinline__ float joined(unsigned upper, unsigned lower) {
-    return (float)upper * (1.f / 65536.f) + (float)lower * (1.f / 4294967296.f);
+    sums.r = __dp2a_lo(weights, red_green, sums.r);
+    sums.g = __dp2a_hi(weights, red_green, sums.g);
+    sums.b = __dp2a_lo(weights, blue, sums.b);
 }
 
 // Adds a row of two blocks beside each other, `place` bytes from `words`.
 __device__ __forceinline__ void add_row(const unsigned char* words, unsigned place, int block, unsigned left_weight,
-                                        unsigned right_weight, Sums& upper, Sums& lower) {
+                                        unsigned right_weight, Sums& sums) {
     int last = 2 * block;
-    for (int x = 0; x < last; x += 2, place += 6)
-        add_two_pixels(words, place, x < block ? left_weight : right_weight,
-                       x + 1 < block ? left_weight : right_weight, upper, lower);
+    for (int x = 0; x < last; x += 2, place += 6) {
+        unsigned first = x < block ? left_weight : right_weight, second = x + 1 < block ? left_weight : right_weight;
+        add_two_pixels(words, place, first | second << 16, sums);
+    }
 }
 
 // The same where all four blocks lie in a frame of three bytes per pixel: in integers.
-__device__ __forceinline__ void add_sample_of_bytes(const Crop& crop, long long x, long long y, Sums& upper,
-                                                    Sums& lower) {
+__device__ __forceinline__ void add_sample_of_bytes(const Crop& crop, const Place& at, Sums& sums) {
     const unsigned char* words = (const unsigned char*)((size_t)crop.frame & ~(size_t)3);
-    unsigned right = (unsigned)x, left = ~right, under = (unsigned)y;
-    unsigned right_under = __umulhi(right, under), left_under = __umulhi(left, under);
-    unsigned right_over = right - right_under, left_over = left - left_under;
+    unsigned right = at.right_share, under = at.lower_share, left = 32 - right, over = 32 - under;
     unsigned place = (unsigned)((size_t)crop.frame & 3);
-    place += (unsigned)crop.block * ((unsigned)(y >> 32) * crop.pitch + 3 * (unsigned)(x >> 32));
+    place += (unsigned)crop.block * ((unsigned)at.top * crop.pitch + 3 * (unsigned)at.left);
     for (int row = 0; row < crop.block; ++row, place += crop.pitch)
-        add_row(words, place, crop.block, left_over, right_over, upper, lower);
+        add_row(words, place, crop.block, left * over, right * over, sums);
     for (int row = 0; row < crop.block; ++row, place += crop.pitch)
-        add_row(words, place, crop.block, left_under, right_under, upper, lower);
+        add_row(words, place, crop.block, left * under, right * under, sums);
 }
 
-// Whether the four blocks around (x, y) lie in the frame, with what whole words reach beyond them: up to six bytes.
-__device__ __forceinline__ bool is_within(const Crop& crop, long long x, long long y) {
-    int left = (int)(x >> 32) * crop.block, top = (int)(y >> 32) * crop.block, side = 2 * crop.block;
+// Whether the four blocks around a place lie in the frame, with what whole words reach beyond them: up to six bytes.
+__device__ __forceinline__ bool is_within(const Crop& crop, const Place& at) {
+    int left = at.left * crop.block, top = at.top * crop.block, side = 2 * crop.block;
     return left >= 0 && left + side + 2 <= crop.width && top >= 0 && top + side <= crop.height;
 }
 
 __device__ __forceinline__ Colour averaged(const Crop& crop, int column, int row) {
     Colour sum = {0.f, 0.f, 0.f};
     if (!crop.frame) return sum;
-    Sums upper = {0, 0, 0}, lower = {0, 0, 0};
-    // Of three bytes per pixel, its places in bytes fit into 31 bits, and its sums into 32.
-    bool is_plain = crop.layout < 2 && (long long)crop.pitch * crop.height < 1LL << 31 && crop.block <= 4;
-    long long x0 = crop.start_x + column * crop.column_x + row * crop.row_x;
-    long long y0 = crop.start_y + column * crop.column_y + row * crop.row_y;
-    for (int down = 0; down < crop.n; ++down, x0 += crop.down_x, y0 += crop.down_y) {
-        long long x = x0, y = y0;
-        for (int across = 0; across < crop.n; ++across, x += crop.across_x, y += crop.across_y) {
-            if (is_plain && is_within(crop, x, y))
-                add_sample_of_bytes(crop, x, y, upper, lower);
+    Sums sums = {0, 0, 0};
+    // Of three bytes per pixel, and its places in bytes fit into 31 bits.
+    bool is_plain = crop.layout < 2 && (long long)crop.pitch * crop.height < 1LL << 31;
+    for (int down = 0; down < crop.n; ++down) {
+        for (int across = 0; across < crop.n; ++across) {
+            Place at = place_of(crop, crop.n * column + across, crop.n * row + down);
+            if (is_plain && is_within(crop, at))
+                add_sample_of_bytes(crop, at, sums);
             else
-                add_sample(crop, x, y, sum);
+                add_sample(crop, at, sum);
         }
     }
-    float share = 1.f / (float)(crop.n * crop.n * crop.block * crop.block);
-    sum = {(sum.r + joined(upper.r, lower.r)) * share, (sum.g + joined(upper.g, lower.g)) * share,
-           (sum.b + joined(upper.b, lower.b)) * share};
+    float share = 1.f / (float)(1024 * crop.n * crop.n * crop.block * crop.block);
+    sum = {(sum.r + (float)sums.r) * share, (sum.g + (float)sums.g) * share, (sum.b + (float)sums.b) * share};
     return crop.layout == 1 ? Colour{sum.b, sum.g, sum.r} : sum;
 }
 
