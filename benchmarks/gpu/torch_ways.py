@@ -107,14 +107,14 @@ class TorchFaces:
 
 def _grid(transforms: NDArray[np.float64], n: int, size: int, layout: FrameLayout) -> NDArray[np.float32]:
     """(frame, face rows below each other, column, 2): where samples lie among blocks, from -1 to 1."""
-    u, v = np.meshgrid(np.arange(n * size), np.arange(n * size))
+    u, v = (axis[:, :, np.newaxis] for axis in np.meshgrid(np.arange(n * size), np.arange(n * size)))
     samplings = [[Sampling.of(one) for one in face] for face in transforms]
     start, across, down = (
         np.array([[getattr(one, name) for one in face] for face in samplings])[:, :, np.newaxis, np.newaxis]
-        / 2**32
         for name in ("start", "across", "down")
     )  # (face, frame, 1, 1, 2)
-    placed = start + across * u[:, :, np.newaxis] + down * v[:, :, np.newaxis]
+    fine = ((start + across * u) >> 16) + ((down * v) >> 16)
+    placed = ((fine + (1 << 10)) >> 11) / 32
     n_blocks = -(-np.array([layout.width_px, layout.height_px]) // samplings[0][0].block_px)
     scaled = (2 * placed.swapaxes(0, 1) + 1) / n_blocks - 1
     return np.ascontiguousarray(scaled.reshape(transforms.shape[1], -1, n * size, 2), np.float32)

@@ -47,8 +47,12 @@ def brightness(frame: NDArray[np.float64], x: float, y: float, channel: int) -> 
     return total
 
 
+def to_32nd(place: float) -> float:
+    return float(np.floor(place * 32 + 0.5)) / 32
+
+
 def fitted(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
-    """Edge to edge along the side that is tighter; samples of means over k x k pixels."""
+    """Edge to edge along the side that is tighter; samples of means over k x k pixels, at 32nds of these."""
     scale = max(frame.shape[0] / height, frame.shape[1] / width)
     n = 1 if scale <= 1 + 1e-6 else 2
     k = next((k for k in range(1, 16) if (scale / n) ** 2 < k * (k + 1) - 1e-9), 16)
@@ -67,7 +71,7 @@ def fitted(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.floa
                         right = (u + (i + 0.5) / n - width / 2) * scale
                         below = (v + (j + 0.5) / n - height / 2) * scale
                         x, y = (frame.shape[1] / 2 + right) / k - 0.5, (frame.shape[0] / 2 + below) / k - 0.5
-                        samples.append(brightness(means, x, y, channel))
+                        samples.append(brightness(means, to_32nd(x), to_32nd(y), channel))
                 out[channel, v, u] = (np.mean(samples) / 255 - MEAN[channel]) / STD[channel]
     return out
 
