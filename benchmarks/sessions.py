@@ -5,8 +5,8 @@
 First the engines alone, by threads that want step after step of each stage. Then whole sessions of a
 simulated person at real pace, whose pictures, sounds and found faces lie in memory: cropping and spectrograms
 are in, cameras and the search for faces are not. Ways take turns. Last, the memory of sessions that share
-engines and of sessions that each open their own. Writes benchmarks/measured/sessions.json. The machine should
-be idle otherwise.
+engines and of sessions that each open their own. Writes benchmarks/measured/sessions.json, for
+docs/benchmarks.md. The machine should be idle otherwise.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 import edge_mer
+from benchmarks.speed.kept import SESSIONS
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.clock import MonotonicClock
 from edge_mer.engine.base import Array, Engine
@@ -45,7 +46,6 @@ from edge_mer.types.signals import Chunk, StreamSpec
 from tests.helpers.bundle import ensure_bundle
 from tests.helpers.process import rss_bytes
 
-MEASURED = Path(__file__).with_name("measured") / "sessions.json"
 NUMBERS = (1, 2, 4, 8, 16, 32)
 MAX_BATCH = 8
 BOTH = (1, MAX_BATCH)
@@ -111,7 +111,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["EDGE_MER_CACHE"] = cache
         found = measured(path)
-    MEASURED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    SESSIONS.keep("sessions", found)
+    print("python -m benchmarks.speed --page puts it on the page")
     return 0
 
 

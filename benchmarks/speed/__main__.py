@@ -16,7 +16,7 @@ import os
 import time
 
 from benchmarks.speed.chart import chart
-from benchmarks.speed.kept import ROOT, Found, file_of, keep, kept, say
+from benchmarks.speed.kept import ROOT, SESSIONS, Found, file_of, keep, kept, say
 from benchmarks.speed.machine import Others, machine
 from benchmarks.speed.made import facts, make, make_bundles, took_in
 from benchmarks.speed.page import CHART, PAGE, README, in_readme, page
@@ -39,7 +39,8 @@ def main() -> None:
     for name in names:
         keep(name, measure(name))
     found = {name: kept(name) for name in PLANS if file_of(name).exists()}
-    PAGE.write_text(page(found), encoding="utf-8")
+    sessions = SESSIONS.kept("sessions") if SESSIONS.file_of("sessions").exists() else None
+    PAGE.write_text(page(found, sessions), encoding="utf-8")
     CHART.write_text(chart(found), encoding="utf-8")
     README.write_text(in_readme(README.read_text(encoding="utf-8"), found), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)} and {CHART.relative_to(ROOT)}")

@@ -12,6 +12,9 @@ from benchmarks.kept import say as say
 
 WORK = ROOT / "build" / "bench"
 
+SESSIONS = Kept("")
+"""What `benchmarks.sessions` measured, as "sessions"."""
+
 _MEASURED = Kept("speed")
 file_of, keep, kept = _MEASURED.file_of, _MEASURED.keep, _MEASURED.kept
 

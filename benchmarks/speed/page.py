@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.speed.kept import ROOT, Found
 from benchmarks.speed.phases import ISA_RIVALS
@@ -62,17 +62,18 @@ MIN_GAIN = 1.7
 """Times as fast as its engine's FP32 that the best candidate in 8 bits shall be."""
 
 
-def page(found: Mapping[str, Found]) -> str:
+def page(found: Mapping[str, Found], sessions: Found | None = None) -> str:
     """The page's text.
 
     Args:
         found: System -> what was measured.
+        sessions: What `benchmarks.sessions` measured; None if it never did.
     """
     parts = [HEAD.format(least=MIN_CCC, picture=PICTURE), *_machines(found), "", *_busy(found)]
     for name, one in found.items():
         parts += ["", *_system(name, one)]
     parts += ["", *_aims(found), "", *_isas(found), "", *_live(found), "", *_lengths(found)]
-    parts += [*_sessions(found), "", *_made(found)]
+    parts += [*_sessions(sessions or {}), "", *_made(found)]
     return "\n".join([*parts, ""])
 
 
@@ -280,15 +281,53 @@ def _lengths(found: Mapping[str, Found]) -> Iterator[str]:
             yield from ("", f"### {name}", "", *table(["steps", *map(name_of, keys)], rows))
 
 
-def _sessions(found: Mapping[str, Found]) -> Iterator[str]:
-    """Several sessions on one machine, of those systems for which that was measured."""
-    told = {name: one["sessions"] for name, one in found.items() if "sessions" in one}
-    if told:
-        yield from ("", "## Several sessions", "")
-    for name, rows in told.items():
-        titles = ["sessions", "ms per prediction", "predictions per s"]
-        cells = ([n, number(row["ms"]), number(row["per_s"])] for n, row in rows.items())
-        yield from (f"### {name}", "", *table(titles, cells), "")
+def _sessions(found: Found) -> Iterator[str]:
+    """Several sessions in one process, as `benchmarks.sessions` measured them; nothing where it did not."""
+    if not found:
+        return
+    yield from ("", "## Many sessions in one process", "")
+    yield (
+        f"`{found['bundle']}` ({found['choice']}) on {found['n_cores']} cores of {found['processor']['name']}: "
+        "sessions of `open_model` at real pace,\n"
+        "with pictures, sounds and found faces in memory; crops and spectrograms are in, cameras and the search\n"
+        "for faces are not. Steps of several sessions are encoded together (batches of "
+        f"{max(row['max_batch'] for row in found['sessions'])} at most), or each for\n"
+        "itself. Delay: from the capture of a prediction's newest data to its record. "
+        "`python -m benchmarks.sessions` measures it anew.\n"
+    )
+    yield from _session_rows(found["sessions"])
+    yield from ("", _memory(found["rss_mb"]))
+
+
+def _session_rows(measured: Sequence[Found]) -> Iterator[str]:
+    """One row for each number of sessions, together and each for itself."""
+    by_n: dict[int, dict[int, Found]] = {}
+    for row in measured:
+        by_n.setdefault(row["n"], {})[row["max_batch"]] = row
+    titles = [
+        "sessions",
+        "wanted per s",
+        "together, per s",
+        "p50, p99 ms",
+        "each for itself, per s",
+        "p50, p99 ms",
+    ]
+    cells = []
+    for n, rows in by_n.items():
+        together, alone = rows[max(rows)], rows[min(rows)]
+        cells.append([str(n), number(alone["asked_per_s"]), *_paced(together), *_paced(alone)])
+    yield from table(titles, cells)
+
+
+def _paced(row: Found) -> tuple[str, str]:
+    delay = f"{number(row['end_to_end_ms_p50'])}, {number(row['end_to_end_ms_p99'])}"
+    return number(row["predictions_per_s"]), delay
+
+
+def _memory(rss_mb: Sequence[Found]) -> str:
+    """What the process holds, engines shared or not."""
+    told = ", ".join(f"{row['n']}: {row['shared']:.0f} ({row['apart']:.0f})" for row in rss_mb)
+    return f"Memory of such a process in MB by its sessions, and where each opens engines of its own: {told}."
 
 
 def _made(found: Mapping[str, Found]) -> Iterator[str]:

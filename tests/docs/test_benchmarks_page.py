@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="the workbench needs PyTorch: pip install 'edge-mer[export]'")
 
 from benchmarks.speed.chart import LEFT, RIGHT, chart
-from benchmarks.speed.kept import file_of, kept
+from benchmarks.speed.kept import SESSIONS, file_of, kept
 from benchmarks.speed.page import BEGIN, CHART, PAGE, README, in_readme, page
 from benchmarks.speed.phases import PLANS
 from benchmarks.speed.rivals.registry import RIVALS
@@ -23,7 +23,10 @@ MEASURED = {name: kept(name) for name in PLANS if file_of(name).exists()}
 
 
 def test_page_and_chart_are_of_what_was_measured() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(MEASURED), "run python -m benchmarks.speed --page"
+    sessions = SESSIONS.kept("sessions")
+    assert PAGE.read_text(encoding="utf-8") == page(MEASURED, sessions), (
+        "run python -m benchmarks.speed --page"
+    )
     assert CHART.read_text(encoding="utf-8") == chart(MEASURED), "run python -m benchmarks.speed --page"
 
 
