@@ -286,14 +286,13 @@ def _sessions(found: Found) -> Iterator[str]:
     if not found:
         return
     yield from ("", "## Many sessions in one process", "")
+    most = max(row["max_batch"] for row in found["sessions"])
     yield (
-        f"`{found['bundle']}` ({found['choice']}) on {found['n_cores']} cores of {found['processor']['name']}: "
-        "sessions of `open_model` at real pace,\n"
-        "with pictures, sounds and found faces in memory; crops and spectrograms are in, cameras and the search\n"
-        "for faces are not. Steps of several sessions are encoded together (batches of "
-        f"{max(row['max_batch'] for row in found['sessions'])} at most), or each for\n"
-        "itself. Delay: from the capture of a prediction's newest data to its record. "
-        "`python -m benchmarks.sessions` measures it anew.\n"
+        f"`{found['bundle']}` ({found['choice']}) on {found['n_cores']} cores of {found['processor']['name']}:\n"
+        "sessions of `open_model` at real pace, with pictures, sounds and found faces in memory; crops and\n"
+        "spectrograms are in, cameras and the search for faces are not. Steps of several sessions are encoded\n"
+        f"together (batches of {most} at most), or each for itself. Delay: from the capture of a prediction's\n"
+        "newest data to its record. `python -m benchmarks.sessions` measures it anew.\n"
     )
     yield from _session_rows(found["sessions"])
     yield from ("", _memory(found["rss_mb"]))
