@@ -46,6 +46,14 @@ imports included. Memory: the most that such a process held, one prediction incl
 Preprocessing is left out for all in these tables: the others have none. [Below](#a-live-session) it is in.
 """
 
+MANY = """\
+`{bundle}` ({choice}) on {where}: sessions of `open_model` at real pace,
+with pictures, sounds and found faces in memory; crops and spectrograms are in, cameras and the search for
+faces are not. Steps of several sessions are encoded together (batches of {most} at most), or each for itself.
+Delay: from the capture of a prediction's newest data to its record. `python -m benchmarks.sessions` measures
+it anew.
+"""
+
 AIMS = (
     ("OpenVINO INT8, with AMX", "ov-int8", 150, True),
     ("OpenVINO INT8, VNNI at most", "ov-int8", 60, False),
@@ -287,13 +295,8 @@ def _sessions(found: Found) -> Iterator[str]:
         return
     yield from ("", "## Many sessions in one process", "")
     most = max(row["max_batch"] for row in found["sessions"])
-    yield (
-        f"`{found['bundle']}` ({found['choice']}) on {found['n_cores']} cores of {found['processor']['name']}:\n"
-        "sessions of `open_model` at real pace, with pictures, sounds and found faces in memory; crops and\n"
-        "spectrograms are in, cameras and the search for faces are not. Steps of several sessions are encoded\n"
-        f"together (batches of {most} at most), or each for itself. Delay: from the capture of a prediction's\n"
-        "newest data to its record. `python -m benchmarks.sessions` measures it anew.\n"
-    )
+    where = f"{found['n_cores']} cores of {found['processor']['name']}"
+    yield MANY.format(bundle=found["bundle"], choice=found["choice"], where=where, most=most)
     yield from _session_rows(found["sessions"])
     yield from ("", _memory(found["rss_mb"]))
 
