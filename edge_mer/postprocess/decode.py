@@ -64,7 +64,7 @@ def answers(output: Output, raw: NDArray[np.floating[Any]]) -> NDArray[np.float6
     """
     values = np.asarray(raw, np.float64)
     if isinstance(output, AffectOutput):
-        return np.clip(values, output.low, output.high)
+        return values.clip(output.low, output.high)
     probabilities: NDArray[np.float64] = softmax(values, axis=-1)
     return probabilities
 

@@ -74,8 +74,8 @@ def _mono(data: NDArray[np.float32]) -> Samples:
     """The mean of (n, channels), by columns: sums of many short rows are slow."""
     if data.shape[1] == 1:
         return data[:, 0]
-    total: Samples = data[:, 0].copy()
-    for channel in range(1, data.shape[1]):
+    total: Samples = data[:, 0] + data[:, 1]
+    for channel in range(2, data.shape[1]):
         total += data[:, channel]
     total /= data.shape[1]
     return total
@@ -94,21 +94,32 @@ def log_mel(samples: Samples, spec: LogMel, out: NDArray[np.float32]) -> None:
         spec: What the model declares.
         out: (1, mel, column) float32 with `spec.width` columns.
     """
-    power = _power_spectrogram(samples, spec)  # (column, frequency)
-    mel = (_narrow_filters(spec) @ power.T).T  # (column, mel)
-    db = 10.0 * np.log10(np.maximum(mel, spec.amin))
+    db = _narrow_filters(spec) @ _power_spectrogram(samples, spec).T  # (mel, column)
+    np.log10(np.maximum(db, spec.amin, out=db), out=db)
+    db *= 10.0
     np.maximum(db, db.max() - spec.top_db, out=db)
-    columns = ((db - spec.mean) / spec.std).T[:, -spec.width :]
+    db -= spec.mean
+    db /= spec.std
+    columns = db[:, -spec.width :]
     out.fill(0.0)
     out[0, :, spec.width - columns.shape[1] :] = columns
 
 
 def _power_spectrogram(samples: Samples, spec: LogMel) -> NDArray[np.float64]:
-    half = spec.n_fft // 2
-    padded = np.pad(samples.astype(np.float64), half, mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, spec.n_fft)[:: spec.hop_samples]
+    before, after = _reflected(len(samples), spec.n_fft // 2)
+    padded = np.concatenate([samples[before], samples, samples[after]], dtype=np.float64)
+    n_columns = (len(padded) - spec.n_fft) // spec.hop_samples + 1
+    strides = (spec.hop_samples * padded.itemsize, padded.itemsize)
+    frames = np.ndarray((n_columns, spec.n_fft), np.float64, padded, strides=strides)
     spectrum = scipy.fft.rfft(frames * hann_window(spec), axis=1)
     return np.asarray(spectrum.real**2 + spectrum.imag**2)
+
+
+@lru_cache(maxsize=8)
+def _reflected(n: int, half: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which of `n` samples stand before the first and after the last one, where edges are reflected."""
+    places = np.pad(np.arange(n), half, mode="reflect")
+    return places[:half], places[half + n :]
 
 
 @lru_cache(maxsize=8)

@@ -100,7 +100,7 @@ class QualityTrack:
         samples = self._since(end_ns - self._look_back_ns, end_ns)
         if not len(samples):
             return None
-        if np.isnan(samples).any(axis=1).mean() > 0.5:
+        if _is_mostly_nan(samples):
             return "not_a_number"
         if self._modality == "audio":
             return _of_sound(samples)
@@ -116,8 +116,8 @@ class QualityTrack:
     def _since(self, start_ns: int, end_ns: int) -> Samples:
         parts = []
         for t_ns, data in self._pieces:
-            first, last = (self._index(edge_ns - t_ns) for edge_ns in (start_ns, end_ns))
-            parts.append(data[max(0, first) : max(0, last)])
+            first = self._index(start_ns - t_ns) if t_ns < start_ns else 0
+            parts.append(data[first : max(0, self._index(end_ns - t_ns))])
         return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
     def _forget_before(self, start_ns: int) -> None:
@@ -129,11 +129,20 @@ class QualityTrack:
         return round(after_ns * self._rate_hz / NS_PER_S)
 
 
+def _is_mostly_nan(samples: Samples) -> bool:
+    """Of (n, channels): whether more than half of the times lack a channel."""
+    if not np.isnan(samples.min()):  # one look at all of them, since there is hardly ever a NaN
+        return False
+    return bool(np.isnan(samples).any(axis=1).mean() > 0.5)
+
+
 def _of_sound(samples: Samples) -> Quality | None:
-    loudness = np.abs(samples)
-    if loudness.max() < SILENT_PEAK:
+    peak = max(samples.max(), -samples.min())
+    if peak < SILENT_PEAK:
         return "silent"
-    return "clipped" if (loudness >= CLIPPED_AT).mean() > CLIPPED_SHARE else None
+    if peak < CLIPPED_AT:
+        return None
+    return "clipped" if (np.abs(samples) >= CLIPPED_AT).mean() > CLIPPED_SHARE else None
 
 
 def _of_body(samples: Samples, modality: Modality) -> Quality | None:

@@ -13,7 +13,7 @@ from edge_mer.runtime.pipeline import Pipeline, TimedFrames
 from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.runtime.window import Found, LiveStreams, StepTrace, Timing, Window
 from edge_mer.sync.windower import Step
-from edge_mer.types.model import Encoder, FaceClip, to_ns
+from edge_mer.types.model import Encoder, FaceClip
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import StreamSpec
 
@@ -118,7 +118,7 @@ class PeoplePipeline(Pipeline):
 
     def _drop_step(self, step: Step) -> list[Prediction]:
         """Work on nothing; at the end of a hop, say so to everybody."""
-        self.counters.n_dropped_steps += 1
+        self._counted.n_dropped_steps += 1
         found = self._nothing()
         self._repeated |= found
         told: list[Prediction | None] = []
@@ -137,9 +137,8 @@ class PeoplePipeline(Pipeline):
         """Who is there: those who stayed keep their windows, newcomers get one, and the others' are gone."""
         began_ns, encoder = self._clock.now_ns(), self._face
         frames = _timed(step, encoder)
-        end_ns = to_ns(encoder.period * (step.index // encoder.repeat + 1) + encoder.offset)
-        names = self._maker.look(frames, end_ns)
-        self.counters.n_people += sum(name not in self._people for name in names)
+        names = self._maker.look(frames, self._windower.end_ns(encoder, step.index))
+        self._counted.n_people += sum(name not in self._people for name in names)
         self._people = {name: self._people.get(name) or self._newcomer(name) for name in names}
         has_pictures = any(frame is not None for frame in frames)
         self._nobody.found = replace(self._nobody.found, quality="no_face" if has_pictures else None)

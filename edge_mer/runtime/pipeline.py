@@ -30,6 +30,7 @@ from edge_mer.runtime.window import Common, Found, LiveStreams, Relief, Spoken, 
 from edge_mer.runtime.window import StepTrace as StepTrace
 from edge_mer.sync.frames import Frame
 from edge_mer.sync.regular import RegularStream, Run
+from edge_mer.sync.samples import SampleRing
 from edge_mer.sync.windower import Step, StepWindower
 from edge_mer.sync.words import Said
 from edge_mer.types.health import StreamHealth
@@ -88,6 +89,7 @@ class _Sampled:
 
     conditioner: SoundConditioner | SignalConditioner | CourseConditioner
     regular: RegularStream
+    ring: SampleRing
     quality: QualityTrack | None
     """None: whatever comes is taken."""
 
@@ -122,13 +124,12 @@ class Pipeline:
         live: LiveStreams | None = None,
         first_step: int = 0,
     ) -> None:
-        self.counters = Counters()
+        self._counted = Counters()
         self._setup = setup
         self._model = setup.model
         self._clock = clock
         self._start_ns = start_ns
         self._on_step = on_step
-        self._end_ns = 0
         self._capture_ns: int | None = None
         streams = chosen_streams(setup.model, specs)
         self._live = live
@@ -179,6 +180,7 @@ class Pipeline:
             self._sampled[encoder.stage] = _Sampled(
                 _conditioner(spec, round(stream.rate_hz)),
                 watch.regular,
+                self._windower.ring(encoder.modality),
                 track if self._setup.gates else None,
             )
 
@@ -190,15 +192,15 @@ class Pipeline:
         if watch is None or not self._is_of_now(watch, chunk):
             return []
         encoder = watch.encoder
-        if isinstance(encoder.preprocess, Clip):
+        if (sampled := self._sampled.get(encoder.stage)) is not None:
+            for run in sampled.regular.push(chunk):
+                _append(sampled, run)
+        elif encoder.stage in self._clips:
             self._windower.push_frame(encoder.modality, chunk.t_ns, chunk.data.astype(np.uint8, copy=False))
-            self._end_ns = max(self._end_ns, chunk.t_ns)
-        elif isinstance(encoder.preprocess, Words):
-            self._push_words(encoder, chunk)
         else:
-            self._push_samples(encoder, chunk)
+            self._push_words(encoder, chunk)
         predictions = self._run_ready()
-        if not predictions:  # which are waited for
+        if not predictions and sampled is None:  # which are waited for
             self._look_ahead(encoder)
         return predictions
 
@@ -210,7 +212,7 @@ class Pipeline:
             self._capture_ns = now_ns - self._start_ns - chunk.t_ns
             if self._lateness_ns is not None and -self._capture_ns > MAX_AHEAD_NS:
                 watch.refused()
-                self.counters.n_refused += 1
+                self._counted.n_refused += 1
                 return False
         watch.used(chunk)
         return True
@@ -223,6 +225,18 @@ class Pipeline:
                 captured, and came in time, has been pushed.
         """
         return self._run_ready(now_ns)
+
+    @property
+    def counters(self) -> Counters:
+        """What was counted so far; any thread may ask."""
+        regulars = [one.regular for one in self._sampled.values()]
+        return replace(
+            self._counted,
+            n_late=self._windower.n_late,
+            n_gaps=sum(regular.n_gaps for regular in regulars),
+            n_duplicate=self._windower.n_duplicate + sum(regular.order.n_duplicate for regular in regulars),
+            n_corrections=sum(regular.n_corrections for regular in regulars),
+        )
 
     def health(self) -> tuple[StreamHealth, ...]:
         """How each stream is doing."""
@@ -239,20 +253,6 @@ class Pipeline:
         for frame in frames:
             self._detector.look_ahead(frame.pixels)
         self._early.preprocess_ns += self._clock.now_ns() - began_ns
-
-    def _push_samples(self, encoder: Encoder, chunk: Chunk) -> None:
-        for run in self._sampled[encoder.stage].regular.push(chunk):
-            self._append(encoder, run)
-        self._end_ns = max(self._end_ns, self._windower.ring(encoder.modality).watermark_ns)
-
-    def _append(self, encoder: Encoder, run: Run) -> None:
-        sampled, ring = self._sampled[encoder.stage], self._windower.ring(encoder.modality)
-        if run.t_ns is not None:
-            ring.append(sampled.conditioner.flush())
-            ring.anchor(sampled.conditioner.resume(run.t_ns))
-        if sampled.quality is not None:
-            sampled.quality.push(run.t_ns, run.samples)
-        ring.append(sampled.conditioner.push(run.samples))
 
     def _push_words(self, encoder: Encoder, chunk: Chunk) -> None:
         """Encode an utterance as a whole, and note each word's vector at its time."""
@@ -273,19 +273,14 @@ class Pipeline:
 
     def finish(self) -> list[Prediction]:
         """The session is over: the predictions of the last whole steps. A partial tail is counted."""
+        end_ns = self._windower.reached_ns
         for encoder in (watch.encoder for watch in self._watched.values()):
-            if encoder.stage in self._sampled:
-                self._finish_samples(encoder)
+            if (sampled := self._sampled.get(encoder.stage)) is not None:
+                _finish(sampled)
             self._windower.close(encoder.modality)
         predictions = self._run_ready()
-        self.counters.n_dropped_tail += self._windower.n_dropped_tail(self._end_ns)
+        self._counted.n_dropped_tail += self._windower.n_dropped_tail(end_ns)
         return predictions
-
-    def _finish_samples(self, encoder: Encoder) -> None:
-        sampled = self._sampled[encoder.stage]
-        for run in sampled.regular.finish():
-            self._append(encoder, run)
-        self._windower.ring(encoder.modality).append(sampled.conditioner.flush())
 
     # -- one step ------------------------------------------------------------------------------
 
@@ -294,17 +289,8 @@ class Pipeline:
         while (step := self._windower.take(now_ns)) is not None:
             self._begin_hop(step)
             predictions += self._drop_step(step) if self._is_overloaded(step) else self._run_step(step)
-            self.counters.n_steps += 1
-        self._count()
+            self._counted.n_steps += 1
         return predictions
-
-    def _count(self) -> None:
-        counters, regulars = self.counters, [one.regular for one in self._sampled.values()]
-        counters.n_late = self._windower.n_late
-        counters.n_gaps = sum(regular.n_gaps for regular in regulars)
-        counters.n_corrections = sum(regular.n_corrections for regular in regulars)
-        counters.n_duplicate = self._windower.n_duplicate
-        counters.n_duplicate += sum(regular.order.n_duplicate for regular in regulars)
 
     def _stamps_ns(self) -> list[int]:
         return [sampled.regular.uncertainty_ns for sampled in self._sampled.values()]
@@ -331,7 +317,7 @@ class Pipeline:
 
     def _drop_step(self, step: Step) -> list[Prediction]:
         """Work on nothing; at the end of a hop, say so."""
-        self.counters.n_dropped_steps += 1
+        self._counted.n_dropped_steps += 1
         self._timing = Timing()
         self._timing.start_step(self._clock.now_ns(), Timing(), None)
         found = self._nothing()
@@ -372,7 +358,7 @@ class Pipeline:
     def _encode(self, encoder: Encoder, step: Step, timing: Timing) -> Found:
         if step.index % encoder.repeat == 0:
             self._repeated[encoder.stage] = self._encode_anew(encoder, step, timing)
-        return replace(self._repeated[encoder.stage])
+        return self._repeated[encoder.stage].copy()
 
     def _encode_anew(self, encoder: Encoder, step: Step, timing: Timing) -> Found:
         if encoder.modality in self._spared:
@@ -418,9 +404,8 @@ class Pipeline:
 
     def _preprocess_samples(self, encoder: Encoder, step: Step) -> Found:
         piece, sampled = step.samples[encoder.modality], self._sampled.get(encoder.stage)
-        end_ns = to_ns(encoder.period * (step.index // encoder.repeat + 1) + encoder.offset)
         track = None if sampled is None else sampled.quality
-        quality = None if track is None else track.verdict(end_ns)
+        quality = None if track is None else track.verdict(self._windower.end_ns(encoder, step.index))
         if piece.coverage > 0:
             self._write_samples[encoder.stage](piece)
         return Found(
@@ -452,6 +437,22 @@ class Pipeline:
         feature = engine.infer()[encoder.output.name][0]
         timing.infer_ns += self._clock.now_ns() - began_ns
         return np.asarray(feature, np.float32)
+
+
+def _append(sampled: _Sampled, run: Run) -> None:
+    conditioner, ring = sampled.conditioner, sampled.ring
+    if run.t_ns is not None:
+        ring.append(conditioner.flush())
+        ring.anchor(conditioner.resume(run.t_ns))
+    if sampled.quality is not None:
+        sampled.quality.push(run.t_ns, run.samples)
+    ring.append(conditioner.push(run.samples))
+
+
+def _finish(sampled: _Sampled) -> None:
+    for run in sampled.regular.finish():
+        _append(sampled, run)
+    sampled.ring.append(sampled.conditioner.flush())
 
 
 def _conditioner(spec: SampledSpec, rate_hz: int) -> SoundConditioner | SignalConditioner | CourseConditioner:

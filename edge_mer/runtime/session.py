@@ -39,7 +39,7 @@ class SessionReport:
     Attributes:
         n_by_status: Predictions per status.
         n_by_reason: Predictions per reason.
-        counters: What the pipeline counted.
+        counted: Says what the pipeline counted; any thread may call it.
         start_ns: The clock's time at the session's zero; None before it starts, and when a
             recording is played as fast as it goes.
         sources: Says how each live source is; any thread may call it.
@@ -49,11 +49,16 @@ class SessionReport:
 
     n_by_status: Counter[str] = field(default_factory=Counter)
     n_by_reason: Counter[str] = field(default_factory=Counter)
-    counters: Counters = field(default_factory=Counters)
+    counted: Callable[[], Counters] = Counters
     start_ns: int | None = None
     sources: Callable[[], list[SourceHealth]] = list
     streams: Callable[[], tuple[StreamHealth, ...]] = tuple
     sinks: Callable[[], list[SinkHealth]] = list
+
+    @property
+    def counters(self) -> Counters:
+        """What the pipeline counted so far."""
+        return self.counted()
 
     @property
     def n_predictions(self) -> int:
@@ -237,7 +242,7 @@ def _play(
     else:
         pipeline = SwitchingPipeline(make, setup)
         hooks.on_switchable(pipeline)
-    report.counters, report.streams = pipeline.counters, pipeline.health
+    report.counted, report.streams = lambda: pipeline.counters, pipeline.health
     for source in sources:
         source.start()
     hooks.on_start()

@@ -185,9 +185,6 @@ class SwitchingPipeline:
     Args:
         make: Makes a pipeline of this session.
         setup: What serves first.
-
-    Attributes:
-        counters: What all that served have counted.
     """
 
     def __init__(self, make: MakePipeline, setup: PipelineSetup) -> None:
@@ -200,8 +197,8 @@ class SwitchingPipeline:
         self._lock = threading.Lock()
         self._is_over = False
         self._relief = Relief()
-        self._retired = Counters()
-        self.counters = Counters()
+        # In one, for those who ask meanwhile: who counts on, and what is to be added to it.
+        self._counting = self._serving, Counters()
         self._now_ns = self._began_ns = 0
         self._last_end_ns, self._last_index = -1, -1
         self._offset: int | None = 0
@@ -247,9 +244,7 @@ class SwitchingPipeline:
     def finish(self) -> list[Prediction]:
         """The session is over: the predictions of the last whole steps; no trial goes on."""
         self.abandon()
-        predictions = self._told(self._serving.finish())
-        self._count()
-        return predictions
+        return self._told(self._serving.finish())
 
     def abandon(self) -> None:
         """The session is over, and with it whatever trial there is."""
@@ -260,6 +255,12 @@ class SwitchingPipeline:
             proposed.become("refused", "the session is over")
         if self._trial is not None:
             self._end_trial("kept" if self._trial.state == "switched" else "refused", "the session is over")
+
+    @property
+    def counters(self) -> Counters:
+        """What all that served have counted; any thread may ask."""
+        serving, before = self._counting
+        return _sum(before, serving.counters)
 
     def health(self) -> tuple[StreamHealth, ...]:
         """How each stream is doing."""
@@ -278,7 +279,6 @@ class SwitchingPipeline:
             predictions = self._rescued(failure)
         if self._trial is not None and self._beside is not None:
             predictions += self._watched(self._trial, self._beside, predictions)
-        self._count()
         return predictions
 
     def _begin(self) -> None:
@@ -374,9 +374,7 @@ class SwitchingPipeline:
         """
         beside.stop()
         retired, self._serving = self._serving, beside.pipeline
-        for name in _COUNTED:
-            counted = getattr(self._retired, name) + getattr(retired.counters, name)
-            setattr(self._retired, name, counted - getattr(self._serving.counters, name))
+        self._counting = self._serving, _sum(self.counters, self._serving.counters, sign=-1)
         before = self._setup
         if newcomer is None:
             self._setup, self._beside = self._served_setup, None
@@ -435,10 +433,10 @@ class SwitchingPipeline:
             told.append(replace(prediction, window_index=index) if self._offset else prediction)
         return told
 
-    def _count(self) -> None:
-        for name in _COUNTED:
-            counted = getattr(self._retired, name) + getattr(self._serving.counters, name)
-            setattr(self.counters, name, counted)
+
+def _sum(one: Counters, other: Counters, sign: int = 1) -> Counters:
+    """All that both counted; with a `sign` of -1, what the other did not."""
+    return Counters(*(getattr(one, name) + sign * getattr(other, name) for name in _COUNTED))
 
 
 def _fed(pipeline: Pipeline, found: Fed) -> list[Prediction]:

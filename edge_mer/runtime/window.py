@@ -89,6 +89,10 @@ class Found:
     settling: bool = False
     quality: Quality | None = None
 
+    def copy(self) -> Found:
+        """The same, to be changed."""
+        return Found(**vars(self))
+
 
 @dataclass
 class Timing:
@@ -336,7 +340,7 @@ class Window:
                 reasons.append("face_switched")
             if slots[-1] in ("absent", "filled"):
                 reasons.append(f"{encoder.modality}_missing")
-            elif any(slot in ("absent", "filled") for slot in slots):
+            elif "absent" in slots or "filled" in slots:
                 reasons.append(f"{encoder.modality}_gap")
         if any(self._unaligned):
             reasons.append("unaligned_face")
@@ -429,8 +433,8 @@ class Window:
         return SyncQuality(_skew_ms(found), most_ms, warming_up=not self._are_clocks_known())
 
     def _are_clocks_known(self) -> bool:
-        names = [stream.name for stream in self._streams.values()]
-        return self._live is None or all(self._live.is_clock_known(name) for name in names)
+        live = self._live
+        return live is None or all(live.is_clock_known(stream.name) for stream in self._streams.values())
 
     def _measured(self) -> SubsetFindings | None:
         """What was found for the modalities that are there in the whole window; None if nothing was.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,6 @@ class FrameSelector:
             for age in range(spec.n_frames - 1, -1, -1)
         ]
         self._period_ns = max(1, to_ns(encoder.period))
-        self._clip_ns = to_ns(spec.frame_interval * (spec.n_frames - 1)) + 2 * self._tolerance_ns
         self._before_end_ns = to_ns(spec.last_frame_before_end) - to_ns(encoder.offset)
         self._next_step = 0
         self._taken_until_ns = -1
@@ -59,13 +59,13 @@ class FrameSelector:
 
     def push(self, t_ns: int, pixels: NDArray[np.uint8]) -> None:
         """Take a frame; one that was captured just when a recent one was is the same again."""
-        if t_ns in self._recent_ns:
+        if self.watermark_ns is None or t_ns > self.watermark_ns:
+            self.watermark_ns = t_ns
+        elif t_ns in self._recent_ns:
             self.n_duplicate += 1
             return
         self._recent_ns.append(t_ns)
-        self.watermark_ns = t_ns if self.watermark_ns is None else max(self.watermark_ns, t_ns)
-        frame = Frame(t_ns, pixels)
-        wanted = False
+        wanted, frame = False, Frame(t_ns, pixels)
         for step in self._steps_near(t_ns):
             for index, nominal_ns in enumerate(self.nominal_ns(step)):
                 if abs(t_ns - nominal_ns) <= self._tolerance_ns:
@@ -81,12 +81,15 @@ class FrameSelector:
             return True
         return False
 
-    def _steps_near(self, t_ns: int) -> range:
+    def _steps_near(self, t_ns: int) -> Iterator[int]:
         """The steps, not yet taken, whose clip may hold a frame of time `t_ns`."""
-        end_ns = t_ns + self._before_end_ns
-        first = (end_ns - self._tolerance_ns) // self._period_ns - 2
-        last = (end_ns + self._clip_ns) // self._period_ns + 1
-        return range(max(first, self._next_step), last + 1)
+        first_ns, last_ns = self._nominal_ns[0], self._nominal_ns[-1]
+        step = max(self._next_step, (t_ns + self._before_end_ns - self._tolerance_ns) // self._period_ns - 2)
+        while last_ns(step) < t_ns - self._tolerance_ns:
+            step += 1
+        while first_ns(step) <= t_ns + self._tolerance_ns:
+            yield step
+            step += 1
 
     def is_complete(self, step: int) -> bool:
         """True once no later frame can be nearer to any nominal time of `step`."""

@@ -58,6 +58,9 @@ class ChunkOrder:
     def place(self, chunk: Chunk) -> Place:
         """Where it belongs."""
         expected = chunk.seq if self._next is None else self._next
+        if chunk.seq == expected:
+            self._next, self._newest_ns, self.n_skipped = chunk.seq + 1, chunk.t_ns, 0
+            return "next"
         if chunk.seq < expected and chunk.t_ns <= self._newest_ns:
             if chunk.seq in self._missing:
                 del self._missing[chunk.seq]
@@ -65,7 +68,7 @@ class ChunkOrder:
                 return "earlier"
             self.n_duplicate += chunk.n_samples
             return "again"
-        is_broken, self.n_skipped = chunk.seq != expected, max(0, chunk.seq - expected)
+        self.n_skipped = max(0, chunk.seq - expected)
         if chunk.seq < expected:
             self._missing.clear()  # the source was started anew, and counts from 0 again
         for seq in range(max(expected, chunk.seq - MAX_MISSING), chunk.seq):
@@ -73,7 +76,7 @@ class ChunkOrder:
         while len(self._missing) > MAX_MISSING:
             del self._missing[next(iter(self._missing))]
         self._next, self._newest_ns = chunk.seq + 1, chunk.t_ns
-        return "broken" if is_broken else "next"
+        return "broken"
 
 
 class RegularStream:

@@ -44,12 +44,14 @@ class Piece:
 class _Span:
     """Samples by index: those of a step's time end before `stop`.
 
-    `start` is the first one that is needed, `at` where the step's time begins, between samples perhaps.
+    `start` is the first one that is needed, `begin` the last one that is not after the begin of the step's
+    time, which lies `first` samples after `start`.
     """
 
     start: int
-    at: Fraction
+    begin: int
     stop: int
+    first: float
 
 
 class Continuity:
@@ -77,8 +79,8 @@ class Continuity:
 class SampleRing:
     """Recent samples by absolute index: sample i was captured at i / rate seconds.
 
-    `n_late` counts samples that came after a step had taken their time, `n_duplicate` those whose time was
-    filled before.
+    Everything before `watermark_ns` that will come in order has come. `n_late` counts samples that came after
+    a step had taken their time, `n_duplicate` those whose time was filled before.
 
     Args:
         encoder: Declares span and offset of a step's piece.
@@ -99,8 +101,12 @@ class SampleRing:
         self._encoder = encoder
         self._piece_hz = rate_hz
         self._rate_hz = Fraction(rate_hz if stream_hz is None else stream_hz)
+        self._ratio = self._rate_hz / rate_hz
         self._to_ns = line_ns(1 / self._rate_hz, Fraction(0))
         self._missing = 0.0 if stream_hz is None else np.nan
+        self._n_samples = int(encoder.span * rate_hz)
+        # In samples of a piece: where the first one ends, and so much later each of the next ones.
+        self._first_end, self._period = (encoder.period + encoder.offset) * rate_hz, encoder.period * rate_hz
         self._grid = grid
         self._sample_shape = () if n_courses is None else (n_courses,)
         self._segments: deque[tuple[int, Samples]] = deque()  # in the order of their time, none over another
@@ -109,6 +115,7 @@ class SampleRing:
         self._needed_from = 0
         self._taken_to = 0
         self._spans: dict[int, _Span] = {}
+        self.watermark_ns = 0
         self.n_late = 0
         self.n_duplicate = 0
 
@@ -118,14 +125,19 @@ class SampleRing:
 
     def append(self, samples: Samples) -> None:
         """Add (n,) or (n, courses) float32 samples behind the last ones; NaN = came, but says nothing yet."""
-        start, self._next = self._next, self._next + len(samples)
-        if len(samples) == 0:
+        n = len(samples)
+        if n == 0:
             return
-        self._filled_to = max(self._filled_to, self._next)
-        self.n_late += min(len(samples), max(0, self._taken_to - start))
-        n_useless = min(len(samples), max(0, max(self._taken_to, self._needed_from) - start))
-        if n_useless < len(samples):
-            self._fill(start + n_useless, samples[n_useless:])
+        start, self._next = self._next, self._next + n
+        if self._next > self._filled_to:
+            self._filled_to = self._next
+            self.watermark_ns = self._to_ns(self._next)
+        if start < self._taken_to or start < self._needed_from:
+            self.n_late += min(n, max(0, self._taken_to - start))
+            useful_from = min(self._next, max(self._taken_to, self._needed_from))
+            start, samples = useful_from, samples[useful_from - start :]
+        if len(samples):
+            self._fill(start, samples)
 
     def _fill(self, start: int, samples: Samples) -> None:
         """Put samples where there are none yet."""
@@ -142,33 +154,28 @@ class SampleRing:
         self.n_duplicate += len(samples) - sum(len(part) for _, part in fresh)
         self._segments = deque(sorted([*self._segments, *fresh], key=lambda segment: segment[0]))
 
-    @property
-    def watermark_ns(self) -> int:
-        """Everything before this time that will come in order has come."""
-        return self._to_ns(self._filled_to)
-
     def _bounds(self, step: int) -> tuple[int, int]:
         """The samples of a step's piece."""
-        encoder = self._encoder
-        end = encoder.period * (step // encoder.repeat + 1) + encoder.offset
-        n = int(encoder.span * self._piece_hz)
+        end = self._first_end + self._period * (step // self._encoder.repeat)
         if self._grid == 1:
-            stop = int(end * self._piece_hz)
-            return stop - n, stop
-        start = round((end - encoder.span) * self._piece_hz / self._grid) * self._grid
-        return start, start + n
+            stop = int(end)
+            return stop - self._n_samples, stop
+        start = round((end - self._encoder.span * self._piece_hz) / self._grid) * self._grid
+        return start, start + self._n_samples
 
     def _span(self, step: int) -> _Span:
         """Those that are held of a step's time, and before it what its piece's first ones are made with."""
         if step not in self._spans:  # asked again and again, until the next one is
-            self._spans = {one: self._worked_out(one) for one in (step, step + 1)}
+            self._spans = {one: self._spans.get(one) or self._worked_out(one) for one in (step, step + 1)}
         return self._spans[step]
 
     def _worked_out(self, step: int) -> _Span:
         start, stop = self._bounds(step)
-        ratio = Fraction(self._rate_hz, self._piece_hz)
-        at, reach = start * ratio, (max(Fraction(1), ratio) + 1) / 2
-        return _Span(math.floor(at - reach) + 1, at, math.ceil(stop * ratio))
+        if self._ratio == 1:
+            return _Span(start, start, stop, 0.0)
+        at, reach = start * self._ratio, (max(Fraction(1), self._ratio) + 1) / 2
+        needed_from = math.floor(at - reach) + 1
+        return _Span(needed_from, math.floor(at), math.ceil(stop * self._ratio), float(at - needed_from))
 
     def is_complete(self, step: int, settled_ns: int | None = None) -> bool:
         """True once samples up to the end of the step's piece are there.
@@ -196,14 +203,8 @@ class SampleRing:
     def take(self, step: int) -> Piece:
         """The samples of `step`; what only earlier steps needed is forgotten."""
         span = self._span(step)
-        start, begin, stop = span.start, math.floor(span.at), span.stop
-        samples = np.full((stop - start, *self._sample_shape), np.nan, np.float32)
-        n_came = 0
-        for first, held in self._segments:
-            low, high = max(first, start), min(first + len(held), stop)
-            if low < high:
-                samples[low - start : high - start] = held[low - first : high - first]
-                n_came += high - low
+        start, begin, stop = span.start, span.begin, span.stop
+        samples, n_came = self._between(start, stop)
         finite: NDArray[np.bool_] = np.isfinite(samples)
         there = finite if finite.ndim == 1 else np.asarray(finite.all(axis=1))
         n_there = int(np.count_nonzero(there))
@@ -212,13 +213,26 @@ class SampleRing:
         lead = begin - start
         n_present, newest = n_there - int(np.count_nonzero(there[:lead])), None
         if n_present:
-            newest = stop - int(there[::-1].argmax())
+            newest = stop - (int(there[::-1].argmax()) if n_there < len(samples) else 0)
         needed_from = self._span(step + 1).start
         self._forget_before(needed_from)
         self._taken_to = max(self._taken_to, min(stop, needed_from))
         newest_ns = None if newest is None else self._to_ns(newest)
         coverage = n_present / (stop - begin)
-        return Piece(samples, coverage, newest_ns, n_came > n_there, first=float(span.at - start))
+        return Piece(samples, coverage, newest_ns, n_came > n_there, first=span.first)
+
+    def _between(self, start: int, stop: int) -> tuple[Samples, int]:
+        """Those from `start` on, before `stop`, NaN where none came; and how many came."""
+        samples = np.empty((stop - start, *self._sample_shape), np.float32)
+        n_came, at = 0, start
+        for first, held in self._segments:
+            low, high = max(first, start), min(first + len(held), stop)
+            if low < high:
+                samples[at - start : low - start] = np.nan
+                samples[low - start : high - start] = held[low - first : high - first]
+                n_came, at = n_came + high - low, high
+        samples[at - start :] = np.nan
+        return samples, n_came
 
     def _forget_before(self, index: int) -> None:
         self._needed_from = max(self._needed_from, index)

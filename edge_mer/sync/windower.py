@@ -20,6 +20,7 @@ from edge_mer.types.model import (
     Signal,
     VggishLogMel,
     Words,
+    line_ns,
     to_ns,
 )
 from edge_mer.types.signals import Modality
@@ -86,7 +87,9 @@ class StepWindower:
         self._model = model
         self._lateness_ns = lateness_ns
         self._now_ns = 0
+        self._end_ns = {e.stage: line_ns(e.period, e.period + e.offset) for e in model.encoders}
         self._due = -1, 0
+        self._awaited: Modality | None = None  # lacked something of the next step when all were asked last
         self._open = {e.modality for e in model.encoders} & present
         # Words alone end no step: a transcript may go on long after the camera stopped.
         sensed = {e.modality for e in model.encoders if not isinstance(e.preprocess, Words)} & present
@@ -135,7 +138,8 @@ class StepWindower:
         Args:
             now_ns: Of a live session: its time, up to which all that arrived was pushed; None: no news of it.
         """
-        self._now_ns = max(self._now_ns, now_ns or 0)
+        if now_ns is not None:
+            self._now_ns = max(self._now_ns, now_ns)
         return self._taken() if self._is_ready(self._next) else None
 
     def _taken(self) -> Step:
@@ -179,23 +183,32 @@ class StepWindower:
         settled_ns = None if self._lateness_ns is None else self._now_ns - self._lateness_ns
         if settled_ns is not None and self._open and settled_ns >= self.due_ns(step):
             return True
-        if not all(self._is_complete(modality, step, settled_ns) for modality in self._open):
-            return settled_ns is None and self._session_ns() >= self.due_ns(step) + MAX_WAIT_NS
+        if self._is_waiting(step, settled_ns):
+            return settled_ns is None and self.reached_ns >= self.due_ns(step) + MAX_WAIT_NS
         return any(
             self._is_complete(modality, step, settled_ns) and self._has_ended(modality, step)
             for modality in self._leading
         )
+
+    def _is_waiting(self, step: int, settled_ns: int | None) -> bool:
+        """Whether a stream lacks something; the one that did when it was last asked is asked first."""
+        if self._awaited in self._open and not self._is_complete(self._awaited, step, settled_ns):
+            return True
+        lacking = (one for one in self._open if not self._is_complete(one, step, settled_ns))
+        self._awaited = next(lacking, None)
+        return self._awaited is not None
 
     def _is_complete(self, modality: Modality, step: int, settled_ns: int | None) -> bool:
         if modality in self._selectors:
             return self._selectors[modality].is_complete(step)
         if modality in self._rings:
             return self._rings[modality].is_complete(step, settled_ns)
-        return self._tracks[modality].is_complete(step, self._session_ns())
+        return self._tracks[modality].is_complete(step, self.reached_ns)
 
-    def _session_ns(self) -> int:
+    @property
+    def reached_ns(self) -> int:
         """How far the stream has come that is ahead of the others."""
-        return max((sensor.watermark_ns or 0 for sensor in self._sensors.values()), default=0)
+        return max([sensor.watermark_ns or 0 for sensor in self._sensors.values()], default=0)
 
     def _has_ended(self, modality: Modality, step: int) -> bool:
         """Whether a stream reaches to the end of `step`; one whose pieces end before it may stop earlier."""
@@ -210,9 +223,13 @@ class StepWindower:
     def due_ns(self, step: int) -> int:
         """When all pieces of `step` should be there; one that serves several steps ends with the last."""
         if step != self._due[0]:  # asked again and again, until it is taken
-            ends = (e.period * (step // e.repeat + 1) + e.offset for e in self._model.encoders)
-            self._due = step, max(self._model.step_end_ns(step), to_ns(max(ends)))
+            ends_ns = [self.end_ns(encoder, step) for encoder in self._model.encoders]
+            self._due = step, max(self._model.step_end_ns(step), *ends_ns)
         return self._due[1]
+
+    def end_ns(self, encoder: Encoder, step: int) -> int:
+        """When the piece ends that an encoder looks at in `step`."""
+        return self._end_ns[encoder.stage](step // encoder.repeat)
 
 
 def _ring(encoder: Encoder, spec: SampledSpec, stream_hz: float | None) -> SampleRing:

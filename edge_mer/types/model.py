@@ -700,11 +700,11 @@ class ModelSpec(Declared):
 
     def step_start_ns(self, step: int) -> int:
         """Start of step `step` (from 0) on the grid, in nanoseconds."""
-        return to_ns(self.step * step)
+        return self.step.numerator * step * NS_PER_S // self.step.denominator
 
     def step_end_ns(self, step: int) -> int:
         """End of step `step`, which is the start of the next."""
-        return to_ns(self.step * (step + 1))
+        return self.step_start_ns(step + 1)
 
 
 def _check_warm_up(fusion: Fusion) -> None:

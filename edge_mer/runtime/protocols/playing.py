@@ -58,7 +58,7 @@ def run_protocol(
             source.start()
         specs = tuple(spec for source in sources for spec in source.specs)
         recording = Recording(setup, specs, _told(merged(sources), specs, say), clock)
-        report.counters = recording.counters
+        report.counted = lambda: recording.counters
         for prediction in protocol.predict(recording):
             report.count(prediction)
             for sink in sinks:

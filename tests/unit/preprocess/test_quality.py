@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge_mer.clock import NS_PER_S
-from edge_mer.preprocess.quality import QualityTrack, is_black, of_face, sharpness
+from edge_mer.preprocess.quality import (
+    CLIPPED_AT,
+    CLIPPED_SHARE,
+    SILENT_PEAK,
+    QualityTrack,
+    is_black,
+    of_face,
+    sharpness,
+)
 from edge_mer.types.signals import Modality
 from tests.helpers.data import real
 
@@ -73,6 +81,36 @@ def _hold(seconds: float, modality: Modality) -> Callable[[Samples], None]:
 )
 def test_what_is_wrong_is_named(modality: Modality, samples: Samples, found: str | None) -> None:
     assert verdict(modality, samples) == found
+
+
+def of_sound_by_definition(samples: Samples) -> str | None:
+    """(n, channels), sample by sample."""
+    if np.isnan(samples).any(axis=1).mean() > 0.5:
+        return "not_a_number"
+    loudness = np.abs(samples)
+    if loudness.max() < SILENT_PEAK:
+        return "silent"
+    return "clipped" if (loudness >= CLIPPED_AT).mean() > CLIPPED_SHARE else None
+
+
+@given(
+    level=st.sampled_from([0.0, 5e-5, SILENT_PEAK, 0.5, CLIPPED_AT, 1.0]),
+    loud=st.floats(0.0, 0.03),
+    lacking=st.floats(0.0, 1.0) | st.just(0.0),
+    sign=st.sampled_from([-1, 1]),
+    n_channels=st.integers(1, 3),
+)
+def test_sound_is_judged_by_every_sample(
+    level: float, loud: float, lacking: float, sign: int, n_channels: int
+) -> None:
+    rng = np.random.default_rng(0)
+    samples = np.zeros((4_000, n_channels), np.float32)
+    samples[rng.random(samples.shape) < loud] = sign * level
+    samples[rng.random(len(samples)) < lacking, -1] = np.nan
+    track = QualityTrack("audio", 16_000, NS_PER_S)
+    for first in range(0, len(samples), 700):
+        track.push(None, samples[first : first + 700])
+    assert track.verdict(NS_PER_S) == of_sound_by_definition(samples)
 
 
 @given(st.integers(1, 5000))

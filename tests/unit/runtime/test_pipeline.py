@@ -791,6 +791,19 @@ def test_breaks_in_the_sound_are_counted() -> None:
     assert play(session, tiny_model(audio="mask")).pipeline.counters.n_gaps == 2
 
 
+def test_what_was_counted_is_known_with_each_chunk() -> None:
+    session = TinySession(8, silent={2, 5})
+    pipeline = Pipeline(set_up(tiny_model(audio="mask")), session.specs, ManualClock())
+    n_gaps, sound_until_ns = 0, 0
+    for chunk in session.chunks():
+        pipeline.push(chunk)
+        if chunk.modality == "audio":
+            n_gaps += chunk.t_ns > sound_until_ns + 20_000_000
+            sound_until_ns = chunk.t_ns + chunk.n_samples * 1_000_000_000 // RATE_HZ
+        assert pipeline.counters.n_gaps == n_gaps
+    assert n_gaps == 2
+
+
 def test_sound_that_comes_after_its_step_was_given_up_is_counted() -> None:
     session = TinySession(12)
     pipeline = Pipeline(set_up(tiny_model(audio="mask")), session.specs, ManualClock())
