@@ -24,7 +24,7 @@ from benchmarks.speed.rivals.whole import DYNAMIC, FP32, STATIC, WHOLE, WINDOW, 
 from benchmarks.speed.steps import N_PEOPLE, Steps, is_encoded, joined, n_steps_of, share_of
 from edge_mer.bundle.read import open_bundle
 from edge_mer.runtime.simulated import n_lead_in, simulated
-from edge_mer.types.model import ModelSpec
+from edge_mer.types.model import ModelSpec, Words
 
 STEPS, TOOK, WEIGHTS = "steps.npz", "took.json", "weights.safetensors"
 WEIGHTS_FROM = "weights.txt"
@@ -172,6 +172,8 @@ def _bundle(name: str, folder: Path) -> None:
         asset = folder / Path(path).name
         asset.write_bytes(data)
         options += ["--checkpoint", f"vocabulary={asset}"]
+    if any(isinstance(encoder.preprocess, Words) for encoder in model.spec.encoders):
+        options += ["--set", "text_mean=0", "--set", "text_std=1"]  # its fusion never saw other word vectors
     exported = folder / "exported"
     if not exported.exists():
         verb(folder, "export", name, *options, "--out", str(exported))
