@@ -163,10 +163,15 @@ def sharpness(frame: NDArray[np.uint8], transform: NDArray[np.float64], size_px:
         frame, scaled, (_SHARPNESS_PX, _SHARPNESS_PX), flags=cv2.INTER_AREA | cv2.WARP_INVERSE_MAP
     )
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    contrast = float(grey.std())
+    contrast = _deviation(grey)
     if contrast < _LEAST_CONTRAST:
         return 0.0
-    return float(cv2.Laplacian(grey, cv2.CV_32F)[2:-2, 2:-2].var()) / contrast**2
+    return (_deviation(cv2.Laplacian(grey, cv2.CV_32F)[2:-2, 2:-2]) / contrast) ** 2
+
+
+def _deviation(values: NDArray[np.integer | np.floating]) -> float:
+    """Of a small picture; OpenCV has it many times faster than NumPy."""
+    return float(cv2.meanStdDev(values)[1][0, 0])
 
 
 def is_black(frame: NDArray[np.uint8]) -> bool:
