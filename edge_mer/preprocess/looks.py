@@ -39,14 +39,23 @@ _SCENE_SIZE = (32, 24)
 _SCENE_NOISE = 6.0
 """Grey levels; differences of this size say nothing."""
 
-LOOK_AGAIN_NS = 500_000_000
-"""A face is looked at anew after so long, however little its picture changes."""
+LOOK_AGAIN_NS = 1_000_000_000
+"""A face is looked at anew after so long, however little its picture changes.
+
+Of six people who spoke before a camera, 4 % of 25 frames per second were looked at, and 7 % of 15: that is
+once a second, and hardly more often.
+"""
 
 _GLANCE_SIZE = (16, 16)
+_GLANCE_INNER = slice(2, 14), slice(2, 14)
 _SAME_BOX = 0.6
-"""Least overlap (intersection over union) of a detector's boxes of one face that keeps still."""
+"""Least overlap (intersection over union) of a detector's boxes of a face that keeps still; 0.79 was seen."""
 
-# FIGURES
+# Measured on the same six people: whatever a detector's boxes did, pictures at one place were alike by 0.990
+# and more from one frame to the next (25 per second), by 0.976 after 80 ms and 0.970 after 240 ms; after a
+# second 0.904, and 8 % below 0.97. Of any two people at the very same place, the likest two frames of all
+# were alike by 0.897, and by 0.905 where one was also moved and resized to be as like as can be; as
+# silhouettes before a bright wall by 0.956 (there it is the inner part that tells them apart).
 _SAME_PICTURE = 0.97
 """Least likeness of the picture at a face's place to that when it was looked at, if nothing has changed."""
 
@@ -93,17 +102,17 @@ class Glance:
     Attributes:
         t_ns: When.
         box_px: Where: x, y, width, height in pixels of the frame.
-        picture: What: a coarse picture as a vector of length 1.
+        pictures: What, coarsely: all of it, and its inner part; vectors of length 1.
     """
 
     t_ns: int
     box_px: Box
-    picture: Floats
+    pictures: tuple[Floats, Floats]
 
     @classmethod
     def at(cls, frame: Pixels, box_px: Box, t_ns: int) -> Glance:
         """At a face in a frame, (height, width, 3) uint8 RGB."""
-        return cls(t_ns, box_px, _picture(frame, box_px))
+        return cls(t_ns, box_px, _pictures(frame, box_px))
 
     def still_shows(self, frame: Pixels, box_px: Box, t_ns: int) -> bool:
         """Whether a face in a later frame of the same size is the one that was there, by its picture.
@@ -112,16 +121,18 @@ class Glance:
         """
         if t_ns - self.t_ns > LOOK_AGAIN_NS or intersection_over_union(box_px, self.box_px) < _SAME_BOX:
             return False
-        return float(_picture(frame, self.box_px) @ self.picture) >= _SAME_PICTURE
+        pairs = zip(_pictures(frame, self.box_px), self.pictures, strict=True)
+        return all(float(now @ before) >= _SAME_PICTURE for now, before in pairs)
 
 
-def _picture(frame: Pixels, box_px: Box) -> Floats:
-    """The coarse picture of a box, as far as it lies in the frame."""
+def _pictures(frame: Pixels, box_px: Box) -> tuple[Floats, Floats]:
+    """Of a box as far as it lies in the frame, and of the face alone: a bright wall may outshine it."""
     height, width = frame.shape[:2]
     x, y, wide, tall = box_px
     left, top = min(max(0, int(x)), width - 1), min(max(0, int(y)), height - 1)
     inside = frame[top : max(top + 1, int(y + tall)), left : max(left + 1, int(x + wide))]
-    return _unit(_thumbnail(inside, _GLANCE_SIZE, 1).astype(np.float32))
+    colours = _thumbnail(inside, _GLANCE_SIZE, 1).astype(np.float32)
+    return _unit(colours), _unit(colours[_GLANCE_INNER])
 
 
 def _thumbnail(picture: Pixels, size: tuple[int, int], n_halvings: int) -> Pixels:

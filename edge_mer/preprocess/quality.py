@@ -8,6 +8,7 @@ samples came near it. Eleven sharp videos of faces have a `sharpness` of 0.31 an
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Literal
 
@@ -181,7 +182,7 @@ def is_black(frame: NDArray[np.uint8]) -> bool:
 
 def of_face(frame: NDArray[np.uint8], transform: NDArray[np.float64], size_px: int) -> Quality | None:
     """What is wrong with a face that was found, in a frame and by a crop as for `sharpness`."""
-    if float(np.hypot(*transform[:, 0])) < 1.0 / MOST_ENLARGED:
+    if math.hypot(*transform[:, 0]) < 1.0 / MOST_ENLARGED:
         return "small_face"
     return "blurred_face" if sharpness(frame, transform, size_px) < LEAST_SHARPNESS else None
 
