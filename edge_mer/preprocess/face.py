@@ -3,7 +3,7 @@
 Who somebody is, is judged by a look: the gradients of the upper face, which speech leaves alone, and
 the colours of the whole face, both cut out aligned by the eyes. The looks of the followed person are
 remembered. How like them a new one must be depends on how the face came there: gradually, after an
-absence, or with a sudden change of the scene around it. While its picture hardly changes, no new look is made.
+absence, or with a sudden change of the scene around it. While its picture hardly changes, none is made.
 """
 
 from __future__ import annotations
