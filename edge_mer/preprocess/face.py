@@ -3,7 +3,7 @@
 Who somebody is, is judged by a look: the gradients of the upper face, which speech leaves alone, and
 the colours of the whole face, both cut out aligned by the eyes. The looks of the followed person are
 remembered. How like them a new one must be depends on how the face came there: gradually, after an
-absence, or with a sudden change of the scene around it.
+absence, or with a sudden change of the scene around it. While its picture hardly changes, none is made.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from edge_mer.preprocess.looks import (
     CONTINUOUS_NS,
     Box,
     Eyes,
+    Glance,
     KnownLooks,
     Look,
     LookMaker,
@@ -154,6 +155,10 @@ def crop_transform(face: Face, alignment: FaceAlignment, size_px: int) -> NDArra
     return similarity((left, right), (complex(*face.left_eye_px), complex(*face.right_eye_px)))
 
 
+_Promising = tuple[Detection, bool]
+"""A face, and whether it lies where the followed one was a moment ago."""
+
+
 class FaceTracker:
     """Follows one face through a session: same frames, same results. For one thread at a time.
 
@@ -178,6 +183,7 @@ class FaceTracker:
         self._seen: _Seen | None = None
         self._least = SAME_IF_STEADY
         self._doubted: Look | None = None
+        self._glance: Glance | None = None
         self._changes: deque[float] = deque(maxlen=_USUAL_FRAMES)
 
     def track(self, frame: NDArray[np.uint8], t_ns: int) -> Face | None:
@@ -196,17 +202,38 @@ class FaceTracker:
         found = [face for face in self._detector.detect(frame) if self._is_worth_a_look(face)]
         if not found:
             return None
-        scene = Scene.of(frame)
-        self._note_breaks(scene, found, t_ns)
+        promising = self._most_promising(found, t_ns)
+        return self._glance_at(frame, found, promising[0], t_ns) or self._look(frame, found, promising, t_ns)
+
+    def _glance_at(
+        self, frame: NDArray[np.uint8], found: list[Detection], first: _Promising, t_ns: int
+    ) -> Face | None:
+        """Follow a face that was looked at a moment ago, if its picture has hardly changed since."""
+        (face, near), seen, glance = first, self._seen, self._glance
+        if seen is None or glance is None or not near or not glance.still_shows(frame, face.box_px, t_ns):
+            return None
+        scene = seen.scene
+        if seen.t_ns == glance.t_ns:  # the first frame after a look tells what changes are usual
+            scene = Scene.of(frame, (face.box_px for face in found))
+            self._changes.append(scene.change(seen.scene))
+        return self._follow(self._place(face, near, t_ns), scene, t_ns)
+
+    def _look(
+        self, frame: NDArray[np.uint8], found: list[Detection], promising: list[_Promising], t_ns: int
+    ) -> Face | None:
+        """Follow the first face that looks as the followed person does."""
+        scene = Scene.of(frame, (face.box_px for face in found))
+        self._note_breaks(scene, t_ns)
+        self._glance = None
         views = []
-        for face, near in self._most_promising(found, t_ns):
-            view = self._view(frame, face, near, t_ns)
+        for face, near in promising:
+            view = self._view(frame, self._place(face, near, t_ns))
             if not self._known or view.likeness >= view.least:
-                return self._follow(view, scene, t_ns)
+                return self._recognise(view, frame, scene, t_ns)
             views.append(view)
         if self._may_be_same(views[0]):
-            return self._follow(views[0], scene, t_ns)
-        return self._meet(views, scene, t_ns)
+            return self._follow(views[0].place, scene, t_ns)
+        return self._meet(views, frame, scene, t_ns)
 
     def _is_worth_a_look(self, face: Detection) -> bool:
         """Faces are large enough, and the first one is hardly a false one."""
@@ -216,21 +243,20 @@ class FaceTracker:
     def _is_continuous(self, t_ns: int) -> bool:
         return self._seen is not None and t_ns - self._seen.t_ns <= CONTINUOUS_NS
 
-    def _note_breaks(self, scene: Scene, found: list[Detection], t_ns: int) -> None:
+    def _note_breaks(self, scene: Scene, t_ns: int) -> None:
         """After an absence or a sudden change the next look must prove that it is the same person."""
         if self._seen is None:
             return
         if not self._is_continuous(t_ns):
             self._least = max(self._least, SAME_AFTER_CHANGE)
             return
-        boxes = [self._seen.face.box_px, *(face.box_px for face in found)]
-        change = scene.change(self._seen.scene, boxes)
+        change = scene.change(self._seen.scene)
         usual = median(self._changes) if self._changes else 0.0
         self._least = max(self._least, least_after(change, usual))
         self._changes.append(change)
 
-    def _most_promising(self, found: list[Detection], t_ns: int) -> list[tuple[Detection, bool]]:
-        """Faces, and whether each lies where the followed one was: that first, then larger ones first."""
+    def _most_promising(self, found: list[Detection], t_ns: int) -> list[_Promising]:
+        """The one that lies where the followed one was first, then larger ones first."""
 
         def rank(face: Detection) -> tuple[float, bool, float]:
             place = self._overlap(face, t_ns) if self._known else 0.0
@@ -250,14 +276,17 @@ class FaceTracker:
             return 0.0
         return intersection_over_union(face.box_px, self._seen.face.box_px)
 
-    def _view(self, frame: NDArray[np.uint8], face: Detection, near: bool, t_ns: int) -> _View:
+    def _place(self, face: Detection, near: bool, t_ns: int) -> _Place:
         eyes, aligned = face.eyes_px, True
         if eyes is None:
             carried = self._carried_eyes(t_ns) if near and self._least == SAME_IF_STEADY else None
             eyes, aligned = eyes_in_frame(carried or TYPICAL_EYES, face.box_px), carried is not None
-        least = self._least if near else max(self._least, SAME_AFTER_CHANGE)
-        look, likeness = self._look_maker.likest(frame, eyes, self._known, least + _CLEARLY)
-        return _View(face, near, eyes, aligned, look, likeness, least)
+        return _Place(face, near, eyes, aligned)
+
+    def _view(self, frame: NDArray[np.uint8], place: _Place) -> _View:
+        least = self._least if place.near else max(self._least, SAME_AFTER_CHANGE)
+        look, likeness = self._look_maker.likest(frame, place.eyes, self._known, least + _CLEARLY)
+        return _View(place, look, likeness, least)
 
     def _carried_eyes(self, t_ns: int) -> Eyes | None:
         """Eyes found a short while ago, in fractions of the box."""
@@ -273,38 +302,43 @@ class FaceTracker:
         """
         if view.least > SAME_IF_STEADY:
             return False
-        return not (view.has_eyes and self._is_second_doubt(view))
+        return not (view.place.has_eyes and self._is_second_doubt(view))
 
     def _is_second_doubt(self, view: _View) -> bool:
         """Whether the look before was doubted too, and is more like this one than the known ones are."""
         doubted, self._doubted = self._doubted, view.look
         return doubted is not None and view.look.likeness(doubted) > view.likeness
 
-    def _meet(self, views: list[_View], scene: Scene, t_ns: int) -> Face | None:
+    def _meet(self, views: list[_View], frame: NDArray[np.uint8], scene: Scene, t_ns: int) -> Face | None:
         """A stranger takes the place, unless the followed person may only be missed for a moment."""
-        view = next((view for view in views if view.has_eyes), views[0])
+        view = next((view for view in views if view.place.has_eyes), views[0])
+        place = view.place
         absent_ns = t_ns - self._seen.t_ns if self._seen else 0
-        has_taken_place = view.has_eyes and (view.near or self._least == SAME_AFTER_CUT)
-        is_sure = view.has_eyes and view.face.score >= _SURE_SCORE
+        has_taken_place = place.has_eyes and (place.near or self._least == SAME_AFTER_CUT)
+        is_sure = place.has_eyes and place.face.score >= _SURE_SCORE
         if not has_taken_place and absent_ns <= (_PATIENCE_NS if is_sure else _UNSURE_PATIENCE_NS):
             return None
         self._person += 1
         self._known = KnownLooks()
         self._seen = None
-        return self._follow(view, scene, t_ns)
+        return self._recognise(view, frame, scene, t_ns)
 
-    def _follow(self, view: _View, scene: Scene, t_ns: int) -> Face:
-        """Remember what was seen of the followed face."""
-        if not self._known or view.likeness >= view.least:
-            self._least = SAME_IF_STEADY
-            self._doubted = None
-            if view.has_eyes:
-                self._known.remember(view.look, view.likeness)
-        seen, box, eyes = self._seen, view.face.box_px, view.eyes
-        if seen is not None and view.near and view.aligned and seen.face.aligned:
+    def _recognise(self, view: _View, frame: NDArray[np.uint8], scene: Scene, t_ns: int) -> Face:
+        """Remember how the followed person looks."""
+        self._least = SAME_IF_STEADY
+        self._doubted = None
+        if view.place.has_eyes:
+            self._known.remember(view.look, view.likeness)
+            self._glance = Glance.at(frame, view.place.face.box_px, t_ns)
+        return self._follow(view.place, scene, t_ns)
+
+    def _follow(self, place: _Place, scene: Scene, t_ns: int) -> Face:
+        """Remember where the followed face is."""
+        seen, box, eyes = self._seen, place.face.box_px, place.eyes
+        if seen is not None and place.near and place.aligned and seen.face.aligned:
             eyes = smoothed((seen.face.left_eye_px, seen.face.right_eye_px), eyes)
-        face = Face(box, eyes[0], eyes[1], view.aligned, self._person)
-        if view.has_eyes:
+        face = Face(box, eyes[0], eyes[1], place.aligned, self._person)
+        if place.has_eyes:
             self._seen = _Seen(t_ns, face, scene, eyes_in_box(eyes, box), t_ns)
         else:
             in_box, eyes_ns = (seen.eyes_in_box, seen.eyes_ns) if seen else (None, t_ns)
@@ -319,7 +353,7 @@ class _Seen:
     Attributes:
         t_ns: When.
         face: Where.
-        scene: The picture.
+        scene: The picture around it, at the last look or in the frame after that.
         eyes_in_box: Its eyes when they were last found, in fractions of the box; None = never.
         eyes_ns: When that was.
     """
@@ -332,28 +366,39 @@ class _Seen:
 
 
 @dataclass(frozen=True)
-class _View:
-    """A detected face, looked at with the followed person in mind.
+class _Place:
+    """Where a detected face is.
 
     Attributes:
         face: What the detector says.
         near: It lies where the followed face was a moment ago.
         eyes: Found, carried from earlier frames or typical of the box.
         aligned: They are not typical ones.
-        look: How it looks.
-        likeness: To the known looks of the followed person, 0 to 1.
-        least: What that must be.
     """
 
     face: Detection
     near: bool
     eyes: Eyes
     aligned: bool
-    look: Look
-    likeness: float
-    least: float
 
     @property
     def has_eyes(self) -> bool:
         """Whether the eyes were found in this very frame."""
         return self.face.eyes_px is not None
+
+
+@dataclass(frozen=True)
+class _View:
+    """A detected face, looked at with the followed person in mind.
+
+    Attributes:
+        place: Where it is.
+        look: How it looks.
+        likeness: To the known looks of the followed person, 0 to 1.
+        least: What that must be.
+    """
+
+    place: _Place
+    look: Look
+    likeness: float
+    least: float

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import cmath
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
@@ -35,52 +36,136 @@ _FOLLOW_AT_ONCE = 0.12
 """Eyes that moved by this part of their distance or more are not smoothed."""
 
 _SCENE_SIZE = (32, 24)
-_SCENE_PIXELS = (160, 120)
 _SCENE_NOISE = 6.0
 """Grey levels; differences of this size say nothing."""
+
+LOOK_AGAIN_NS = 1_000_000_000
+"""A face is looked at anew after so long, however little its picture changes.
+
+Of six people who spoke before a camera, 4 % of 25 frames per second were looked at, and 7 % of 15: that is
+once a second, and hardly more often.
+"""
+
+_GLANCE_SIZE = (16, 16)
+_GLANCE_INNER = slice(2, 14), slice(2, 14)
+_SAME_BOX = 0.6
+"""Least overlap (intersection over union) of a detector's boxes of a face that keeps still; 0.79 was seen."""
+
+# Measured on the same six people: whatever a detector's boxes did, pictures at one place were alike by 0.990
+# and more from one frame to the next (25 per second), by 0.976 after 80 ms and 0.970 after 240 ms; after a
+# second 0.904, and 8 % below 0.97. Of any two people at the very same place, the likest two frames of all
+# were alike by 0.897, and by 0.905 where one was also moved and resized to be as like as can be; as
+# silhouettes before a bright wall by 0.956 (there it is the inner part that tells them apart).
+_SAME_PICTURE = 0.97
+"""Least likeness of the picture at a face's place to that when it was looked at, if nothing has changed."""
+
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A thumbnail of a whole picture, and the picture's width and height."""
+    """A thumbnail of a whole picture, the picture's width and height, and the faces in it."""
 
-    thumbnail: Floats
+    thumbnail: Pixels
     size_px: tuple[int, int]
+    boxes_px: tuple[Box, ...]
 
     @classmethod
-    def of(cls, frame: NDArray[np.uint8]) -> Scene:
-        """Of a frame, (height, width, 3) uint8 RGB."""
+    def of(cls, frame: Pixels, boxes_px: Iterable[Box]) -> Scene:
+        """Of a frame, (height, width, 3) uint8 RGB, and its faces."""
         height, width = frame.shape[:2]
-        # single pixels will do: a thumbnail must be the same for the same scene, not beautiful
-        coarse = cv2.resize(frame, _SCENE_PIXELS, interpolation=cv2.INTER_NEAREST)
-        thumbnail = cv2.resize(coarse, _SCENE_SIZE, interpolation=cv2.INTER_AREA)
-        return cls(np.asarray(thumbnail, np.float32), (width, height))
+        return cls(_thumbnail(frame, _SCENE_SIZE, 2), (width, height), tuple(boxes_px))
 
-    def change(self, before: Scene, boxes: list[Box]) -> float:
+    def change(self, before: Scene) -> float:
         """How much changed around the faces: 0 for nothing, 1 for scenes with nothing in common."""
         if self.size_px != before.size_px:
             return 1.0
-        around = self._around(boxes)
-        now, then = _contrast(self.thumbnail[around]), _contrast(before.thumbnail[around])
-        return float(((now - then) ** 2).mean()) / 2
+        around = self._around((*before.boxes_px, *self.boxes_px))
+        return _change(self.thumbnail, before.thumbnail, around)
 
-    def _around(self, boxes: list[Box]) -> NDArray[np.bool_]:
-        """Where the thumbnail shows no head; everywhere if the heads leave next to nothing."""
+    def _around(self, boxes: tuple[Box, ...]) -> Pixels:
+        """1 where the thumbnail shows no head, else 0; 1 everywhere if the heads leave next to nothing."""
         across, down = _SCENE_SIZE
-        around = np.ones((down, across), np.bool_)
+        around = np.ones((down, across), np.uint8)
         for x, y, width, height in boxes:
             left, right = ((x + part * width) * across / self.size_px[0] for part in (-0.2, 1.2))
             top, bottom = ((y + part * height) * down / self.size_px[1] for part in (-0.4, 1.2))
             rows = slice(max(0, int(top)), max(0, int(bottom) + 1))
-            around[rows, max(0, int(left)) : max(0, int(right) + 1)] = False
-        return around if 8 * around.sum() >= around.size else np.ones_like(around)
+            around[rows, max(0, int(left)) : max(0, int(right) + 1)] = 0
+        return around if 8 * cv2.countNonZero(around) >= around.size else np.ones_like(around)
 
 
-def _contrast(colours: Floats) -> Floats:
-    """(n, 3), each channel without its mean and of deviation 1: light and its colour may change."""
-    mean, deviation = (found.ravel() for found in cv2.meanStdDev(colours[np.newaxis]))
-    scale = 1.0 / np.hypot(deviation, _SCENE_NOISE)
-    return colours * scale.astype(np.float32) - (mean * scale).astype(np.float32)
+@dataclass(frozen=True)
+class Glance:
+    """What the place of a face showed when it was looked at.
+
+    Attributes:
+        t_ns: When.
+        box_px: Where: x, y, width, height in pixels of the frame.
+        pictures: What, coarsely: all of it, and its inner part; vectors of length 1.
+    """
+
+    t_ns: int
+    box_px: Box
+    pictures: tuple[Floats, Floats]
+
+    @classmethod
+    def at(cls, frame: Pixels, box_px: Box, t_ns: int) -> Glance:
+        """At a face in a frame, (height, width, 3) uint8 RGB."""
+        return cls(t_ns, box_px, _pictures(frame, box_px))
+
+    def still_shows(self, frame: Pixels, box_px: Box, t_ns: int) -> bool:
+        """Whether a face in a later frame of the same size is the one that was there, by its picture.
+
+        The same place is compared, not the detector's newest box, which trembles more than people do.
+        """
+        if t_ns - self.t_ns > LOOK_AGAIN_NS or intersection_over_union(box_px, self.box_px) < _SAME_BOX:
+            return False
+        pairs = zip(_pictures(frame, self.box_px), self.pictures, strict=True)
+        return all(float(now @ before) >= _SAME_PICTURE for now, before in pairs)
+
+
+def _pictures(frame: Pixels, box_px: Box) -> tuple[Floats, Floats]:
+    """Of a box as far as it lies in the frame, and of the face alone: a bright wall may outshine it."""
+    height, width = frame.shape[:2]
+    x, y, wide, tall = box_px
+    left, top = min(max(0, int(x)), width - 1), min(max(0, int(y)), height - 1)
+    inside = frame[top : max(top + 1, int(y + tall)), left : max(left + 1, int(x + wide))]
+    colours = _thumbnail(inside, _GLANCE_SIZE, 1).astype(np.float32)
+    return _unit(colours), _unit(colours[_GLANCE_INNER])
+
+
+def _thumbnail(picture: Pixels, size: tuple[int, int], n_halvings: int) -> Pixels:
+    """(down, across, 3) of a few of a picture's pixels: it must be the same for the same, not beautiful.
+
+    Halving is many times faster than any other ratio.
+    """
+    across, down = size
+    for n in range(n_halvings, -1, -1):
+        way = cv2.INTER_NEAREST if n == n_halvings else cv2.INTER_AREA
+        picture = np.asarray(cv2.resize(picture, (across << n, down << n), interpolation=way), np.uint8)
+    return picture
+
+
+def _change(now: Pixels, before: Pixels, mask: Pixels) -> float:
+    """Half the mean square by which two thumbnails differ: 0 for the same, 1 for nothing in common.
+
+    Each channel is taken without its mean and of deviation 1: light and its colour may change.
+    """
+    products = cv2.multiply(now, before, dtype=cv2.CV_32F)  # exact, and so are their sums
+    total = 0.0
+    channels = zip(_moments(now, mask), _moments(before, mask), cv2.mean(products, mask)[:3], strict=True)
+    for (mean, deviation), (old_mean, old_deviation), product in channels:
+        scale, old_scale = (1 / math.hypot(found, _SCENE_NOISE) for found in (deviation, old_deviation))
+        shared = (product - mean * old_mean) * scale * old_scale
+        total += (deviation * scale) ** 2 + (old_deviation * old_scale) ** 2 - 2 * shared
+    return max(0.0, total / 6)
+
+
+def _moments(thumbnail: Pixels, mask: Pixels) -> list[tuple[float, float]]:
+    """Mean and deviation of each channel, where the mask is not 0."""
+    means, deviations = cv2.meanStdDev(thumbnail, mask=mask)
+    return list(zip(means.ravel().tolist(), deviations.ravel().tolist(), strict=True))
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from edge_mer.preprocess.looks import (
     CONTINUOUS_NS,
     Box,
     Eyes,
+    Glance,
     KnownLooks,
     Look,
     LookMaker,
@@ -133,6 +134,7 @@ class _Track:
         eyes_in_box: Their eyes when they were last found, in fractions of the box; None = never.
         eyes_ns: When that was.
         speed_px: Of the face, right and down, in pixels per nanosecond.
+        glance: At the face when it was last looked at; None = without eyes.
     """
 
     number: int
@@ -147,6 +149,7 @@ class _Track:
     eyes_in_box: Eyes | None = None
     eyes_ns: int = 0
     speed_px: complex = 0j
+    glance: Glance | None = None
 
     def expected(self, t_ns: int) -> list[Box]:
         """Where the face is if it stays, and if it moves on as it did."""
@@ -202,7 +205,8 @@ class PeopleTracker:
         import_module(_OPTIMIZER)  # now, and not when the first faces come
         self._tracks: dict[int, _Track] = {}
         self._n_tracks = self._n_names = 0
-        self._scene: tuple[Scene, int, list[Box]] | None = None
+        self._scene: Scene | None = None
+        self._newest_ns = self._looked_ns = 0
         self._changes: deque[float] = deque(maxlen=_USUAL_FRAMES)
 
     @property
@@ -233,11 +237,41 @@ class PeopleTracker:
         self.forget(t_ns)
         found = [face for face in self._detector.detect(frame) if min(face.box_px[2:]) >= MIN_FACE_PX]
         found.sort(key=lambda face: face.box_px)  # whatever order the detector has
-        self._note_breaks(Scene.of(frame), found, t_ns)
+        faces = self._glance_at(frame, found, t_ns) or self._look(frame, found, t_ns)
+        self._newest_ns = t_ns
+        return faces
+
+    def _glance_at(self, frame: NDArray[np.uint8], found: list[Detection], t_ns: int) -> list[Face]:
+        """Follow those who were looked at a moment ago; nobody if any picture has changed since."""
+        steady = self._steady(frame, found, t_ns)
+        if steady and self._scene is not None and self._looked_ns == self._newest_ns:
+            # the first frame after a look tells what changes are usual
+            before, self._scene = self._scene, Scene.of(frame, (face.box_px for face in found))
+            self._changes.append(self._scene.change(before))
+        return [self._follow(track, face, *self._eyes(track, face, t_ns), t_ns) for track, face in steady]
+
+    def _steady(
+        self, frame: NDArray[np.uint8], found: list[Detection], t_ns: int
+    ) -> list[tuple[_Track, Detection]]:
+        """Whose all faces are, if they were looked at a moment ago and none has changed; else empty."""
+        steady = []
+        for face in found:
+            here = [track for track in self._tracks.values() if track.overlap(face.box_px, t_ns) > 0]
+            glance = here[0].glance if len(here) == 1 and here[0].name is not None else None
+            if glance is None or not glance.still_shows(frame, face.box_px, t_ns):
+                return []
+            steady.append((here[0], face))
+        return steady if len({track.number for track, _ in steady}) == len(steady) else []
+
+    def _look(self, frame: NDArray[np.uint8], found: list[Detection], t_ns: int) -> list[Face]:
+        """Find who is who by looks."""
+        self._note_breaks(Scene.of(frame, (face.box_px for face in found)), t_ns)
         views, claims = self._claims(frame, found, t_ns)
         held, unsure = settle(claims)
         faces = [
-            self._follow(self._tracks[claim.track], found[claim.face], views[claim.track, claim.face], t_ns)
+            self._recognise(
+                self._tracks[claim.track], frame, found[claim.face], views[claim.track, claim.face], t_ns
+            )
             for claim in held
         ]
         taken = [face.box_px for face in faces]
@@ -247,21 +281,21 @@ class PeopleTracker:
             if is_new and face.eyes_px is not None and len(self._tracks) < _MAX_STRANGERS + self._max_people:
                 faces.append(self._meet(frame, face, face.eyes_px, t_ns))
         self._name_newcomers(t_ns)
+        self._looked_ns = t_ns
         return faces
 
     # -- who is who ----------------------------------------------------------------------------
 
-    def _note_breaks(self, scene: Scene, found: list[Detection], t_ns: int) -> None:
+    def _note_breaks(self, scene: Scene, t_ns: int) -> None:
         """After a sudden change of the scene, the next look of everybody must prove who they are."""
-        before, boxes = self._scene, [face.box_px for face in found]
-        self._scene = (scene, t_ns, boxes)
-        if before is None or t_ns - before[1] > CONTINUOUS_NS:
-            return
-        change = scene.change(before[0], [*before[2], *boxes])
-        least = least_after(change, median(self._changes) if self._changes else 0.0)
-        self._changes.append(change)
+        before, self._scene = self._scene, scene
+        least = SAME_IF_STEADY
+        if before is not None and t_ns - self._newest_ns <= CONTINUOUS_NS:
+            change = scene.change(before)
+            least = least_after(change, median(self._changes) if self._changes else 0.0)
+            self._changes.append(change)
         for track in self._tracks.values():
-            track.least = max(track.least, least)
+            track.least, track.glance = max(track.least, least), None
 
     def _claims(
         self, frame: NDArray[np.uint8], found: list[Detection], t_ns: int
@@ -309,30 +343,44 @@ class PeopleTracker:
         is_near: bool,
     ) -> _View | None:
         """None when there is too little to see: no eyes, and nobody was there a moment ago."""
-        eyes, aligned = face.eyes_px, True
-        if eyes is None:
-            if not is_near or track.least > SAME_IF_STEADY:
-                return None
-            is_fresh = t_ns - track.eyes_ns <= self._eyes_max_age_ns
-            carried = track.eyes_in_box if is_fresh else None
-            eyes, aligned = eyes_in_frame(carried or TYPICAL_EYES, face.box_px), carried is not None
+        if face.eyes_px is None and (not is_near or track.least > SAME_IF_STEADY):
+            return None
+        eyes, aligned = self._eyes(track, face, t_ns)
         look, likeness = self._look_maker.likest(frame, eyes, track.known, least + CLEARLY)
         return _View(eyes, aligned, look, likeness)
 
-    def _follow(self, track: _Track, found: Detection, view: _View, t_ns: int) -> Face:
-        before, box, eyes = track.face, found.box_px, view.eyes
+    def _eyes(self, track: _Track, face: Detection, t_ns: int) -> tuple[Eyes, bool]:
+        """Those found, else carried from earlier frames or typical ones; False = typical."""
+        if face.eyes_px is not None:
+            return face.eyes_px, True
+        is_fresh = t_ns - track.eyes_ns <= self._eyes_max_age_ns
+        carried = track.eyes_in_box if is_fresh else None
+        return eyes_in_frame(carried or TYPICAL_EYES, face.box_px), carried is not None
+
+    def _recognise(
+        self, track: _Track, frame: NDArray[np.uint8], face: Detection, view: _View, t_ns: int
+    ) -> Face:
+        """Remember how somebody looks."""
+        if face.eyes_px is not None:
+            track.known.remember(view.look, view.likeness)
+            track.glance = Glance.at(frame, face.box_px, t_ns)
+        track.least = SAME_IF_STEADY
+        return self._follow(track, face, view.eyes, view.aligned, t_ns)
+
+    def _follow(self, track: _Track, found: Detection, eyes: Eyes, aligned: bool, t_ns: int) -> Face:
+        """Remember where somebody is."""
+        before, box = track.face, found.box_px
         if before is not None and track.overlap(box, t_ns) >= _SAME_PLACE:
             track.speed_px = (_middle(box) - _middle(before.box_px)) / max(1, t_ns - track.seen_ns)
-            if view.aligned and before.aligned:
+            if aligned and before.aligned:
                 eyes = smoothed((before.left_eye_px, before.right_eye_px), eyes)
         else:
             track.speed_px = 0j
         if found.eyes_px is not None:
-            track.known.remember(view.look, view.likeness)
             track.eyes_in_box, track.eyes_ns = eyes_in_box(eyes, box), t_ns
-        track.least, track.seen_ns = SAME_IF_STEADY, t_ns
+        track.seen_ns = t_ns
         track.n_seen += 1
-        track.face = Face(box, eyes[0], eyes[1], view.aligned, track.number)
+        track.face = Face(box, eyes[0], eyes[1], aligned, track.number)
         return track.face
 
     def _end_strangers(self, seen: list[Face], t_ns: int) -> None:
@@ -355,7 +403,7 @@ class PeopleTracker:
         self._n_tracks += 1
         self._tracks[track.number] = track
         look, likeness = self._look_maker.likest(frame, eyes, track.known, 0.0)
-        return self._follow(track, face, _View(eyes, True, look, likeness), t_ns)
+        return self._recognise(track, frame, face, _View(eyes, True, look, likeness), t_ns)
 
     def _name_newcomers(self, t_ns: int) -> None:
         """Strangers who stayed become somebody while there is room, the first ones first."""

@@ -8,6 +8,7 @@ samples came near it. Eleven sharp videos of faces have a `sharpness` of 0.31 an
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Literal
 
@@ -172,10 +173,15 @@ def sharpness(frame: NDArray[np.uint8], transform: NDArray[np.float64], size_px:
         frame, scaled, (_SHARPNESS_PX, _SHARPNESS_PX), flags=cv2.INTER_AREA | cv2.WARP_INVERSE_MAP
     )
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    contrast = float(grey.std())
+    contrast = _deviation(grey)
     if contrast < _LEAST_CONTRAST:
         return 0.0
-    return float(cv2.Laplacian(grey, cv2.CV_32F)[2:-2, 2:-2].var()) / contrast**2
+    return (_deviation(cv2.Laplacian(grey, cv2.CV_32F)[2:-2, 2:-2]) / contrast) ** 2
+
+
+def _deviation(values: NDArray[np.integer | np.floating]) -> float:
+    """Of a small picture; OpenCV has it many times faster than NumPy."""
+    return float(cv2.meanStdDev(values)[1][0, 0])
 
 
 def is_black(frame: NDArray[np.uint8]) -> bool:
@@ -185,7 +191,7 @@ def is_black(frame: NDArray[np.uint8]) -> bool:
 
 def of_face(frame: NDArray[np.uint8], transform: NDArray[np.float64], size_px: int) -> Quality | None:
     """What is wrong with a face that was found, in a frame and by a crop as for `sharpness`."""
-    if float(np.hypot(*transform[:, 0])) < 1.0 / MOST_ENLARGED:
+    if math.hypot(*transform[:, 0]) < 1.0 / MOST_ENLARGED:
         return "small_face"
     return "blurred_face" if sharpness(frame, transform, size_px) < LEAST_SHARPNESS else None
 

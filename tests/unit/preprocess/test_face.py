@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -26,7 +27,7 @@ from edge_mer.preprocess.face import (
     crop_transform,
 )
 from edge_mer.preprocess.face_detectors import CascadeDetector, open_face_detector
-from edge_mer.preprocess.looks import Eyes
+from edge_mer.preprocess.looks import LOOK_AGAIN_NS, Box, Eyes, Glance, LookMaker
 from edge_mer.sources.sim import SimSource
 from edge_mer.types.model import FaceAlignment
 from tests.helpers.data import real
@@ -226,6 +227,143 @@ class TestOnRealPeople:
         alone = [detector.detect(frame) for frame in frames]
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(detector.detect, frames)) == alone
+
+
+class Looks:
+    """Counts the looks that are made, and may forbid that any is spared."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch, self.n = monkeypatch, 0
+        likest = LookMaker.likest
+
+        def counted(*args: Any) -> Any:
+            self.n += 1
+            return likest(*args)
+
+        monkeypatch.setattr(LookMaker, "likest", counted)
+
+    def at_every_frame(self, detector: FaceDetector, frames: Timeline) -> list[Face | None]:
+        with self._monkeypatch.context() as patch:
+            patch.setattr(Glance, "still_shows", lambda *_: False)
+            return followed(detector, frames)
+
+
+class Shown:
+    """Finds what was found in each frame before."""
+
+    name = "shown"
+
+    def __init__(self, found: list[tuple[Frame, Detection]]) -> None:
+        self._found = {id(frame): (frame, face) for frame, face in found}
+
+    def detect(self, frame: Frame) -> list[Detection]:
+        return [self._found[id(frame)][1]]
+
+
+def moved(frame: Frame, face: Detection, onto: Box) -> tuple[Frame, Detection]:
+    """A picture resized and shifted so that a face comes to lie in a box."""
+    (x, y, side, _), (to_x, to_y, to_side, _) = face.box_px, onto
+    scale = to_side / side
+    shift = np.array([[scale, 0, to_x - scale * x], [0, scale, to_y - scale * y]])
+    picture = cv2.warpAffine(frame, shift, frame.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+    assert face.eyes_px is not None
+    left, right = ((to_x + scale * (a - x), to_y + scale * (b - y)) for a, b in face.eyes_px)
+    return np.asarray(picture, np.uint8), Detection(onto, face.score, (left, right))
+
+
+def head_mask(frame: Frame, box: Box) -> NDArray[np.bool_]:
+    """(height, width, 1): where a head is, by its face's box."""
+    x, y, width, height = box
+    mask = np.zeros(frame.shape[:2], np.uint8)
+    middle, axes = (
+        (round(x + width / 2), round(y + 0.42 * height)),
+        (round(0.5 * width), round(0.75 * height)),
+    )
+    cv2.ellipse(mask, middle, axes, 0, 0, 360, (1,), -1)
+    return mask[..., np.newaxis] > 0
+
+
+class TestGlances:
+    """Looks that are spared, on recorded people; what would have been seen is seen all the same."""
+
+    @staticmethod
+    def shown(clip: list[Frame], detector: FaceDetector) -> list[tuple[Frame, Detection]]:
+        return [(frame, detector.detect(frame)[0]) for frame in clip]
+
+    @pytest.mark.parametrize("name", DETECTORS)
+    def test_people_who_speak_are_looked_at_once_a_second(
+        self,
+        clips: list[list[Frame]],
+        detectors: dict[str, Remembering],
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+    ) -> None:
+        looks = Looks(monkeypatch)
+        for clip in clips:
+            frames = timeline([*clip, *clip[-2::-1], *clip[1:]], GRID_HZ)
+            looks.n = 0
+            faces = followed(detectors[name], frames)
+            assert frames[-1][1] / (1.1 * LOOK_AGAIN_NS) <= looks.n <= 0.07 * len(frames)
+            assert faces == looks.at_every_frame(detectors[name], frames)
+
+    @pytest.mark.parametrize("hz", [25, 12.5])
+    @pytest.mark.parametrize("is_backlit", [False, True])
+    def test_a_cut_at_the_same_place_before_the_same_wall(
+        self,
+        clips: list[list[Frame]],
+        detectors: dict[str, Remembering],
+        monkeypatch: pytest.MonkeyPatch,
+        hz: float,
+        is_backlit: bool,
+    ) -> None:
+        """Only the head is another one; that may not wait until looks are made anyway."""
+        looks, n_noticed = Looks(monkeypatch), 0
+        for clip, other in itertools.permutations(clips, 2):
+            before = self.shown(sampled(clip, hz)[:6], detectors["yunet"])
+            wall, box = before[-1][0], before[-1][1].box_px
+            mask = head_mask(wall, box)
+            if is_backlit:
+                wall = np.full_like(wall, 255)
+                before = [(np.where(mask, frame // 5, wall), face) for frame, face in before]
+            after = []
+            for frame, face in self.shown(sampled(other, hz)[:4], detectors["yunet"]):
+                picture, placed = moved(frame, face, box)
+                after.append((np.where(mask, picture // (5 if is_backlit else 1), wall), placed))
+            found = before + after
+            frames = timeline([frame for frame, _ in found], hz)
+            looks.n = 0
+            faces = followed(Shown(found), frames)
+            assert looks.n >= 2  # at the first one, and at the other one
+            assert faces == looks.at_every_frame(Shown(found), frames)
+            n_noticed += newcomers(faces) == [len(before) + 1]
+        assert n_noticed >= (0 if is_backlit else 25)
+
+    @pytest.mark.parametrize("fade_s", [1, 2])
+    def test_people_who_fade_into_each_other_are_told_apart_as_well_as_by_looks_at_all_frames(
+        self,
+        clips: list[list[Frame]],
+        detectors: dict[str, Remembering],
+        monkeypatch: pytest.MonkeyPatch,
+        fade_s: int,
+    ) -> None:
+        looks, n_noticed, n_noticed_by_all = Looks(monkeypatch), 0, 0
+        hz, n_steady = 15, 5
+        for clip, other in itertools.permutations(clips, 2):
+            own = self.shown(sampled(clip, hz), detectors["yunet"])
+            place = own[0][1].box_px
+            found = []
+            for index in range(2 * n_steady + fade_s * hz):
+                share = min(1.0, max(0.0, (index - n_steady) / (fade_s * hz)))
+                frame, face = own[index]
+                picture, placed = moved(
+                    *self.shown(sampled(other, hz)[index:][:1], detectors["yunet"])[0], place
+                )
+                mixed = np.rint((1 - share) * frame + share * picture).astype(np.uint8)
+                found.append((mixed, face if share < 0.5 else placed))
+            frames = timeline([frame for frame, _ in found], hz)
+            n_noticed += bool(newcomers(followed(Shown(found), frames)))
+            n_noticed_by_all += bool(newcomers(looks.at_every_frame(Shown(found), frames)))
+        assert n_noticed >= max(1, n_noticed_by_all)
 
 
 class TestOnSimulatedPeople:

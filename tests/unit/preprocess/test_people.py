@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import av
 import cv2
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from edge_mer.clock import NS_PER_S
 from edge_mer.preprocess.face import FaceDetector
 from edge_mer.preprocess.face_detectors import open_face_detector
+from edge_mer.preprocess.looks import LookMaker
 from edge_mer.preprocess.people import AWAY_NS, CLEARLY, Claim, PeopleTracker, settle
 from edge_mer.types.model import FaceAlignment
 from tests.helpers.composed import HZ, Walk, composed, stay
@@ -167,6 +169,25 @@ class TestNobodyIsTakenForAnother:
         seen = followed(SquaresDetector(), frames)
         assert followed(SquaresDetector(backwards=True), frames) == seen
         assert set().union(*seen) >= {"p1", "p2"}
+
+    def test_who_keeps_still_is_looked_at_once_a_second(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """At first at every frame, to have a name; and at once when another takes a seat."""
+        looked_at: list[Frame] = []
+        likest = LookMaker.likest
+
+        def noted(self: LookMaker, frame: Frame, *args: Any) -> Any:
+            looked_at.append(frame)
+            return likest(self, frame, *args)
+
+        monkeypatch.setattr(LookMaker, "likest", noted)
+        seats = [{0: 20, 1: 90} if i < 30 else {0: 20, 2: 90} for i in range(32)]
+        frames = [(crowd(places), i * NS_PER_S // 10) for i, places in enumerate(seats)]
+        seen = followed(SquaresDetector(), frames)
+        n_looks = [sum(frame is one for one in looked_at) for frame, _ in frames]
+        assert [i for i, n in enumerate(n_looks) if n] == [0, 1, 2, 3, 4, 15, 26, 30, 31]
+        assert n_looks[15] == 2
+        assert seen[29] == {"p1": 36, "p2": 106}
+        assert seen[30] == {"p1": 36}
 
     def test_they_are_numbered_from_left_to_right_as_they_came(self) -> None:
         frames = [(crowd({0: 150, 1: 90, 2: 20}), i * NS_PER_S // 10) for i in range(8)]
