@@ -30,7 +30,8 @@ from tests.helpers.recordings import SKIN, chunks_of, equal, played
 from tests.helpers.tiny_session import TinySession
 
 ZERO_NS = 7_000 * NS_PER_S
-LATE_NS = 30_000_000
+NS_PER_MS = 1_000_000
+LATE_NS = 30 * NS_PER_MS
 N_STEPS = 9
 STATES = ("_stalled", "_wrong_rate", "_restarting")
 
@@ -53,10 +54,13 @@ class Swapped(Sensor):
     def __init__(self, clock: ManualClock) -> None:
         super().__init__(clock, TinySession(N_STEPS, silent={4}))
         chunks = [*TinySession(N_STEPS, silent={4}).chunks()]
-        pictures = [chunk for chunk in chunks if chunk.modality == "visual"]
         sound = [chunk for chunk in chunks if chunk.modality == "audio"]
-        held = len(sound) // 3
-        self._chunks = iter([*sound[:held], *pictures[:60], *sound[held:], *pictures[60:]])
+
+        def came_ns(chunk: Chunk) -> int:  # no stream is silent for so long that its source is opened again
+            late_ms = 900 if chunk is sound[len(sound) // 3] else 150 if chunk.modality == "audio" else 0
+            return chunk.t_ns + late_ms * NS_PER_MS
+
+        self._chunks = iter(sorted(chunks, key=came_ns))
 
 
 def ran(
