@@ -246,8 +246,8 @@ def _isa_cells(level: str, one: Found) -> list[str]:
     rivals = one["rivals"]
     return [
         level,
-        *(number(rivals[key]["ms"]["p50"]) for key in ISA_RIVALS),
-        *(times(rivals[key]["ratio"][NAIVE]) for key in ("ov", "ov-int8")),
+        *(number(rivals[key]["ms"]["p50"]) if key in rivals else "does not run" for key in ISA_RIVALS),
+        *(times(rivals[key]["ratio"][NAIVE]) if key in rivals else "-" for key in ("ov", "ov-int8")),
         *(", ".join(f"{n}x {what}" for what, n in kernels.items()) for kernels in one["kernels"].values()),
     ]
 

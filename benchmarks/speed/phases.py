@@ -11,14 +11,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.speed.kept import ROOT, Found, folder_of, say
 from benchmarks.speed.made import load
 from benchmarks.speed.rivals.registry import NAIVE, REFERENCE, RIVALS, open_rival
-from benchmarks.speed.rivals.whole import refused_in
+from benchmarks.speed.rivals.whole import last_line, refused_in
 from benchmarks.speed.turns import Player, by_turns, deviation, told
 
 
@@ -74,7 +74,23 @@ def one_isa(name: str) -> Found:
     """Some rivals, with what oneDNN may use as this process was told."""
     from benchmarks.speed.rivals.edge_mer import kernels
 
-    return _played(name, list(ISA_RIVALS), ISA_PLAN, NAIVE) | {"kernels": kernels(folder_of(name))}
+    refused = _failing(name, ISA_RIVALS)
+    played = _played(name, [key for key in ISA_RIVALS if key not in refused], ISA_PLAN, NAIVE)
+    return played | {"kernels": kernels(folder_of(name)), "refused": refused}
+
+
+def _failing(name: str, keys: Sequence[str]) -> dict[str, str]:
+    """Rival -> what it says where it does not run with what this process may use."""
+    folder = folder_of(name)
+    spec, steps = load(folder)
+    end, failing = steps.ends(spec)[0], dict[str, str]()
+    for key in keys:
+        try:
+            open_rival(key, folder, spec, steps).warm_up(end)
+        except Exception as error:  # whatever a user would see
+            failing[key] = last_line(error)
+            say(name, f"{key} does not run: {failing[key]}")
+    return failing
 
 
 def _played(name: str, keys: list[str], plan: Plan, reference: str = REFERENCE) -> Found:
