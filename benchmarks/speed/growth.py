@@ -27,7 +27,7 @@ from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.bench import Bench, Cost, from_sources
 from edge_mer.runtime.setup import looks_at_faces, open_engines
 from edge_mer.runtime.simulated import n_lead_in, simulated
-from edge_mer.types.model import ModelSpec
+from edge_mer.types.model import ModelSpec, Signal
 
 FACES = (1, 2, 4)
 SIZES = (0.25, 0.5, 2)
@@ -90,11 +90,15 @@ def _cost_ms(rival: Rival, spec: ModelSpec, steps: Steps) -> float:
 
 
 def costs_by_faces(folder: Path) -> Iterator[tuple[int, Cost]]:
-    """Faces -> what a prediction for one of them costs in a whole session; 1 of models without faces."""
+    """Faces -> what a prediction for one of them costs in a whole session.
+
+    One only of models without faces, and of those with sensors on the body, which one person wears.
+    """
     spec, _ = load(folder)
     setup, _ = open_built(folder)
     detector = open_face_detector() if looks_at_faces(spec) else None
-    for n_faces in FACES if detector is not None else (1,):
+    has_body = any(isinstance(encoder.preprocess, Signal) for encoder in spec.encoders)
+    for n_faces in FACES if detector is not None and not has_body else (1,):
         people = n_faces if n_faces > 1 else None
         say(folder.name, f"whole sessions, faces: {n_faces}")
         uri, of_faces = _uri(spec, n_faces), replace(setup, detector=detector, people=people)
