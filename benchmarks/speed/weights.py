@@ -21,7 +21,7 @@ from edge_mer_export.engines import torch_engines
 from edge_mer_export.meaningful import OUTPUT_DEVIATION, make_meaningful, sessions
 from edge_mer_export.models.zoo import ZooModel, build
 
-N_PEOPLE, N_HOPS = 3, 2
+N_PEOPLE, N_HOPS = 3, 8
 FIRST_PERSON = 80_000
 
 ADDED = 0.25
@@ -71,13 +71,13 @@ def look(last: nn.Linear, hidden: Tensor) -> None:
 
 
 def _seen(model: ZooModel) -> dict[str, Tensor]:
-    """Output -> what its last layer sees of the windows of some people, (n, D)."""
+    """Output -> what its last layer sees of the last steps of some people's windows, (n, D)."""
     spec, fusion = model.spec, model.stages[model.spec.fusion.stage]
     n_steps = spec.fusion.n_steps + (N_HOPS - 1) * spec.fusion.hop
     seen: dict[str, list[Tensor]] = {name: [] for name in model.last_layers}
     hooks = [
         fusion.get_submodule(layer).register_forward_hook(
-            lambda _module, given, _found, rows=seen[name]: rows.append(given[0].detach().flatten(0, -2))
+            lambda _module, given, _found, rows=seen[name]: rows.append(given[0].detach().flatten(0, -2)[-1:])
         )
         for name, layer in model.last_layers.items()
     ]
