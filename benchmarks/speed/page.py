@@ -119,14 +119,20 @@ def _machines(found: Mapping[str, Found]) -> list[str]:
         told.setdefault(_machine(one), []).append(name)
     if len(told) == 1:
         return [f"Measured on {next(iter(told))}."]
-    return [f"Measured on {text} ({', '.join(names)})." for text, names in told.items()]
+    return ["\n\n".join(f"{listed(names)}: measured on {text}." for text, names in told.items())]
 
 
 def _busy(found: Mapping[str, Found]) -> list[str]:
     """What must not be believed because others were at work."""
-    told = [f"{name}: {100 * one['others_share']:.0f} %" for name, one in found.items()]
+    told = [
+        f"{name} {100 * one['others_share']:.0f} % ({one['machine']['load_before']})"
+        for name, one in found.items()
+    ]
     busy = [name for name, one in found.items() if one["others_share"] > MAX_OTHERS]
-    text = [f"Of the processors' time others took, while it was measured: {', '.join(told)}."]
+    text = [
+        "Of the processors' time others took while it was measured, and the load before it began:\n"
+        f"{', '.join(told)}."
+    ]
     if busy:
         text += [
             "",
@@ -141,8 +147,7 @@ def _machine(one: Found) -> str:
     versions = listed(f"{name} {version}" for name, version in here["versions"].items())
     return (
         f"{here['threads']} threads of {here['processor']}, which has {listed(here['has'])} and lacks\n"
-        f"{listed(here['lacks'])}, with {versions}, on {one['date']};\n"
-        f"load before it began: {here['load_before']}"
+        f"{listed(here['lacks'])}, with {versions}, on {one['date']}"
     )
 
 
