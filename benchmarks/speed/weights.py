@@ -21,7 +21,7 @@ from edge_mer_export.engines import torch_engines
 from edge_mer_export.meaningful import OUTPUT_DEVIATION, make_meaningful, sessions
 from edge_mer_export.models.zoo import ZooModel, build
 
-N_PEOPLE, N_HOPS = 3, 8
+N_PEOPLE, N_HOPS = 3, 16
 FIRST_PERSON = 80_000
 
 ADDED = 0.25
@@ -71,7 +71,7 @@ def look(last: nn.Linear, hidden: Tensor) -> None:
 
 
 def _seen(model: ZooModel) -> dict[str, Tensor]:
-    """Output -> what its last layer sees of the last steps of some people's windows, (n, D)."""
+    """Output -> what its last layer sees of windows of some people, one after the other, at their last steps, (n, D)."""
     spec, fusion = model.spec, model.stages[model.spec.fusion.stage]
     n_steps = spec.fusion.n_steps + (N_HOPS - 1) * spec.fusion.hop
     seen: dict[str, list[Tensor]] = {name: [] for name in model.last_layers}
@@ -81,13 +81,13 @@ def _seen(model: ZooModel) -> dict[str, Tensor]:
         )
         for name, layer in model.last_layers.items()
     ]
-    for one in sessions(model, N_PEOPLE, share_of(spec, n_steps, 1), FIRST_PERSON):
-        rival = EachStepOnce(spec, torch_engines(spec, model.stages), joined(spec, [one], n_steps))
-        rival.warm_up(spec.fusion.n_steps)
-        for name in seen:
-            seen[name].pop()  # of a window that was not full
-        for end in range(spec.fusion.n_steps, n_steps + 1, spec.fusion.hop):
-            rival.predict(end)
+    played = sessions(model, N_PEOPLE, share_of(spec, n_steps), FIRST_PERSON)
+    rival = EachStepOnce(spec, torch_engines(spec, model.stages), joined(spec, played, n_steps))
+    rival.warm_up(spec.fusion.n_steps)
+    for name in seen:
+        seen[name].pop()  # of a window that was not full
+    for end in range(spec.fusion.n_steps, n_steps + 1, spec.fusion.hop):
+        rival.predict(end)
     for hook in hooks:
         hook.remove()
     return {name: torch.cat(rows) for name, rows in seen.items()}
