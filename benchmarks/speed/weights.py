@@ -71,7 +71,7 @@ def look(last: nn.Linear, hidden: Tensor) -> None:
 
 
 def _seen(model: ZooModel) -> dict[str, Tensor]:
-    """Output -> what its last layer sees of windows of some people, one after the other, at their last steps, (n, D)."""
+    """Output -> what its last layer sees of the last steps of windows, (n, D), of several people in turn."""
     spec, fusion = model.spec, model.stages[model.spec.fusion.stage]
     n_steps = spec.fusion.n_steps + (N_HOPS - 1) * spec.fusion.hop
     seen: dict[str, list[Tensor]] = {name: [] for name in model.last_layers}
