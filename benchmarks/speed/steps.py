@@ -15,7 +15,7 @@ from edge_mer.types.model import Encoder, ModelSpec, Words
 
 Array = NDArray[Any]
 
-N_PEOPLE = 3
+N_PEOPLE = 12
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from edge_mer_export.engines import torch_engines
 from edge_mer_export.meaningful import OUTPUT_DEVIATION, make_meaningful, sessions
 from edge_mer_export.models.zoo import ZooModel, build
 
-N_PEOPLE, N_HOPS = 3, 16
+N_PEOPLE, N_HOPS = 12, 16
 FIRST_PERSON = 80_000
 
 ADDED = 0.25
@@ -81,7 +81,7 @@ def _seen(model: ZooModel) -> dict[str, Tensor]:
         )
         for name, layer in model.last_layers.items()
     ]
-    played = sessions(model, N_PEOPLE, share_of(spec, n_steps), FIRST_PERSON)
+    played = sessions(model, N_PEOPLE, share_of(spec, n_steps, N_PEOPLE), FIRST_PERSON)
     rival = EachStepOnce(spec, torch_engines(spec, model.stages), joined(spec, played, n_steps))
     rival.warm_up(spec.fusion.n_steps)
     for name in seen:
