@@ -124,11 +124,13 @@ def _machines(found: Mapping[str, Found]) -> list[str]:
 
 def _busy(found: Mapping[str, Found]) -> list[str]:
     """What must not be believed because others were at work."""
+    watched = {name: one for name, one in found.items() if "others_share" in one}
     told = [
         f"{name} {100 * one['others_share']:.0f} % ({one['machine']['load_before']})"
-        for name, one in found.items()
+        for name, one in watched.items()
     ]
-    busy = [name for name, one in found.items() if one["others_share"] > MAX_OTHERS]
+    told += [f"{name} not measured" for name in found.keys() - watched.keys()]
+    busy = [name for name, one in watched.items() if one["others_share"] > MAX_OTHERS]
     text = [
         "Of the processors' time others took while it was measured, and the load before it began:\n"
         f"{', '.join(told)}."
@@ -341,7 +343,7 @@ def _made(found: Mapping[str, Found]) -> Iterator[str]:
     yield from ("## What it took, and what it leaves out", "")
     columns = list(dict.fromkeys(what for one in found.values() for what in one["made_s"]))
     rows = (
-        [name, *(_seconds(one["made_s"], what) for what in columns), f"{one['took_s']}"]
+        [name, *(_seconds(one["made_s"], what) for what in columns), str(one.get("took_s", "-"))]
         for name, one in found.items()
     )
     yield from table(["seconds", *columns, "measuring"], rows)
