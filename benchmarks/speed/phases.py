@@ -11,15 +11,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.speed.kept import ROOT, Found, folder_of, say
 from benchmarks.speed.made import load
+from benchmarks.speed.rivals.base import Rival
 from benchmarks.speed.rivals.registry import NAIVE, REFERENCE, RIVALS, open_rival
 from benchmarks.speed.rivals.whole import last_line, refused_in
+from benchmarks.speed.steps import Steps
 from benchmarks.speed.turns import Player, by_turns, deviation, told
+from edge_mer.types.model import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -67,38 +70,41 @@ def plan_of(name: str) -> Plan:
 
 def turns(name: str) -> Found:
     """All rivals, by turns."""
-    return _played(name, [key for key in RIVALS if key not in refused_in(folder_of(name))], plan_of(name))
+    folder = folder_of(name)
+    spec, steps = load(folder)
+    refused = refused_in(folder)
+    rivals = {key: open_rival(key, folder, spec, steps) for key in RIVALS if key not in refused}
+    return _played(name, spec, steps, rivals, plan_of(name))
 
 
 def one_isa(name: str) -> Found:
     """Some rivals, with what oneDNN may use as this process was told."""
     from benchmarks.speed.rivals.edge_mer import kernels
 
-    refused = _failing(name, ISA_RIVALS)
-    played = _played(name, [key for key in ISA_RIVALS if key not in refused], ISA_PLAN, NAIVE)
-    return played | {"kernels": kernels(folder_of(name)), "refused": refused}
-
-
-def _failing(name: str, keys: Sequence[str]) -> dict[str, str]:
-    """Rival -> what it says where it does not run with what this process may use."""
     folder = folder_of(name)
     spec, steps = load(folder)
-    end, failing = steps.ends(spec)[0], dict[str, str]()
-    for key in keys:
+    rivals, refused = dict[str, Rival](), dict[str, str]()
+    for key in ISA_RIVALS:
         try:
-            open_rival(key, folder, spec, steps).warm_up(end)
+            rivals[key] = open_rival(key, folder, spec, steps)
+            rivals[key].warm_up(steps.ends(spec)[0])
         except Exception as error:  # whatever a user would see
-            failing[key] = last_line(error)
-            say(name, f"{key} does not run: {failing[key]}")
-    return failing
+            rivals.pop(key, None)
+            refused[key] = last_line(error)
+            say(name, f"{key} does not run: {refused[key]}")
+    played = _played(name, spec, steps, rivals, ISA_PLAN, NAIVE)
+    return played | {"kernels": kernels(folder), "refused": refused}
 
 
-def _played(name: str, keys: list[str], plan: Plan, reference: str = REFERENCE) -> Found:
-    folder = folder_of(name)
-    spec, steps = load(folder)
-    players: dict[str, Player] = {}
-    for key in keys:
-        players[key] = Player(open_rival(key, folder, spec, steps))
+def _played(
+    name: str,
+    spec: ModelSpec,
+    steps: Steps,
+    rivals: Mapping[str, Rival],
+    plan: Plan,
+    reference: str = REFERENCE,
+) -> Found:
+    players = {key: Player(rival) for key, rival in rivals.items()}
     ends = steps.ends(spec)[: plan.n_windows]
     by_turns(players, ends, plan.n_rounds, lambda text: say(name, text))
     return {
