@@ -41,12 +41,6 @@ def has_free_length(spec: ModelSpec) -> bool:
     return "steps" in spec.fusion.inputs[0].shape
 
 
-def longest(spec: ModelSpec) -> int:
-    """Steps that `costs_by_length` needs."""
-    most = round(spec.fusion.n_steps * max(SIZES)) if has_free_length(spec) else spec.fusion.n_steps
-    return most + spec.fusion.hop * (N_PREDICTIONS - 1)
-
-
 def costs_by_length(folder: Path) -> Found:
     """L -> rival -> milliseconds per prediction; empty where the window's length is fixed."""
     spec, steps = load(folder)
@@ -58,7 +52,7 @@ def costs_by_length(folder: Path) -> Found:
         of_length = with_length(spec, n_steps)
         say(folder.name, f"windows of {n_steps} steps")
         rivals = _rivals(folder, of_length, steps)
-        found[str(n_steps)] = {key: _cost_ms(one, of_length, steps) for key, one in rivals}
+        found[str(n_steps)] = {key: _cost_ms(one) for key, one in rivals}
     return found
 
 
@@ -81,11 +75,11 @@ def _rivals(folder: Path, spec: ModelSpec, steps: Steps) -> Iterator[tuple[str, 
     yield "chosen", EachStepOnce(spec, open_engines(spec, stages, dict(choice.stages)), steps)
 
 
-def _cost_ms(rival: Rival, spec: ModelSpec, steps: Steps) -> float:
-    ends = steps.ends(spec)[:N_PREDICTIONS]
-    rival.warm_up(ends[0])
+def _cost_ms(rival: Rival) -> float:
+    windows = range(N_PREDICTIONS)
+    rival.warm_up(windows)
     player = Player(rival)
-    player.play(range(len(ends)), ends)
+    player.play(windows)
     return round(median(player.rounds_ms[0]), 3)
 
 

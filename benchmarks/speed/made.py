@@ -21,7 +21,7 @@ from benchmarks.speed.kept import ROOT, Found, folder_of, say
 from benchmarks.speed.rivals.edge_mer import BUNDLE, CACHE, open_built
 from benchmarks.speed.rivals.registry import RIVALS
 from benchmarks.speed.rivals.whole import DYNAMIC, FP32, STATIC, WHOLE, WINDOW, last_line, open_whole
-from benchmarks.speed.steps import N_PEOPLE, Steps, is_encoded, joined, n_steps_of, share_of
+from benchmarks.speed.steps import Steps, is_encoded, n_people_of, share_of, steps_of
 from edge_mer.bundle.read import open_bundle
 from edge_mer.runtime.simulated import n_lead_in, simulated
 from edge_mer.types.model import ModelSpec, Words
@@ -79,7 +79,7 @@ def load(folder: Path) -> tuple[ModelSpec, Steps]:
 
 def facts(folder: Path) -> Found:
     """What the page says of a system."""
-    spec, steps = load(folder)
+    spec, _ = load(folder)
     weights = (folder / WEIGHTS_FROM).read_text(encoding="utf-8")
     told = json.loads((folder / WHOLE).read_text(encoding="utf-8"))
     return {
@@ -95,7 +95,6 @@ def facts(folder: Path) -> Found:
             if is_encoded(encoder)
         },
         "given": [encoder.stage for encoder in spec.encoders if not is_encoded(encoder)],
-        "n_windows": len(steps.ends(spec)),
         "weights": weights,
         "candidates": list(open_bundle(folder / BUNDLE).manifest.candidates),
         "chosen": _chosen(folder),
@@ -190,13 +189,13 @@ def _session(spec: ModelSpec, person: int) -> str:
 
 
 def _steps(folder: Path, spec: ModelSpec, n_windows: int) -> None:
-    from benchmarks.speed.growth import longest
     from benchmarks.speed.rivals.pytorch import model_in
     from edge_mer_export.meaningful import sessions
 
-    n_steps = max(n_steps_of(spec, n_windows), longest(spec))
-    played = sessions(model_in(folder), N_PEOPLE, share_of(spec, n_steps), FIRST_PERSON + 200)
-    joined(spec, played, n_steps).save(folder / STEPS)
+    share = share_of(spec, n_windows)
+    n_steps = share + spec.fusion.hop
+    played = sessions(model_in(folder), n_people_of(n_windows), n_steps, FIRST_PERSON + 200)
+    steps_of(spec, played, share).save(folder / STEPS)
 
 
 def _whole(folder: Path, spec: ModelSpec) -> None:
@@ -207,8 +206,7 @@ def _whole(folder: Path, spec: ModelSpec) -> None:
     bundle, steps = open_bundle(folder / BUNDLE), Steps.load(folder / STEPS)
     stages = {stage: bundle.read_stage("fp32", stage) for stage in spec.stages}
     onnx.save(join(spec, stages), folder / FP32)
-    ends = steps.ends(spec)
-    feeds = [feed_of(spec, steps, end) for end in ends[:: max(1, len(ends) // N_CALIBRATION)][:N_CALIBRATION]]
+    feeds = [feed_of(spec, steps, window) for window in range(N_CALIBRATION)]
     np.savez(folder / WINDOW, **feeds[0])
     why = quantize(folder, feeds)
     keys = {STATIC: ("whole-ort-static", "whole-ov-static"), DYNAMIC: ("whole-ort-dynamic",)}

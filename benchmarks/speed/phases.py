@@ -20,7 +20,6 @@ from benchmarks.speed.made import load
 from benchmarks.speed.rivals.base import Rival
 from benchmarks.speed.rivals.registry import NAIVE, REFERENCE, RIVALS, open_rival
 from benchmarks.speed.rivals.whole import last_line, refused_in
-from benchmarks.speed.steps import Steps
 from benchmarks.speed.turns import Player, by_turns, deviation, told
 from edge_mer.types.model import ModelSpec
 
@@ -74,7 +73,7 @@ def turns(name: str) -> Found:
     spec, steps = load(folder)
     refused = refused_in(folder)
     rivals = {key: open_rival(key, folder, spec, steps) for key in RIVALS if key not in refused}
-    return _played(name, spec, steps, rivals, plan_of(name))
+    return _played(name, spec, rivals, plan_of(name))
 
 
 def one_isa(name: str) -> Found:
@@ -87,26 +86,20 @@ def one_isa(name: str) -> Found:
     for key in ISA_RIVALS:
         try:
             rivals[key] = open_rival(key, folder, spec, steps)
-            rivals[key].warm_up(steps.ends(spec)[0])
+            rivals[key].warm_up([0])
         except Exception as error:  # whatever a user would see
             rivals.pop(key, None)
             refused[key] = last_line(error)
             say(name, f"{key} does not run: {refused[key]}")
-    played = _played(name, spec, steps, rivals, ISA_PLAN, NAIVE)
+    played = _played(name, spec, rivals, ISA_PLAN, NAIVE)
     return played | {"kernels": kernels(folder), "refused": refused}
 
 
 def _played(
-    name: str,
-    spec: ModelSpec,
-    steps: Steps,
-    rivals: Mapping[str, Rival],
-    plan: Plan,
-    reference: str = REFERENCE,
+    name: str, spec: ModelSpec, rivals: Mapping[str, Rival], plan: Plan, reference: str = REFERENCE
 ) -> Found:
     players = {key: Player(rival) for key, rival in rivals.items()}
-    ends = steps.ends(spec)[: plan.n_windows]
-    by_turns(players, ends, plan.n_rounds, lambda text: say(name, text))
+    by_turns(players, plan.n_windows, plan.n_rounds, lambda text: say(name, text))
     return {
         "rivals": told(spec, players, AGAINST, reference),
         "deviation": deviation(spec, players[reference].found),

@@ -1,4 +1,4 @@
-"""The same windows for all: step tensors of simulated people, one after the other in one stream."""
+"""The same windows for all: of simulated people, each of whom fills windows alone."""
 
 from __future__ import annotations
 
@@ -15,34 +15,44 @@ from edge_mer.types.model import Encoder, ModelSpec, Words
 
 Array = NDArray[Any]
 
-N_PEOPLE = 12
+MAX_PEOPLE = 12
+MIN_HOPS = 4
+"""Of each person."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Step tensors of a stream of steps.
+    """Step tensors of some people, and windows of them.
 
-    A window may begin with one person and end with another: that is nothing to whoever multiplies.
+    Each window shows the next person, and after the last the first again, a hop later. It holds a few steps
+    of theirs, over and over: encoders and fusion do as much with these as with others.
 
     Attributes:
-        tensors: Stage -> (pieces, …) of float32; a piece serves the encoder's `repeat` steps. Of words
-            the vector of each step, which all rivals are given: an utterance is encoded once in all of them.
+        tensors: Stage -> (people, pieces, …) of float32; a piece serves the encoder's `repeat` steps. Of
+            words the vector of each step, which all rivals are given: an utterance is encoded once in all.
     """
 
     tensors: dict[str, Array]
 
-    def pieces(self, encoder: Encoder, first: int, end: int) -> Array:
-        """(n, …) of the steps from `first` until before `end`, both multiples of `repeat`."""
-        return self.tensors[encoder.stage][first // encoder.repeat : end // encoder.repeat]
+    @property
+    def n_people(self) -> int:
+        """Of whom steps are held."""
+        return len(next(iter(self.tensors.values())))
 
-    def until(self, spec: ModelSpec, end: int) -> Steps:
-        """Those before step `end` alone, in memory of their own."""
-        return Steps({one.stage: self.pieces(one, 0, end).copy() for one in spec.encoders})
+    def places(self, spec: ModelSpec, encoder: Encoder, window: int) -> tuple[int, Array]:
+        """The person whom a window shows, and the numbers of its pieces, (L / repeat,), in their order."""
+        turn, person = divmod(window, self.n_people)
+        numbers = np.arange(spec.fusion.n_steps // encoder.repeat) + turn * spec.fusion.hop // encoder.repeat
+        return person, numbers % self.tensors[encoder.stage].shape[1]
 
-    def ends(self, spec: ModelSpec) -> list[int]:
-        """Of each window the step before which it ends."""
-        n_steps = min(len(self.tensors[encoder.stage]) * encoder.repeat for encoder in spec.encoders)
-        return list(range(spec.fusion.n_steps, n_steps + 1, spec.fusion.hop))
+    def pieces(self, spec: ModelSpec, encoder: Encoder, window: int) -> Array:
+        """All pieces of a window, (L / repeat, …)."""
+        person, numbers = self.places(spec, encoder, window)
+        return self.tensors[encoder.stage][person][numbers]
+
+    def of_one(self) -> Steps:
+        """Those of the first person alone, in memory of their own."""
+        return Steps({stage: one[:1].copy() for stage, one in self.tensors.items()})
 
     def save(self, file: Path) -> None:
         """Write them."""
@@ -60,38 +70,38 @@ def is_encoded(encoder: Encoder) -> bool:
     return not isinstance(encoder.preprocess, Words)
 
 
-def n_steps_of(spec: ModelSpec, n_windows: int) -> int:
-    """Steps of so many windows, each a hop after the one before."""
-    return spec.fusion.n_steps + spec.fusion.hop * (n_windows - 1)
+def n_people_of(n_windows: int) -> int:
+    """So many people are shown in so many windows."""
+    return min(MAX_PEOPLE, n_windows)
 
 
-def joined(spec: ModelSpec, sessions: Sequence[Sequence[StepTrace]], n_steps: int) -> Steps:
-    """So many steps, an equal share of each session, cut where a hop ends.
+def share_of(spec: ModelSpec, n_windows: int) -> int:
+    """Steps of each person, so that no two of so many windows are the same."""
+    return spec.fusion.hop * max(MIN_HOPS, -(-n_windows // n_people_of(n_windows)))
+
+
+def steps_of(spec: ModelSpec, sessions: Sequence[Sequence[StepTrace]], share: int) -> Steps:
+    """So many steps of each session, from where a hop begins.
 
     Args:
         spec: The model's declaration.
         sessions: Whole steps of some people.
-        n_steps: A multiple of the hop.
+        share: A multiple of the hop.
     """
-    hop = spec.fusion.hop
-    share = -(-n_steps // len(sessions) // hop) * hop
-    chosen: list[StepTrace] = []
-    for session in sessions:
-        begin = next(i for i, trace in enumerate(session) if trace.index % hop == 0)
-        chosen += session[begin : begin + share]
-    chosen = chosen[:n_steps]
-    if len(chosen) < n_steps:
-        raise ValueError(f"{spec.name}: {len(chosen)} steps of {n_steps}")
+    chosen = [_from_a_hop(spec, session)[:share] for session in sessions]
+    if min(map(len, chosen)) < share:
+        raise ValueError(f"{spec.name}: {min(map(len, chosen))} steps of {share}")
     return Steps(
-        {
-            encoder.stage: np.concatenate(
-                [trace.inputs[encoder.stage] for trace in chosen[encoder.repeat - 1 :: encoder.repeat]]
-            )
-            for encoder in spec.encoders
-        }
+        {encoder.stage: np.stack([_pieces(encoder, one) for one in chosen]) for encoder in spec.encoders}
     )
 
 
-def share_of(spec: ModelSpec, n_steps: int, n_people: int = N_PEOPLE) -> int:
-    """How many whole steps of each person `joined` may need."""
-    return -(-n_steps // n_people) + 2 * spec.fusion.hop
+def _from_a_hop(spec: ModelSpec, session: Sequence[StepTrace]) -> Sequence[StepTrace]:
+    return session[next(i for i, trace in enumerate(session) if trace.index % spec.fusion.hop == 0) :]
+
+
+def _pieces(encoder: Encoder, session: Sequence[StepTrace]) -> Array:
+    """Each as it was at the last of the steps that it serves."""
+    return np.concatenate(
+        [trace.inputs[encoder.stage] for trace in session[encoder.repeat - 1 :: encoder.repeat]]
+    )

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.speed.rivals.base import EachStepOnce
-from benchmarks.speed.steps import joined, share_of
+from benchmarks.speed.steps import n_people_of, share_of, steps_of
 from edge_mer_export.engines import torch_engines
 from edge_mer_export.meaningful import OUTPUT_DEVIATION, make_meaningful, sessions
 from edge_mer_export.models.zoo import ZooModel, build
 
-N_PEOPLE, N_HOPS = 12, 16
+N_WINDOWS = 24
 FIRST_PERSON = 80_000
 
 ADDED = 0.25
@@ -71,9 +71,8 @@ def look(last: nn.Linear, hidden: Tensor) -> None:
 
 
 def _seen(model: ZooModel) -> dict[str, Tensor]:
-    """Output -> what its last layer sees of the last steps of windows, (n, D), of several people in turn."""
+    """Output -> what its last layer sees of the last steps of windows, (n, D), of several people."""
     spec, fusion = model.spec, model.stages[model.spec.fusion.stage]
-    n_steps = spec.fusion.n_steps + (N_HOPS - 1) * spec.fusion.hop
     seen: dict[str, list[Tensor]] = {name: [] for name in model.last_layers}
     hooks = [
         fusion.get_submodule(layer).register_forward_hook(
@@ -81,13 +80,14 @@ def _seen(model: ZooModel) -> dict[str, Tensor]:
         )
         for name, layer in model.last_layers.items()
     ]
-    played = sessions(model, N_PEOPLE, share_of(spec, n_steps, N_PEOPLE), FIRST_PERSON)
-    rival = EachStepOnce(spec, torch_engines(spec, model.stages), joined(spec, played, n_steps))
-    rival.warm_up(spec.fusion.n_steps)
+    share = share_of(spec, N_WINDOWS)
+    played = sessions(model, n_people_of(N_WINDOWS), share + spec.fusion.hop, FIRST_PERSON)
+    rival = EachStepOnce(spec, torch_engines(spec, model.stages), steps_of(spec, played, share))
+    rival.warm_up(range(N_WINDOWS))
     for name in seen:
         seen[name].pop()  # of a window that was not full
-    for end in range(spec.fusion.n_steps, n_steps + 1, spec.fusion.hop):
-        rival.predict(end)
+    for window in range(N_WINDOWS):
+        rival.predict(window)
     for hook in hooks:
         hook.remove()
     return {name: torch.cat(rows) for name, rows in seen.items()}

@@ -50,12 +50,11 @@ def join(spec: ModelSpec, stages: Mapping[str, bytes], n_steps: int | None = Non
     return whole
 
 
-def feed_of(spec: ModelSpec, steps: Steps, end: int, n_steps: int | None = None) -> dict[str, Array]:
-    """What the joined graph takes of the window that ends before step `end`."""
-    first = end - (spec.fusion.n_steps if n_steps is None else n_steps)
+def feed_of(spec: ModelSpec, steps: Steps, window: int) -> dict[str, Array]:
+    """What the joined graph takes of a window."""
     feed = {}
     for encoder, tensor in zip(spec.encoders, spec.fusion.inputs, strict=False):
-        pieces = steps.pieces(encoder, first, end)
+        pieces = steps.pieces(spec, encoder, window)
         if is_encoded(encoder):
             feed[f"{encoder.stage}.{encoder.input.name}"] = np.ascontiguousarray(pieces)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from benchmarks.speed.rivals.base import EachStepOnce, Rival, SlidingWindow, Val
 from benchmarks.speed.rivals.products import products_of
 from benchmarks.speed.rivals.registry import NAIVE, RIVALS, WholeRival
 from benchmarks.speed.rivals.whole import InOnnxRuntime, InOpenVino
-from benchmarks.speed.steps import Steps, joined, n_steps_of
+from benchmarks.speed.steps import Steps, n_people_of, share_of, steps_of
 from benchmarks.speed.turns import SLOW_EVERY, Player, agreement, by_turns, off, told
 from benchmarks.speed.weights import look
 from benchmarks.speed.whole import join
@@ -34,7 +35,7 @@ from tests.helpers.tiny_training import Flat
 
 pytestmark = pytest.mark.workbench
 
-HOP, N_WINDOWS = 2, 4
+HOP, N_WINDOWS, N_SHOWN = 2, 4, 3
 
 World = tuple[ModelSpec, Steps, dict[str, Rival], Path]
 """A model, what all look at, all of them, and the joined graph."""
@@ -80,11 +81,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     file = tmp_path_factory.mktemp("whole") / "whole.onnx"
     onnx.save(join(spec, files), file)
     rng = np.random.default_rng(0)
-    n = n_steps_of(spec, N_WINDOWS)
+    n = share_of(spec, N_WINDOWS)
     steps = Steps(
         {
             encoder.stage: rng.standard_normal(
-                (n // encoder.repeat, *encoder.input.concrete(batch=1)[1:])
+                (N_SHOWN, n // encoder.repeat, *encoder.input.concrete(batch=1)[1:])
             ).astype(np.float32)
             for encoder in spec.encoders
         }
@@ -102,10 +103,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def test_all_ways_give_the_same_outputs(world: World) -> None:
     spec, steps, rivals, _ = world
-    ends = steps.ends(spec)
-    assert ends == [4, 6, 8, 10]
+    first, second = ([steps.places(spec, encoder, i) for encoder in spec.encoders] for i in (2, 3))
+    assert [(who, numbers.tolist()) for who, numbers in first] == [(2, [0, 1, 2, 3]), (2, [0, 1])]
+    assert [(who, numbers.tolist()) for who, numbers in second] == [(0, [2, 3, 4, 5]), (0, [1, 2])]
     players = {name: Player(one) for name, one in rivals.items()}
-    by_turns(players, ends, 2, lambda _: None)
+    by_turns(players, N_WINDOWS, 2, lambda _: None)
     right = np.array([[players[NAIVE].found[i][name] for name in ("valence", "arousal")] for i in range(4)])
     assert right.std(axis=0).min() > 0.05, "outputs that do not vary prove nothing"
     for name, player in players.items():
@@ -116,13 +118,36 @@ def test_all_ways_give_the_same_outputs(world: World) -> None:
     assert rows["whole-ort"]["executed"]["f32"] >= 4
 
 
-def test_a_window_that_misses_a_hop_would_be_seen(world: World) -> None:
-    spec, steps, rivals, _ = world
+def test_features_that_are_not_a_windows_own_would_be_seen(world: World) -> None:
+    spec, _, rivals, _ = world
     naive, once = rivals[NAIVE], rivals["torch-once"]
-    once.warm_up(4)
-    right = {i: naive.predict(end) for i, end in enumerate(steps.ends(spec))}
-    late = {i: once.predict(end) for i, end in enumerate(steps.ends(spec)) if i != 1}
+    once.warm_up(range(N_WINDOWS))
+    right = {i: naive.predict(i) for i in range(N_WINDOWS)}
+    late = {i: once.predict((i + N_SHOWN) % N_WINDOWS) for i in range(N_WINDOWS)}
+    assert agreement(spec, {i: once.predict(i) for i in right}, right)["valence"] == 1.0
     assert agreement(spec, late, right)["valence"] < 0.99
+
+
+def test_a_prediction_encodes_its_hop_alone(world: World) -> None:
+    _, steps, rivals, _ = world
+    once = rivals["ort"]
+    once.warm_up(range(N_WINDOWS))
+    right = once.predict(1)["valence"]
+    held = {stage: one.copy() for stage, one in steps.tensors.items()}
+    steps.tensors["visual"][1, :2] = steps.tensors["audio"][1, :1] = 9
+    assert once.predict(1)["valence"] == right, "the window's first half was encoded before"
+    steps.tensors["visual"][1, 3] = 9
+    assert once.predict(1)["valence"] != right
+    for stage, one in held.items():
+        steps.tensors[stage][...] = one
+
+
+def test_a_window_longer_than_what_is_held_shows_it_again() -> None:
+    spec, steps = spec_of(), Steps({"visual": np.zeros((2, 8, 1)), "audio": np.zeros((2, 4, 1))})
+    fusion = spec.fusion.model_copy(update={"n_steps": 12})
+    long = spec.model_copy(update={"fusion": fusion})
+    assert steps.places(long, spec.encoders[0], 3)[1].tolist() == [2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5]
+    assert steps.places(long, spec.encoders[1], 3)[1].tolist() == [1, 2, 3, 0, 1, 2]
 
 
 class Counting(Rival):
@@ -132,23 +157,23 @@ class Counting(Rival):
         self.is_streaming = is_streaming
         self.asked: list[int] = []
 
-    def warm_up(self, end: int) -> None:
+    def warm_up(self, windows: Sequence[int]) -> None:
         """Nothing."""
 
-    def predict(self, end: int) -> Values:
+    def predict(self, window: int) -> Values:
         """Nothing much."""
-        self.asked.append(end)
-        return {"valence": np.float32(end), "arousal": np.float32(-end)}
+        self.asked.append(window)
+        return {"valence": np.float32(window), "arousal": np.float32(-window)}
 
 
-def test_only_who_remembers_must_see_every_window(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_slow_sees_few_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.speed.turns.ENOUGH_MS", -1.0)
     monkeypatch.setattr("benchmarks.speed.turns.SLOW_S", -1.0)
     players = {"once": Player(Counting(is_streaming=True)), "whole": Player(Counting())}
-    by_turns(players, list(range(1, 21)), 5, lambda _: None)
+    by_turns(players, 20, 5, lambda _: None)
     asked = {name: one.rival.asked for name, one in players.items()}  # type: ignore[attr-defined]
-    assert asked["once"] == list(range(1, 21))
-    assert asked["whole"] == [1, 1 + 4 * SLOW_EVERY]
+    assert asked["once"] == [0, 4, 8, 12, 16]
+    assert asked["whole"] == [0, 4 * SLOW_EVERY]
 
 
 def test_ratios_are_taken_within_rounds() -> None:
@@ -174,12 +199,25 @@ def test_an_error_beyond_the_range_of_affect_counts() -> None:
     assert agreement(tiny_model(), {2: right[2], 3: right[3]}, right) == {"valence": None, "arousal": None}
 
 
-def test_people_follow_each_other_where_hops_end() -> None:
+def test_steps_of_people_begin_where_a_hop_does() -> None:
     spec = spec_of()
     sessions = [[_trace(spec, person, index) for index in range(1, 9)] for person in range(3)]
-    steps = joined(spec, sessions, 10)
-    assert steps.tensors["visual"][:, 0, 0, 0, 0].tolist() == [2, 3, 4, 5, 102, 103, 104, 105, 202, 203]
-    assert steps.tensors["audio"][:, 0, 0, 0].tolist() == [3, 5, 103, 105, 203], "of a pair's last step"
+    steps = steps_of(spec, sessions, 4)
+    assert steps.n_people == 3
+    visual, audio = steps.tensors["visual"], steps.tensors["audio"]
+    assert visual[:, :, 0, 0, 0, 0].tolist() == [[2, 3, 4, 5], [102, 103, 104, 105], [202, 203, 204, 205]]
+    assert audio[:, :, 0, 0, 0].tolist() == [[3, 5], [103, 105], [203, 205]], "of a pair's last step"
+    assert steps.of_one().n_people == 1
+    with pytest.raises(ValueError, match="7 steps of 8"):
+        steps_of(spec, sessions, 8)
+
+
+def test_no_two_windows_are_the_same() -> None:
+    spec = spec_of()
+    for n_windows in (3, 12, 40, 150):
+        steps = Steps({"visual": np.zeros((n_people_of(n_windows), share_of(spec, n_windows), 1))})
+        shown = [steps.places(spec, spec.encoders[0], window) for window in range(n_windows)]
+        assert len({(person, tuple(numbers)) for person, numbers in shown}) == n_windows
 
 
 def _trace(spec: ModelSpec, person: int, index: int) -> StepTrace:

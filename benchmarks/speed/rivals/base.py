@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 from benchmarks.speed.steps import Array, Steps, is_encoded
 from edge_mer.engine.base import Engine
@@ -23,18 +25,18 @@ class Rival(ABC):
     """A way to a prediction, loaded and ready.
 
     Attributes:
-        is_streaming: It remembers the features of a window, and takes windows in their order only.
+        is_streaming: It remembers the features of a window, so that warming up takes longer.
     """
 
     is_streaming = False
 
     @abstractmethod
-    def warm_up(self, end: int) -> None:
-        """Do everything that is done once only, so that the window that ends before step `end` is next."""
+    def warm_up(self, windows: Sequence[int]) -> None:
+        """Do everything that is done once only, before any of these windows is asked for."""
 
     @abstractmethod
-    def predict(self, end: int) -> Values:
-        """From the step tensors of the window that ends before step `end` to its outputs."""
+    def predict(self, window: int) -> Values:
+        """From the step tensors of a window to its outputs."""
 
     def executed(self) -> Executed:
         """What its engine says of itself; empty where it says nothing."""
@@ -83,28 +85,25 @@ class Stages(Rival):
         names = zip(self._spec.outputs, self._spec.fusion.outputs, strict=True)
         return {output.name: tensor.step_of(found[tensor.name][0], -1) for output, tensor in names}
 
-    def _push(self, first: int, end: int) -> None:
-        """Encode the steps from `first` until before `end`, clip by clip, behind what is there."""
-        for encoder in self._spec.encoders:
-            window = self._windows[encoder.stage][0]
-            for piece in self._steps.pieces(encoder, first, end):
-                feature = self._encode(encoder, piece)
-                window[: -encoder.repeat] = window[encoder.repeat :]
-                window[-encoder.repeat :] = feature
+    def _features(self, encoder: Encoder, pieces: Array) -> Array:
+        """(n, …) -> (n, feature), piece by piece."""
+        return np.stack([self._encode(encoder, piece) for piece in pieces])
 
 
 class SlidingWindow(Stages):
     """Every prediction encodes its whole window anew."""
 
-    def warm_up(self, end: int) -> None:
+    def warm_up(self, windows: Sequence[int]) -> None:
         """One clip of each encoder, and the fusion: the whole window would be the same again and again."""
         for encoder in self._spec.encoders:
-            self._encode(encoder, self._steps.pieces(encoder, end - encoder.repeat, end)[0])
+            self._encode(encoder, self._steps.pieces(self._spec, encoder, windows[0])[-1])
         self._fuse()
 
-    def predict(self, end: int) -> Values:
+    def predict(self, window: int) -> Values:
         """All L steps through the encoders, then the fusion."""
-        self._push(end - self._spec.fusion.n_steps, end)
+        for encoder in self._spec.encoders:
+            found = self._features(encoder, self._steps.pieces(self._spec, encoder, window))
+            self._windows[encoder.stage][0] = found.repeat(encoder.repeat, axis=0)
         return self._fuse()
 
 
@@ -113,14 +112,36 @@ class EachStepOnce(Stages):
 
     is_streaming = True
 
-    def warm_up(self, end: int) -> None:
-        """Fill the window up to where the next hop begins."""
-        self._push(end - self._spec.fusion.n_steps, end - self._spec.fusion.hop)
+    def __init__(
+        self,
+        spec: ModelSpec,
+        engines: Mapping[str, Engine],
+        steps: Steps,
+        ask: Callable[[], Executed] = lambda: UNKNOWN,
+    ) -> None:
+        super().__init__(spec, engines, steps, ask)
+        self._kept = {  # (people, pieces, feature)
+            encoder.stage: np.zeros((*steps.tensors[encoder.stage].shape[:2], encoder.feature), np.float32)
+            for encoder in spec.encoders
+        }
+
+    def warm_up(self, windows: Sequence[int]) -> None:
+        """Encode all that these windows show, as if they had been seen step by step."""
+        for encoder in self._spec.encoders:
+            pieces, kept = self._steps.tensors[encoder.stage], self._kept[encoder.stage]
+            shown = [self._steps.places(self._spec, encoder, window) for window in windows]
+            for person, number in sorted({(who, int(one)) for who, numbers in shown for one in numbers}):
+                kept[person, number] = self._encode(encoder, pieces[person, number])
         self._fuse()
 
-    def predict(self, end: int) -> Values:
+    def predict(self, window: int) -> Values:
         """The hop's steps through the encoders, then the fusion."""
-        self._push(end - self._spec.fusion.hop, end)
+        for encoder in self._spec.encoders:
+            person, numbers = self._steps.places(self._spec, encoder, window)
+            new = numbers[-(self._spec.fusion.hop // encoder.repeat) :]
+            found = self._kept[encoder.stage][person, numbers]
+            found[-len(new) :] = self._features(encoder, self._steps.tensors[encoder.stage][person, new])
+            self._windows[encoder.stage][0] = found.repeat(encoder.repeat, axis=0)
         return self._fuse()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,13 +67,13 @@ class WholeRival(Rival):
         self._feed = partial(feed_of, spec, steps)
         self._names = output_names(spec)
 
-    def warm_up(self, end: int) -> None:
+    def warm_up(self, windows: Sequence[int]) -> None:
         """Both libraries allocate on the first run."""
-        self.predict(end)
+        self.predict(windows[0])
 
-    def predict(self, end: int) -> Values:
+    def predict(self, window: int) -> Values:
         """All L steps and the fusion in one call."""
-        found = self._whole.run(self._feed(end), self._names)
+        found = self._whole.run(self._feed(window), self._names)
         named = zip(self._spec.outputs, self._spec.fusion.outputs, found, strict=True)
         return {output.name: tensor.step_of(one[0], -1) for output, tensor, one in named}
 
