@@ -22,7 +22,7 @@ HEAD = """\
 
 Made by `make bench` (`jmt`, `jmt-pain`, `jmt-tiny`) or `make bench-all` (all that `make systems` knows); do
 not edit. The same windows go through PyTorch, through one ONNX of the whole model, and through edge-mer, by
-turns in one process, on all threads.
+turns in one process, on all threads. Each window shows another simulated person, whom no calibration saw.
 
 {picture}
 

@@ -16,7 +16,7 @@ from edge_mer.types.model import Encoder, ModelSpec, Words
 Array = NDArray[Any]
 
 MAX_PEOPLE = 12
-MIN_HOPS = 4
+MIN_STEPS = 4
 """Of each person."""
 
 
@@ -77,7 +77,8 @@ def n_people_of(n_windows: int) -> int:
 
 def share_of(spec: ModelSpec, n_windows: int) -> int:
     """Steps of each person, so that no two of so many windows are the same."""
-    return spec.fusion.hop * max(MIN_HOPS, -(-n_windows // n_people_of(n_windows)))
+    hop, n_turns = spec.fusion.hop, -(-n_windows // n_people_of(n_windows))
+    return hop * max(n_turns, -(-MIN_STEPS // hop))
 
 
 def steps_of(spec: ModelSpec, sessions: Sequence[Sequence[StepTrace]], share: int) -> Steps:

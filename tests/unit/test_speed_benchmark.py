@@ -81,7 +81,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     file = tmp_path_factory.mktemp("whole") / "whole.onnx"
     onnx.save(join(spec, files), file)
     rng = np.random.default_rng(0)
-    n = share_of(spec, N_WINDOWS)
+    n = 8
     steps = Steps(
         {
             encoder.stage: rng.standard_normal(
