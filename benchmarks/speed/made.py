@@ -29,8 +29,8 @@ from edge_mer.types.model import ModelSpec, Words
 STEPS, TOOK, WEIGHTS = "steps.npz", "took.json", "weights.safetensors"
 WEIGHTS_FROM = "weights.txt"
 FIRST_PERSON = 70_000
-N_PEOPLE, N_WINDOWS = 8, 16
-"""To calibrate on, and as many to judge on; of two people 8 bits fit others less."""
+N_PEOPLE, N_JUDGED, N_WINDOWS = 8, 4, 16
+"""People to calibrate on, of whom two windows each are taken, and to judge on; two people were too few."""
 MAX_CCC_DROP = 0.02
 """What a candidate may lose of its concordance with FP32."""
 
@@ -177,8 +177,8 @@ def _bundle(name: str, folder: Path) -> None:
     if not exported.exists():
         verb(folder, "export", name, *options, "--out", str(exported))
     asked = ["--windows", str(N_WINDOWS), "--max-ccc-drop", str(MAX_CCC_DROP), "--precision", "int8-cpu"]
-    for option, first in (("--data", 0), ("--check", 100)):
-        for person in range(N_PEOPLE):
+    for option, first, n_people in (("--data", 0, N_PEOPLE), ("--check", 100, N_JUDGED)):
+        for person in range(n_people):
             asked += [option, _session(model.spec, first + person)]
     verb(folder, "calibrate", str(exported), "--out", str(folder / BUNDLE), *asked)
 

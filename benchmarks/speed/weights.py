@@ -21,7 +21,7 @@ from edge_mer_export.engines import torch_engines
 from edge_mer_export.meaningful import OUTPUT_DEVIATION, make_meaningful, sessions
 from edge_mer_export.models.zoo import ZooModel, build
 
-N_WINDOWS = 24
+N_WINDOWS = 12
 FIRST_PERSON = 80_000
 
 ADDED = 0.25
