@@ -113,7 +113,7 @@ systems: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/systems.py
 
 # docs/benchmarks.md anew: what a prediction costs here, in PyTorch, and as one ONNX of the whole model; on a machine
-# that does nothing else; half an hour the first time, of which half is bundles, which are kept in build/bench
+# that does nothing else; 20 minutes the first time, of which half is bundles, which are kept in build/bench
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.speed
 
