@@ -88,10 +88,14 @@ def parse_missing(values: Sequence[str]) -> dict[Modality, MissingPolicy]:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Table:
-    """A plain table; columns after the first are aligned right."""
+    """A plain table; columns after the first are aligned right.
+
+    The first one wraps only where it would take more than half of the terminal from the others.
+    """
+    is_long = max((len(row[0]) for row in rows), default=0) > out.width // 2
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0 and not is_long)
     for row in rows:
         made.add_row(*row)
     return made
