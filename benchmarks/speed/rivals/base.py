@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -112,18 +113,11 @@ class EachStepOnce(Stages):
 
     is_streaming = True
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        engines: Mapping[str, Engine],
-        steps: Steps,
-        ask: Callable[[], Executed] = lambda: UNKNOWN,
-    ) -> None:
-        super().__init__(spec, engines, steps, ask)
-        self._kept = {  # (people, pieces, feature)
-            encoder.stage: np.zeros((*steps.tensors[encoder.stage].shape[:2], encoder.feature), np.float32)
-            for encoder in spec.encoders
-        }
+    @cached_property
+    def _kept(self) -> dict[str, Array]:
+        """Stage -> (people, pieces, feature)."""
+        held = {encoder: self._steps.tensors[encoder.stage].shape[:2] for encoder in self._spec.encoders}
+        return {one.stage: np.zeros((*shape, one.feature), np.float32) for one, shape in held.items()}
 
     def warm_up(self, windows: Sequence[int]) -> None:
         """Encode all that these windows show, as if they had been seen step by step."""
