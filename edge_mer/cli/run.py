@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from edge_mer.cli.common import err, parse_missing, progress
+from edge_mer.cli.corpus import RAY_HELP, WORKERS_HELP, run_corpus
 from edge_mer.cli.health import tell_unwritten, with_health_told
 from edge_mer.cli.record import REDACT_HELP, parse_redact, tell, tell_recorded, tell_recording
 from edge_mer.clock import MonotonicClock
@@ -33,13 +34,13 @@ def run(
     source: Annotated[
         list[str],
         typer.Option(help="Where data comes from, e.g. file:clip.mp4 or sim:seed=1; may be repeated."),
-    ],
+    ] = [],  # noqa: B006
     sink: Annotated[
         list[str],
         typer.Option(
-            help="Where predictions go, e.g. jsonl:out.jsonl or jsonl:- (the terminal); may be repeated."
+            help="Where predictions go, e.g. jsonl:out.jsonl; may be repeated. Default: jsonl:- (stdout)."
         ),
-    ] = ["jsonl:-"],  # noqa: B006
+    ] = [],  # noqa: B006
     fast: Annotated[
         bool, typer.Option("--fast", help="Play recordings as fast as they go, not at their own pace.")
     ] = False,
@@ -75,8 +76,50 @@ def run(
             help="Evaluate whole recordings as a paper did, not as a stream: affwild2, rjcma or biovid."
         ),
     ] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="Play all recordings of a manifest (CSV or JSON lines) in the place of --source.",
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Of --corpus: the folder for predictions, as Parquet."),
+    ] = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help=RAY_HELP)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help=WORKERS_HELP)] = None,
 ) -> None:
     """Run a bundle on sources and write predictions."""
+    if corpus is not None or to is not None or ray is not None or workers is not None:
+        refused = {
+            "--source": source,
+            "--sink": sink,
+            "--fast": fast,
+            "--record": record,
+            "--redact": redact,
+            "--protocol": protocol,
+        }
+        run_corpus(
+            bundle,
+            corpus,
+            to,
+            ray,
+            workers,
+            [name for name, value in refused.items() if value],
+            precision=precision,
+            missing=parse_missing(missing),
+            hop=hop,
+            face_detector=face_detector,
+            people=people,
+        )
+        return
+    if not source:
+        raise UsageError(
+            "a run needs a source",
+            expected="--source URI, or --corpus MANIFEST",
+            hint="e.g. --source sim:seed=1",
+        )
     policies, redacted = parse_missing(missing), parse_redact(redact)
     if redacted and record is None:
         raise UsageError("--redact says what --record leaves out", hint="add --record session.mcap")
@@ -86,7 +129,7 @@ def run(
     opened = open_all(
         bundle,
         source,
-        sink,
+        sink or ["jsonl:-"],
         precision=precision,
         missing=policies,
         face_detector=face_detector,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -14,6 +13,8 @@ from typing import Any, Literal
 import onnxruntime as ort
 
 from edge_mer.engine.base import Array, Engine
+from edge_mer.engine.threads import available_threads as available_threads  # who sets options asks here
+from edge_mer.engine.threads import limited
 from edge_mer.errors import BundleError, MissingError
 from edge_mer.types.model import TensorSpec
 
@@ -45,11 +46,6 @@ class OrtOptions:
     threads: int = 1
     graph: GraphLevel = "all"
     fuse_qdq: bool = True
-
-
-def available_threads() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 class OrtEngine(Engine):
@@ -128,7 +124,7 @@ def _open_session(
     settings = ort.SessionOptions()
     if profile is not None:
         settings.enable_profiling, settings.profile_file_prefix = True, str(profile)
-    settings.intra_op_num_threads = options.threads
+    settings.intra_op_num_threads = limited(options.threads)
     settings.inter_op_num_threads = 1
     settings.graph_optimization_level = _LEVELS[options.graph]
     # Idle threads that spin steal the processor from the other stages.

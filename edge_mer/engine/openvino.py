@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edge_mer.engine.base import Array, Engine
+from edge_mer.engine.threads import limited
 from edge_mer.errors import BundleError, MissingError
 from edge_mer.types.model import TensorSpec
 
@@ -123,7 +124,7 @@ class OvEngine(Engine):
 def _compile(stage: str, model: bytes, options: OvOptions) -> Any:
     settings = {
         "INFERENCE_PRECISION_HINT": options.compute,
-        "INFERENCE_NUM_THREADS": options.threads,
+        "INFERENCE_NUM_THREADS": limited(options.threads),
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # the cores are shared with capture, and with other processes
     }

@@ -62,18 +62,24 @@ class _Row:
     recording: Recording
 
 
-def read_manifest(path: Path) -> tuple[list[Recording], list[Problem]]:
+def read_manifest(path: Path, *, is_labelled: bool = True) -> tuple[list[Recording], list[Problem]]:
     """Read a manifest, CSV with a header or JSON lines; nothing is raised, everything wrong is told.
 
     Paths start at the manifest's folder. A person whose split is given once has it in all recordings.
 
+    Args:
+        path: The file.
+        is_labelled: Whether a recording needs labels.
+
     Returns:
         The recordings, also those with problems, as far as they name sources; and the problems.
     """
-    reading = _Reading(path)
+    reading = _Reading(path, REQUIRED if is_labelled else REQUIRED[:2])
     rows = reading.rows()
     if not rows and not reading.problems:
-        reading.fatal(None, "no recording in it", f"give a header or keys, {', '.join(REQUIRED)}, and rows")
+        reading.fatal(
+            None, "no recording in it", f"give a header or keys, {', '.join(reading.required)}, and rows"
+        )
     reading.refuse_twice("name", [(row.line, row.recording.name) for row in rows])
     reading.refuse_twice("source", [(row.line, uri) for row in rows for uri in row.recording.sources])
     splits = reading.splits(rows)
@@ -84,8 +90,8 @@ def read_manifest(path: Path) -> tuple[list[Recording], list[Problem]]:
 class _Reading:
     """Reads one manifest and gathers its problems."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, required: tuple[str, ...]) -> None:
+        self._path, self.required = path, required
         self.problems: list[Problem] = []
 
     def fatal(self, line: int | None, what: str, hint: str = "") -> None:
@@ -137,9 +143,9 @@ class _Reading:
 
     def _is_good_header(self, header: list[str]) -> bool:
         self._refuse_unknown(1, header)
-        missing = [name for name in REQUIRED if name not in header]
+        missing = [name for name in self.required if name not in header]
         for name in missing:
-            self.fatal(1, f"no column {name!r}", f"the header needs {', '.join(REQUIRED)}")
+            self.fatal(1, f"no column {name!r}", f"the header needs {', '.join(self.required)}")
         twice = {name for name in header if header.count(name) > 1}
         for name in sorted(twice):
             self.fatal(1, f"two columns are named {name!r}", "keep one of them")
@@ -224,7 +230,7 @@ class _Reading:
 
     def _check_labels(self, line: int, sources: tuple[str, ...], labels: Path | None) -> None:
         n_simulated = sum(source.startswith("sim:") for source in sources)
-        if labels is None and not n_simulated:
+        if labels is None and not n_simulated and "labels" in self.required:
             self.fatal(line, "no labels", "give a label file; only sim: sources know their own truth")
         if labels is not None and n_simulated:
             self.fatal(line, "labels for a simulated person", "leave them empty: sim: knows its own truth")

@@ -19,7 +19,7 @@ from edge_mer.errors import DataError, EdgeMerError
 from edge_mer.labels.manifest import Recording
 from edge_mer.labels.problems import Problem, demand
 from edge_mer.labels.track import NO_TIMES, LabelTrack, Range, read_track
-from edge_mer.runtime.collect import collect
+from edge_mer.runtime.collect import trace_steps
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
 from edge_mer.sources.base import Source
 from edge_mer.sources.file import FileSource
@@ -38,6 +38,10 @@ _MAX_PACKET_BACK_S = Fraction(1, 10)
 _SIM_EMOTIONS = (0.0, len(EMOTIONS) - 1.0)
 
 
+Labels = dict[str, NDArray[np.float32]]
+"""Output name -> (steps,) float32, the label at each step's end; NaN where there is none."""
+
+
 class Truth(Protocol):
     """What a recording is labelled with."""
 
@@ -53,12 +57,17 @@ class LabelledSession:
     Attributes:
         person: Who it is.
         traces: One per step, in order.
-        labels: Output name -> (steps,) float32, the label at each step's end; NaN where there is none.
+        labels: Of each step.
     """
 
     person: str
     traces: list[StepTrace]
-    labels: dict[str, NDArray[np.float32]]
+    labels: Labels
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """(steps,), which they are."""
+        return np.array([trace.index for trace in self.traces], np.int64)
 
 
 @dataclass(frozen=True)
@@ -142,11 +151,50 @@ def collect_labelled(
         DataError: The labels or a source cannot be used, or there was not even one step.
         UsageError: The sources do not fit the model.
     """
+    traces: list[StepTrace] = []
+    _, labels = play_labelled(setup, recording, traces.append, opened)
+    return LabelledSession(recording.person, traces, labels)
+
+
+def play_labelled(
+    setup: PipelineSetup,
+    recording: Recording,
+    on_step: Callable[[StepTrace], None],
+    opened: Callable[[str], Source] = open_source,
+    first_step: int = 0,
+    from_ns: int = 0,
+    end_step: int | None = None,
+) -> tuple[NDArray[np.int64], Labels]:
+    """The same, step by step, or a part of it.
+
+    Args:
+        setup: Model and engines.
+        recording: As a manifest names it; its sources start together.
+        on_step: Given one trace per step, in order.
+        opened: From a URI to its source.
+        first_step: Where to begin; the first step of a hop.
+        from_ns: What was captured before is left out.
+        end_step: Where to end, without it; None: where the sources end.
+
+    Returns:
+        (steps,) int64, which steps they were, and their labels.
+
+    Raises:
+        DataError: The labels or a source cannot be used, or there was not even one step.
+        UsageError: The sources do not fit the model.
+    """
     model = setup.model
     truth = truth_of(recording, ranges_of(model))
-    traces = collect(setup, [opened(uri) for uri in recording.sources])
-    ends_ns = np.array([model.step_end_ns(trace.index) for trace in traces], np.int64)
-    return LabelledSession(recording.person, traces, truth.at(ends_ns, to_ns(model.step)))
+    steps: list[int] = []
+
+    def take(trace: StepTrace) -> None:
+        steps.append(trace.index)
+        on_step(trace)
+
+    sources = [opened(uri) for uri in recording.sources]
+    trace_steps(setup, sources, take, first_step, from_ns, end_step)
+    ends_ns = np.array([model.step_end_ns(step) for step in steps], np.int64)
+    return np.array(steps, np.int64), truth.at(ends_ns, to_ns(model.step))
 
 
 def measure(uri: str) -> Extent:

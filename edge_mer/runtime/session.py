@@ -133,6 +133,8 @@ def run_session(
     *,
     fast: bool,
     hooks: SessionHooks | None = None,
+    first_step: int = 0,
+    from_ns: int = 0,
 ) -> None:
     """Play the sources to their end, or until interrupted or stopped.
 
@@ -144,6 +146,8 @@ def run_session(
         report: Filled on the way, so that it tells of an interrupted session too.
         fast: Do not wait for the time at which a recording's data would have come.
         hooks: Who else is told of predictions, and may stop the session.
+        first_step: Of a recording: where to begin; the first step of a hop.
+        from_ns: Of a recording: what was captured before is left out.
 
     Raises:
         DataError: A source cannot be used, or there was not even one step in it.
@@ -163,7 +167,7 @@ def run_session(
         ensure_all_ready(sources)
         for sink in sinks:
             sink.open()
-        _play(setup, sources, sinks, clock, report, hooks or SessionHooks(), fast=fast)
+        _play(setup, sources, sinks, clock, report, hooks or SessionHooks(), fast, first_step, from_ns)
     except BaseException as error:  # raised again once everything is released
         failure = error
     is_whole = failure is None or isinstance(failure, (KeyboardInterrupt, BrokenPipeError))
@@ -229,8 +233,9 @@ def _play(
     clock: Clock,
     report: SessionReport,
     hooks: SessionHooks,
-    *,
     fast: bool,
+    first_step: int,
+    from_ns: int,
 ) -> None:
     report.start_ns = None if fast else clock.now_ns()
     specs = {spec.name: spec for source in sources for spec in source.specs}
@@ -238,7 +243,7 @@ def _play(
     make = _pipelines(sources, clock, report.start_ns, hooks, live)
     pipeline: Pipeline | SwitchingPipeline
     if hooks.on_switchable is None:
-        pipeline = make(setup, 0)
+        pipeline = make(setup, first_step)
     else:
         pipeline = SwitchingPipeline(make, setup)
         hooks.on_switchable(pipeline)
@@ -249,6 +254,8 @@ def _play(
     clocks = None if live is None else live.clocks
     try:
         for found in timed_chunks(sources, specs, clock, report.start_ns, hooks, clocks):
+            if isinstance(found, Chunk) and found.t_ns < from_ns:
+                continue
             predictions = pipeline.advance(found) if isinstance(found, int) else pipeline.push(found)
             _hand_on(predictions, sinks, report, hooks)
         if hooks.should_stop():
