@@ -10,7 +10,8 @@ import typer
 
 from edge_mer.bundle.read import open_bundle
 from edge_mer.bundle.write import check_free
-from edge_mer.cli.common import detector_for, err, out, progress, table
+from edge_mer.cli.common import err, out, progress, table
+from edge_mer.cli.corpus import RAY_HELP, WORKERS_HELP, crew_of, left_out, tell_failed, tell_replaced
 from edge_mer.errors import UsageError
 from edge_mer.labels.manifest import Recording, read_manifest
 from edge_mer.labels.problems import demand, summary
@@ -21,6 +22,7 @@ from edge_mer_calibration.corruption import Corruption
 from edge_mer_calibration.evaluation import Evaluation, evaluate_bundle, simulated_people
 from edge_mer_calibration.findings import write_findings
 from edge_mer_calibration.judging import Row
+from edge_mer_calibration.kept_estimates import KeptEstimates
 from edge_mer_calibration.metrics import Estimate, leading
 from edge_mer_calibration.scoring import Scored
 
@@ -53,6 +55,15 @@ def evaluate(
         Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle of that name.")] = False,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help=RAY_HELP)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help=WORKERS_HELP)] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep there what each recording came to: a run that was stopped goes on from it.",
+        ),
+    ] = None,
 ) -> None:
     """Hold a bundle's estimates against labels."""
     if to is not None:
@@ -63,10 +74,16 @@ def evaluate(
     opened = open_bundle(bundle)
     model = opened.manifest.model
     recordings = simulated_people(model, people, steps) if data is None else _recordings(data, model)
-    with progress() as say:
-        found = evaluate_bundle(
-            opened, detector_for(model, face_detector), recordings, precision, say, corruptions
-        )
+    kept = None if keep is None else KeptEstimates(keep, opened, precision, face_detector)
+    with crew_of(ray, workers) as crew:
+        with progress() as say:
+            found = evaluate_bundle(
+                opened, face_detector, recordings, precision, say, corruptions, crew, kept
+            )
+        tell_replaced(crew)
+    if told := summary(found.problems):
+        err.print(told)
+    tell_failed(found.failed)
     _show(found)
     if json_file is not None:
         _write(found, json_file)
@@ -78,13 +95,15 @@ def evaluate(
         )
         made = write_findings(opened, found, who, to, replace=replace)
         out.print(f"{to} is {made.bundle_id}; {_policies(made.model)}{_skew(made.model)}.")
+    if found.failed:
+        raise left_out(found.failed, len(recordings))
 
 
 def _recordings(data: Path, model: ModelSpec) -> list[Recording]:
     """The manifest's recordings of the split "test", or all where it has none."""
     recordings, problems = read_manifest(data)
-    problems = [*problems, *check(recordings, ranges_of(model))]
-    demand(problems, f"recordings of {data}")
+    if any(problem.is_fatal for problem in problems):  # everything that is wrong is told at once
+        demand([*problems, *check(recordings, ranges_of(model))], f"recordings of {data}")
     if told := summary(problems):
         err.print(told)
     held_out = [one for one in recordings if one.split == "test"]

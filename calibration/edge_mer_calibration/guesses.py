@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mer.clock import NS_PER_S
-from edge_mer.runtime.labelled import LabelledSession
 from edge_mer.types.model import AffectOutput, ModelSpec, Output
 from edge_mer_calibration.metrics import Doubles
-from edge_mer_calibration.scoring import Found, People, Scored, estimated, score
+from edge_mer_calibration.scoring import Found, People, Scored, Session, estimated, score
 
 NEAR_S = 30.0
 """How near in time to a step another person's label lies, for the guess that knows nothing but the time."""
@@ -43,9 +42,9 @@ def guesses(model: ModelSpec, people: People, found: Sequence[Found]) -> dict[st
     }
 
 
-def _times_s(model: ModelSpec, session: LabelledSession) -> Doubles:
+def _times_s(model: ModelSpec, session: Session) -> Doubles:
     """When the steps end: (steps,)."""
-    return np.array([model.step_end_ns(trace.index) / NS_PER_S for trace in session.traces])
+    return np.array([model.step_end_ns(step) / NS_PER_S for step in session.steps.tolist()])
 
 
 def _shares(output: Output, labels: NDArray[Any]) -> Doubles:

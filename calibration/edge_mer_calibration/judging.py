@@ -6,33 +6,18 @@ or what the encoder makes of a blank input, whichever does better.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 
 import numpy as np
 
-from edge_mer.engine.base import Engine
-from edge_mer.postprocess.decode import answers
-from edge_mer.runtime.blank import blank_feature
-from edge_mer.runtime.offline import (
-    Features,
-    Presence,
-    RunFusion,
-    encode,
-    engine_fusion,
-    offline_outputs,
-    played_features,
-    presence,
-)
 from edge_mer.types.evaluation import Findings, Interval, Sharpness, SubsetFindings
 from edge_mer.types.model import AffectOutput, MissingPolicy, ModelSpec
 from edge_mer.types.signals import Modality
 from edge_mer_calibration.certainty import error_at, inside, interval, sharpness
+from edge_mer_calibration.estimating import Attempt, attempts
 from edge_mer_calibration.metrics import Estimate, estimate, gain, leading
 from edge_mer_calibration.scoring import Found, People, PerDraw, Scored, estimated, score
-
-STAND_INS: tuple[MissingPolicy, ...] = ("zero_feature", "blank_input")
 
 
 @dataclass(frozen=True)
@@ -101,57 +86,51 @@ class Judged:
 
 def judge(
     model: ModelSpec,
-    engines: Mapping[str, Engine],
     precision: str,
     people: People,
-    *,
-    played: bool = False,
+    said: Sequence[Mapping[Attempt, Found]],
     findings: Findings | None = None,
 ) -> Judged:
-    """Judge the engines of one precision on people whose sessions were played.
+    """Judge one precision on people whose sessions were played.
 
     Args:
         model: The model's declaration.
-        engines: Stage -> engine.
-        precision: Their name, for the rows.
+        precision: Its name, for the rows.
         people: Whom to judge on.
-        played: Their sessions were played with these very engines.
+        said: Of each session, what it came to in every attempt.
         findings: What the bundle says of this precision, which is held against these people.
     """
-    on_trial = _OnTrial.of(model, engines, people, played=played)
     rows: list[Row] = []
     per_draw: dict[tuple[Modality, ...], PerDraw] = {}
     whole: list[Found] = []
-    for subset in _subsets(model):
-        tried = [on_trial.without(subset, policy) for policy in _policies(model, subset)]
-        best = max(tried, key=lambda one: _leading(one.per_draw))
+    tried: dict[tuple[Modality, ...], list[_Tried]] = {}
+    for attempt in attempts(model):
+        tried.setdefault(attempt[0], []).append(
+            _Tried.of(model, people, attempt, [one[attempt] for one in said])
+        )
+    for subset, policies in tried.items():
+        best = max(policies, key=lambda one: _leading(one.per_draw))
         whole = whole or best.found
         per_draw[subset] = best.per_draw
         claimed = None if findings is None else findings.of(subset)
-        rows.append(replace(best.row(precision, subset), held=on_trial.held(best, claimed)))
+        rows.append(replace(best.row(precision, subset), held=best.held(model, people, claimed)))
     return Judged(rows, per_draw[model.modalities], _gains(model, per_draw), whole)
 
 
 def judge_corrupted(
-    model: ModelSpec,
-    engines: Mapping[str, Engine],
-    clean: Judged,
-    corruption: str,
-    people: People,
-    *,
-    played: bool = False,
+    model: ModelSpec, clean: Judged, corruption: str, people: People, said: Sequence[Mapping[Attempt, Found]]
 ) -> CorruptedRow:
     """The same precision on the same people, with something that went wrong.
 
     Args:
         model: The model's declaration.
-        engines: Stage -> engine.
         clean: What the precision came to without it.
         corruption: What was done to the sessions.
         people: Whom to judge on, with what was done.
-        played: Their sessions were played with these very engines.
+        said: Of each session, what it came to with all modalities.
     """
-    found = _OnTrial.of(model, engines, people, played=played).without(model.modalities, None)
+    whole: Attempt = (model.modalities, None)
+    found = _Tried.of(model, people, whole, [one[whole] for one in said])
     change = {
         name: estimate(scores[leading(scores)] - clean.whole[name][leading(scores)])
         for name, scores in found.per_draw.items()
@@ -171,19 +150,6 @@ def _gains(model: ModelSpec, per_draw: dict[tuple[Modality, ...], PerDraw]) -> d
     }
 
 
-def _subsets(model: ModelSpec) -> Iterator[tuple[Modality, ...]]:
-    """All modalities, then ever fewer."""
-    for size in range(len(model.modalities), 0, -1):
-        yield from combinations(model.modalities, size)
-
-
-def _policies(model: ModelSpec, subset: tuple[Modality, ...]) -> tuple[MissingPolicy | None, ...]:
-    """What could stand in for the others."""
-    if subset == model.modalities:
-        return (None,)
-    return ("mask",) if model.fusion.has_present_input else STAND_INS
-
-
 def _leading(per_draw: PerDraw) -> float:
     """Mean over the outputs of the measure that each is judged by first."""
     return float(np.mean([scores[leading(scores)][0] for scores in per_draw.values()]))
@@ -200,95 +166,35 @@ class _Tried:
     interval: dict[str, Interval]
     sharpness: dict[str, Sharpness]
 
-    def row(self, precision: str, subset: tuple[Modality, ...]) -> Row:
-        scores = estimated(self.per_draw)
-        return Row(precision, subset, self.n_steps, scores, self.policy, self.interval, self.sharpness)
-
-
-@dataclass(frozen=True)
-class _OnTrial:
-    """A precision with everybody's features.
-
-    Attributes:
-        model: The model's declaration.
-        people: Whom to judge on.
-        fusion: The window fusion.
-        blanks: What each encoder makes of nothing.
-        features: Of each session.
-        present: Of each session.
-    """
-
-    model: ModelSpec
-    people: People
-    fusion: RunFusion
-    blanks: Features
-    features: list[Features]
-    present: list[Presence]
-
     @classmethod
-    def of(
-        cls, model: ModelSpec, engines: Mapping[str, Engine], people: People, *, played: bool = False
-    ) -> _OnTrial:
-        all_traces = [one.traces for one in people.sessions]
-        return cls(
-            model,
-            people,
-            engine_fusion(model, engines[model.fusion.stage]),
-            {e.stage: blank_feature(e, engines[e.stage]) for e in model.encoders},
-            [
-                played_features(model, traces) if played else encode(model, engines, traces)
-                for traces in all_traces
-            ],
-            [presence(model, traces) for traces in all_traces],
-        )
-
-    def without(self, subset: tuple[Modality, ...], policy: MissingPolicy | None) -> _Tried:
-        """What is left with only a subset of the modalities there."""
-        sessions = zip(self.features, self.present, strict=True)
-        found = [self._estimates(features, present, subset, policy) for features, present in sessions]
-        per_draw, n_steps = score(self.model, self.people, found)
+    def of(cls, model: ModelSpec, people: People, attempt: Attempt, found: list[Found]) -> _Tried:
+        per_draw, n_steps = score(model, people, found)
         widths: dict[str, Interval] = {}
         temperatures: dict[str, Sharpness] = {}
-        for output in self.model.outputs:
-            estimates = self.people.gathered([one[output.name] for one in found])
-            labels = self.people.labels(output.name)
+        for output in model.outputs:
+            estimates = people.gathered([one[output.name] for one in found])
+            labels = people.labels(output.name)
             if isinstance(output, AffectOutput):
                 if (width := interval(estimates, labels)) is not None:
                     widths[output.name] = width
             elif (temperature := sharpness(estimates, labels)) is not None:
                 temperatures[output.name] = temperature
-        return _Tried(policy, found, per_draw, n_steps, widths, temperatures)
+        return cls(attempt[1], found, per_draw, n_steps, widths, temperatures)
 
-    def held(self, tried: _Tried, claimed: SubsetFindings | None) -> dict[str, float]:
+    def row(self, precision: str, subset: tuple[Modality, ...]) -> Row:
+        scores = estimated(self.per_draw)
+        return Row(precision, subset, self.n_steps, scores, self.policy, self.interval, self.sharpness)
+
+    def held(self, model: ModelSpec, people: People, claimed: SubsetFindings | None) -> dict[str, float]:
         """What a bundle's own certainty comes to here, by output; empty where another stand-in was chosen."""
-        if claimed is None or claimed.stand_in != tried.policy:
+        if claimed is None or claimed.stand_in != self.policy:
             return {}
         made: dict[str, float | None] = {}
-        for output in self.model.outputs:
-            estimates = self.people.gathered([one[output.name] for one in tried.found])
-            labels = self.people.labels(output.name)
+        for output in model.outputs:
+            estimates = people.gathered([one[output.name] for one in self.found])
+            labels = people.labels(output.name)
             if output.name in claimed.interval:
                 made[output.name] = inside(estimates, labels, claimed.interval[output.name].half_width)
             elif output.name in claimed.sharpness:
                 made[output.name] = error_at(estimates, labels, claimed.sharpness[output.name])
         return {name: value for name, value in made.items() if value is not None}
-
-    def _estimates(
-        self,
-        features: Features,
-        present: Presence,
-        subset: tuple[Modality, ...],
-        policy: MissingPolicy | None,
-    ) -> Found:
-        kept_features: Features = {}
-        kept_present: Presence = {}
-        for encoder in self.model.encoders:
-            stage = encoder.stage
-            rows, there = features[stage], present[stage]
-            if encoder.modality not in subset:
-                blank = self.blanks[stage] if policy == "blank_input" else np.zeros_like(rows[0])
-                rows, there = np.broadcast_to(blank, rows.shape), np.full_like(there, policy in STAND_INS)
-            kept_features[stage], kept_present[stage] = rows * there[:, np.newaxis], there
-        padding = self.blanks if self.model.fusion.warm_up == "pad" else None
-        raw = offline_outputs(self.model, kept_features, kept_present, self.fusion, padding)
-        return {output.name: answers(output, raw[output.name]) for output in self.model.outputs}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mer.runtime.labelled import LabelledSession
+from edge_mer.runtime.labelled import Labels
 from edge_mer.types.model import AffectOutput, EmotionOutput, ModelSpec, Output, PainOutput
 from edge_mer_calibration.metrics import Classes, Doubles, Estimate, Numbers, Scores, draws, estimate
 
@@ -23,6 +23,22 @@ Found = dict[str, Doubles]
 """Output -> a session's estimates, NaN where withheld: (steps,); of classes (steps, class)."""
 
 
+class Session(Protocol):
+    """What is known of a session that is judged."""
+
+    @property
+    def person(self) -> str:
+        """Who it is."""
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """(steps,), which they are."""
+
+    @property
+    def labels(self) -> Labels:
+        """Of each step."""
+
+
 @dataclass(frozen=True)
 class People:
     """Who is judged on.
@@ -34,11 +50,11 @@ class People:
     """
 
     names: tuple[str, ...]
-    sessions: tuple[LabelledSession, ...]
+    sessions: tuple[Session, ...]
     weights: Doubles
 
     @classmethod
-    def of(cls, sessions: Sequence[LabelledSession]) -> People:
+    def of(cls, sessions: Sequence[Session]) -> People:
         """Everyone in some sessions."""
         names = tuple(sorted({session.person for session in sessions}))
         return cls(names, tuple(sessions), draws(len(names)))

@@ -20,13 +20,13 @@ from typing import Any
 import edge_mer
 from edge_mer.corpus.crew import Crew
 from edge_mer.corpus.cut import Piece
+from edge_mer.corpus.keys import files_of
 from edge_mer.corpus.player import Playing
 from edge_mer.corpus.progress import Progress, Say
 from edge_mer.corpus.table import arrow, joined, key_of, statuses_of, write_table
 from edge_mer.errors import UsageError
 from edge_mer.files import remove_unfinished, write_atomically
 from edge_mer.labels.manifest import Recording
-from edge_mer.sources.registry import open_source
 
 TABLES, LIST = "predictions", "recordings.csv"
 
@@ -213,16 +213,8 @@ class _Corpus:
 
 def _key(way: Sequence[Any], recording: Recording) -> str:
     """What a recording's predictions depend on; of files their sizes and times of change."""
-    files = []
-    for uri in recording.sources:
-        path = getattr(open_source(uri), "path", None)
-        try:
-            stat = None if path is None else Path(path).stat()
-        except (OSError, ValueError):
-            stat = None
-        files.append(None if stat is None else [stat.st_size, stat.st_mtime_ns])
-    parts = [way, recording.name, recording.person, recording.sources, files]
-    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+    parts = [way, recording.name, recording.person, recording.sources, files_of(recording.sources)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _file_name(name: str) -> str:

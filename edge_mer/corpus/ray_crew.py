@@ -146,7 +146,8 @@ class _Actor:
     def __init__(self, make: Callable[[], Worker[Any, Any]]) -> None:
         limit_threads(1)
         cv2.setNumThreads(1)
-        self._make, self._worker = make, None
+        self._make = make
+        self._worker: Worker[Any, Any] | None = None
 
     def do(self, number: int, job: Any) -> Done[Any]:
         if self._worker is None:

@@ -50,9 +50,8 @@ def columns(outputs: Sequence[Output], modalities: Sequence[Modality]) -> dict[s
         if isinstance(output, AffectOutput):
             found |= {output.name: "float", f"{output.name}_low": "float", f"{output.name}_high": "float"}
         elif isinstance(output, PainOutput):
-            found |= {"pain": "float", "pain_scale": "text"} | {
-                f"pain:{one}": "float" for one in output.levels
-            }
+            found |= {"pain": "float", "pain_scale": "text"}
+            found |= {f"pain:{level}": "float" for level in output.levels}
         elif isinstance(output, EmotionOutput):
             found |= {f"emotion:{label}": "float" for label in output.labels}
     found["confidence"] = "float"
@@ -90,40 +89,42 @@ def flat(prediction: Prediction) -> dict[str, Any]:
 
 def record(row: Mapping[str, Any]) -> dict[str, Any]:
     """From a row what `Prediction.to_dict` gives, without times of work and without a wall time."""
-    affect = {name: row.get(name) for name in _AFFECT}
-    interval = {
-        name: [row[f"{name}_low"], row[f"{name}_high"]]
-        for name in _AFFECT
-        if row.get(f"{name}_low") is not None
+    made: dict[str, Any] = {name: row[name] for name in (*_ALWAYS, "engine", "precision", "bundle_id")}
+    made |= {"utc": "", "utc_synchronised": False, "latency_ms": dict(_NO_LATENCY)}
+    made |= {"affect": _affect(row), "pain": _pain(row), "emotion": _emotion(row)}
+    made["confidence"] = row["confidence"]
+    made["modalities"] = {
+        modality: {name: row[f"{modality}_{name}"] for name in _OF_MODALITY}
+        for modality in (name.removesuffix("_present") for name in row if name.endswith("_present"))
     }
-    emotion = _under("emotion:", row)
-    made = {
-        **{name: row.get(name) for name in _ALWAYS},
-        "utc": "",
-        "utc_synchronised": False,
-        "affect": None if set(affect.values()) == {None} else {**affect, "interval": interval or None},
-        "pain": None
-        if row.get("pain") is None
-        else {"scale": row["pain_scale"], "level_probs": _under("pain:", row), "expected": row["pain"]},
-        "emotion": emotion if None not in emotion.values() else None,
-        "confidence": row.get("confidence"),
-        "modalities": {
-            modality: {name: row.get(f"{modality}_{name}") for name in _OF_MODALITY}
-            for modality in (name.removesuffix("_present") for name in row if name.endswith("_present"))
-        },
-        "sync": {
-            "skew_ms": row["skew_ms"],
-            "uncertainty_ms": row["uncertainty_ms"],
-            "warming_up": row["clock_warming_up"],
-        },
-        "latency_ms": dict(_NO_LATENCY),
-        **{name: row[name] for name in ("engine", "precision", "bundle_id")},
+    made["sync"] = {
+        "skew_ms": row["skew_ms"],
+        "uncertainty_ms": row["uncertainty_ms"],
+        "warming_up": row["clock_warming_up"],
     }
-    if not emotion:
-        made["emotion"] = None
     if made["person"] is None:
         del made["person"]
     return made
+
+
+def _affect(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    values: dict[str, Any] = {name: row.get(name) for name in _AFFECT}
+    if all(value is None for value in values.values()):
+        return None
+    known = [name for name in _AFFECT if row.get(f"{name}_low") is not None]
+    interval = {name: [row[f"{name}_low"], row[f"{name}_high"]] for name in known}
+    return values | {"interval": interval or None}
+
+
+def _pain(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    if row.get("pain") is None:
+        return None
+    return {"scale": row["pain_scale"], "level_probs": _under("pain:", row), "expected": row["pain"]}
+
+
+def _emotion(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    emotion = _under("emotion:", row)
+    return None if not emotion or None in emotion.values() else emotion
 
 
 def _under(prefix: str, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,26 @@ from numpy.typing import NDArray
 from edge_mer.bundle.manifest import OutputError
 from edge_mer.bundle.read import Bundle
 from edge_mer.cli.main import main
+from edge_mer.corpus.cut import Cutter, Piece
+from edge_mer.engine.base import Engine
 from edge_mer.errors import UsageError
 from edge_mer.labels.manifest import Recording
 from edge_mer.runtime.blank import blank_feature
-from edge_mer.runtime.labelled import LabelledSession
+from edge_mer.runtime.labelled import LabelledSession, Labels
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
 from edge_mer.runtime.proof import concordance
 from edge_mer.sources.base import Source
 from edge_mer.types.evaluation import Findings, Interval
 from edge_mer.types.model import EmotionOutput, ModelSpec, TensorSpec
-from edge_mer_calibration import against_fp32, cli_evaluate, evaluation, guesses
+from edge_mer_calibration import against_fp32, cli_evaluate, estimating, guesses
 from edge_mer_calibration.cli_evaluate import written
 from edge_mer_calibration.corruption import CorruptedSource, Corruption
+from edge_mer_calibration.estimating import Attempt, Kept, Said, attempts
 from edge_mer_calibration.evaluation import FIRST_PERSON, Evaluation, evaluate_bundle, simulated_people
 from edge_mer_calibration.findings import findings
 from edge_mer_calibration.judging import CorruptedRow, Row, judge
 from edge_mer_calibration.metrics import CLASS_MEASURES, Estimate
-from edge_mer_calibration.scoring import People
+from edge_mer_calibration.scoring import Found, People
 from tests.helpers.fake_session import tiny_manifest_alone
 from tests.helpers.numpy_engines import SCALE, mean_feature, mean_of_window, tiny_engines
 from tests.helpers.tiny_model import N_STEPS, tiny_model
@@ -106,9 +109,25 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         fusion = mean_of_window if precision == "fp32" else halved
         return PipelineSetup(model, tiny_engines(model, fusion), SquareDetector())
 
-    monkeypatch.setattr(evaluation, "open_setup", open_setup)
-    monkeypatch.setattr(evaluation, "collect_labelled", lambda _, one, __: SESSIONS[one.name])
+    monkeypatch.setattr(estimating, "open_setup", open_setup)
+    play(monkeypatch, SESSIONS)
     return names
+
+
+def play(monkeypatch: pytest.MonkeyPatch, sessions: Mapping[str, LabelledSession]) -> None:
+    """Recordings are those of this file, whole."""
+
+    def play_labelled(
+        _: PipelineSetup, one: Recording, on_step: Callable[[StepTrace], None], *__: object
+    ) -> tuple[NDArray[np.int64], Labels]:
+        session = sessions[one.name]
+        for trace in session.traces:
+            on_step(trace)
+        return session.steps, session.labels
+
+    monkeypatch.setattr(estimating, "play_labelled", play_labelled)
+    monkeypatch.setattr(estimating, "check", lambda *_: [])
+    monkeypatch.setattr(Cutter, "do", lambda _, one: [Piece(one)])
 
 
 def directly(subset: Sequence[str], factor: float = 1.0) -> dict[str, tuple[float, int]]:
@@ -137,14 +156,14 @@ def directly(subset: Sequence[str], factor: float = 1.0) -> dict[str, tuple[floa
 
 
 def test_every_subset_and_precision_is_a_direct_computation(opened: list[str]) -> None:
-    found = evaluate_bundle(a_bundle(), None, recordings(), [], lambda _: None)
+    found = evaluate_bundle(a_bundle(), None, recordings(), [], lambda *_: None)
     assert [(row.precision, row.modalities) for row in found.rows] == [
         (precision, subset)
         for precision in ("fp32", "int8-cpu")
         for subset in (BOTH, ("visual",), ("audio",))
     ]
     assert (found.model, found.n_people) == ("tiny", 3)
-    assert opened == ["fp32", "fp32", "int8-cpu"]
+    assert opened == ["fp32", "int8-cpu"]  # once each
     values = set()
     for row in found.rows:
         expected = directly(row.modalities, 1.0 if row.precision == "fp32" else 0.5)
@@ -163,7 +182,7 @@ def test_every_subset_and_precision_is_a_direct_computation(opened: list[str]) -
 
 
 def test_gain_is_that_of_all_over_the_best_single_one(opened: list[str]) -> None:
-    found = evaluate_bundle(a_bundle(), None, recordings(), ["int8-cpu"], lambda _: None)
+    found = evaluate_bundle(a_bundle(), None, recordings(), ["int8-cpu"], lambda *_: None)
     assert found.gain.keys() == {"int8-cpu"}
     for name in ("valence", "arousal"):
         both, *alone = (directly(subset, 0.5)[name][0] for subset in (BOTH, ("visual",), ("audio",)))
@@ -174,7 +193,7 @@ def test_gain_is_that_of_all_over_the_best_single_one(opened: list[str]) -> None
 
 
 def test_a_precision_is_held_against_fp32_on_the_same_people(opened: list[str]) -> None:
-    found = evaluate_bundle(a_bundle(), None, recordings(), [], lambda _: None)
+    found = evaluate_bundle(a_bundle(), None, recordings(), [], lambda *_: None)
     (one,) = found.differences
     rows = {row.precision: row.scores for row in found.rows if row.modalities == BOTH}
     assert one.precision == "int8-cpu"
@@ -189,7 +208,7 @@ def test_a_precision_is_held_against_fp32_on_the_same_people(opened: list[str]) 
     assert one.ccc["valence"] is not None
     assert 0.5 < one.ccc["valence"] < 0.9
     assert one.flips == {}
-    assert not evaluate_bundle(a_bundle(), None, recordings(), ["int8-cpu"], lambda _: None).differences
+    assert not evaluate_bundle(a_bundle(), None, recordings(), ["int8-cpu"], lambda *_: None).differences
 
 
 def test_flips_are_the_share_of_steps_with_another_likeliest_class() -> None:
@@ -207,14 +226,14 @@ def test_flips_are_the_share_of_steps_with_another_likeliest_class() -> None:
 def test_what_a_bundle_says_of_itself_is_held_against_other_people(
     opened: list[str], half_width: float, share: float
 ) -> None:
-    first = evaluate_bundle(a_bundle(), None, recordings(["a", "c", "d"]), ["fp32"], lambda _: None)
+    first = evaluate_bundle(a_bundle(), None, recordings(["a", "c", "d"]), ["fp32"], lambda *_: None)
     assert all(row.held == {} for row in first.rows)
     others = evaluate_bundle(
         a_bundle_that_says(findings(first, "fp32", "three people"), half_width),
         None,
         recordings(["c", "a"]),
         ["fp32"],
-        lambda _: None,
+        lambda *_: None,
     )
     assert others.rows
     assert all(row.held == {"valence": share, "arousal": share} for row in others.rows)
@@ -240,7 +259,7 @@ def test_guesses_know_the_others_and_the_time_and_answer_where_the_model_does(
     opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guesses, "NEAR_S", 0.3)
-    found = evaluate_bundle(a_bundle(), None, recordings(), ["fp32"], lambda _: None)
+    found = evaluate_bundle(a_bundle(), None, recordings(), ["fp32"], lambda *_: None)
     near = 0.3
     ends = [
         (s, k, tiny_model().step_end_ns(t.index) / 1e9)
@@ -288,11 +307,11 @@ def ranked(face: Any, voice: Any) -> tuple[Any, ...]:
 def test_classes_have_kappa_in_the_place_of_ccc(monkeypatch: pytest.MonkeyPatch) -> None:
     model = emotion_model()
     monkeypatch.setattr(
-        evaluation, "open_setup", lambda *_: PipelineSetup(model, tiny_engines(model, ranked), None)
+        estimating, "open_setup", lambda *_: PipelineSetup(model, tiny_engines(model, ranked), None)
     )
     sessions = {name: replace(SESSIONS[name], labels=in_classes(SESSIONS[name])) for name in "cd"}
-    monkeypatch.setattr(evaluation, "collect_labelled", lambda _, one, __: sessions[one.name])
-    found = evaluate_bundle(a_bundle(model), None, recordings(["c", "d"]), ["fp32"], lambda _: None)
+    play(monkeypatch, sessions)
+    found = evaluate_bundle(a_bundle(model), None, recordings(["c", "d"]), ["fp32"], lambda *_: None)
     row = found.rows[0]
     estimates, truths = [], []
     for session in sessions.values():
@@ -327,7 +346,7 @@ def in_classes(session: LabelledSession) -> dict[str, NDArray[np.float32]]:
 
 def test_a_model_without_a_mask_is_judged_with_what_stands_in_best(opened: list[str]) -> None:
     bundle = a_bundle(tiny_model(warm_up="withhold"))
-    found = evaluate_bundle(bundle, None, recordings(["c", "d"]), ["fp32"], lambda _: None)
+    found = evaluate_bundle(bundle, None, recordings(["c", "d"]), ["fp32"], lambda *_: None)
     assert [row.modalities for row in found.rows] == [BOTH, ("visual",), ("audio",)]
     assert [row.stand_in is None for row in found.rows] == [True, False, False]
     # windows of 4 steps in sessions of 12 and 6, all of whose labels but those of step 2 are there
@@ -337,6 +356,19 @@ def test_a_model_without_a_mask_is_judged_with_what_stands_in_best(opened: list[
         assert row.scores[name] == found.rows[0].scores[name]
         other = "arousal" if name == "valence" else "valence"
         assert row.scores[other]["CCC"].value == pytest.approx(0, abs=1e-6)
+
+
+def said_by(model: ModelSpec, engines: Mapping[str, Engine], names: str) -> list[dict[Attempt, Found]]:
+    """What engines say of sessions of this file."""
+    found = []
+    for name in names:
+        kept = Kept(model, {"fp32": engines})
+        for trace in SESSIONS[name].traces:
+            kept.take(trace)
+        features, present = kept.finish()
+        said = Said(model, engines)
+        found.append({one: said.estimates(features["fp32"], present, one) for one in attempts(model)})
+    return found
 
 
 def test_what_stands_in_is_a_zero_or_a_blank_whichever_does_better() -> None:
@@ -358,15 +390,15 @@ def test_what_stands_in_is_a_zero_or_a_blank_whichever_does_better() -> None:
         def moved(face: Any, voice: Any, by: float = blank if shift is None else 0.0) -> tuple[Any, ...]:
             return summed(face, voice - by)
 
-        rows = judge(model, tiny_engines(model, moved), "fp32", people).rows
+        rows = judge(model, "fp32", people, said_by(model, tiny_engines(model, moved), "cd")).rows
         found[favoured] = next(row.stand_in for row in rows if row.modalities == ("visual",))
     assert found == {"zero_feature": "zero_feature", "blank_input": "blank_input"}
 
 
 def test_what_is_done_is_said(opened: list[str]) -> None:
     said: list[str] = []
-    evaluate_bundle(a_bundle(), None, recordings(["a", "b"]), ["int8-cpu"], said.append)
-    assert said == ["playing a, 1 of 2", "playing b, 2 of 2", "judging int8-cpu"]
+    evaluate_bundle(a_bundle(), None, recordings(["a", "b"]), ["int8-cpu"], lambda one, *_: said.append(one))
+    assert said == ["looking at recordings, 2 of 2", "playing, 2 of 2", "judging int8-cpu"]
 
 
 def test_what_goes_wrong_is_judged_on_the_same_people(
@@ -375,20 +407,28 @@ def test_what_goes_wrong_is_judged_on_the_same_people(
     """Half of each session's labels are turned round, say, whenever something is opened with noise."""
     said: list[str] = []
 
-    def turned(_: object, one: Recording, opened: Callable[[str], Source]) -> LabelledSession:
-        session = SESSIONS[one.name]
-        if not isinstance(opened("sim:duration_s=1"), CorruptedSource):
-            return session
-        return replace(session, labels={name: -values for name, values in session.labels.items()})
+    as_it_is = estimating.play_labelled
 
-    monkeypatch.setattr(evaluation, "collect_labelled", turned)
+    def turned(
+        setup: PipelineSetup,
+        one: Recording,
+        on_step: Callable[[StepTrace], None],
+        opened: Callable[[str], Source],
+        *rest: Any,
+    ) -> tuple[NDArray[np.int64], Labels]:
+        steps, labels = as_it_is(setup, one, on_step, opened, *rest)
+        if not isinstance(opened("sim:duration_s=1"), CorruptedSource):
+            return steps, labels
+        return steps, {name: -values for name, values in labels.items()}
+
+    monkeypatch.setattr(estimating, "play_labelled", turned)
     noise = Corruption.parse("noise=3")
-    found = evaluate_bundle(a_bundle(), None, recordings(), [], said.append, [noise])
+    found = evaluate_bundle(a_bundle(), None, recordings(), [], lambda one, *_: said.append(one), [noise])
     assert [(one.corruption, one.precision) for one in found.corrupted] == [
         ("noise=3", "fp32"),
         ("noise=3", "int8-cpu"),
     ]
-    assert "playing a with noise=3, 1 of 4" in said
+    assert "playing with noise=3, 4 of 4" in said
     clean = {row.precision: row for row in found.rows if row.modalities == BOTH}
     for one in found.corrupted:
         for name in ("valence", "arousal", "mean"):
@@ -400,7 +440,9 @@ def test_what_goes_wrong_is_judged_on_the_same_people(
 
 def test_a_corruption_of_what_is_not_looked_at_is_refused(opened: list[str]) -> None:
     with pytest.raises(UsageError, match="artefacts=3 changes nothing that model tiny looks at"):
-        evaluate_bundle(a_bundle(), None, recordings(), [], lambda _: None, [Corruption.parse("artefacts=3")])
+        evaluate_bundle(
+            a_bundle(), None, recordings(), [], lambda *_: None, [Corruption.parse("artefacts=3")]
+        )
     assert opened == []
 
 
@@ -409,7 +451,7 @@ def test_a_precision_that_cannot_run_here_is_refused(opened: list[str], precisio
     with pytest.raises(
         UsageError, match=rf"{precision} cannot be evaluated here\. Expected: fp32 or int8-cpu"
     ):
-        evaluate_bundle(a_bundle(), None, recordings(), ["fp32", precision], lambda _: None)
+        evaluate_bundle(a_bundle(), None, recordings(), ["fp32", precision], lambda *_: None)
     assert opened == []
 
 
@@ -444,7 +486,6 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
 
     monkeypatch.setattr(cli_evaluate, "open_bundle", lambda _: a_bundle())
     monkeypatch.setattr(cli_evaluate, "evaluate_bundle", evaluate)
-    monkeypatch.setattr(cli_evaluate, "detector_for", lambda *_: None)
     return names
 
 
