@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import onnxruntime
@@ -15,6 +16,7 @@ from edge_mer.bundle.manifest import Budget, Calibration, Candidate, FileEntry, 
 from edge_mer.bundle.read import Bundle
 from edge_mer.bundle.write import check_free, write_bundle
 from edge_mer.clock import MonotonicClock
+from edge_mer.corpus.crew import Crew
 from edge_mer.engine.base import Engine
 from edge_mer.engine.onnxruntime import OrtOptions, available_threads
 from edge_mer.errors import EdgeMerError, ParityError, UsageError
@@ -35,6 +37,7 @@ from edge_mer_calibration.ranges_file import RANGES_PATH, ranges_file
 from edge_mer_calibration.say import Say, prefixed
 from edge_mer_calibration.search import Found, Judge, Search
 from edge_mer_calibration.sessions import play
+from edge_mer_calibration.sharing import PlayingSessions, Shared, results
 from edge_mer_calibration.trt_rules import problems, unknown_operators
 from edge_mer_calibration.windows import WindowSet, choose_windows, held_windows
 
@@ -56,7 +59,9 @@ class CalibrationPlan:
         n_windows: Windows to use, neither more nor fewer.
         kinds: Kinds of candidates to make.
         budget: What a candidate may cost.
-        play: From a recording to what FP32 makes of it.
+        play: From a recording to what FP32 makes of it; of one who works alone.
+        crew: Who plays sessions and judges blocks, many at once; None: this process alone.
+        face_detector: YuNet's ONNX file, for a crew.
     """
 
     data: Sequence[Recording]
@@ -65,6 +70,8 @@ class CalibrationPlan:
     kinds: Sequence[str]
     budget: Budget
     play: Callable[[PipelineSetup, Recording], LabelledSession] = play
+    crew: Crew | None = None
+    face_detector: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -171,11 +178,13 @@ class _Work:
         ranking = (
             fidelity if len(first) == len(checked) else Fidelity(self._model, self._setup.engines, first)
         )
+        crew = self._plan.crew
+        shared = None if crew is None else Shared(crew, self._bundle, first)
         found: dict[str, Found] = {}
         for kind in self._plan.kinds:
             form = FORMS[kind]
             judge = Judge(fidelity, ranking, self._plan.budget, self._time_ms if form.is_for_cpu else None)
-            found |= Search(stages, form, judge, prefixed(kind, self._say)).run()
+            found |= Search(stages, form, judge, prefixed(kind, self._say), shared).run()
         good = {name: one for name, one in found.items() if one.is_good}
         missed = {kind_of(name): one for name, one in found.items() if not one.is_good}
         if not good:
@@ -186,16 +195,32 @@ class _Work:
         return Calibrated(manifest, ms, missed)
 
     def _played(self, what: str, recordings: Sequence[Recording]) -> list[LabelledSession]:
+        names = [f"{what}.{number}" for number in range(len(recordings))]
+        played = self._played_at_once(what, names, recordings)
         sessions = []
-        for number, recording in enumerate(recordings):
+        for number, (name, recording) in enumerate(zip(names, recordings, strict=True)):
             self._say(f"playing sessions for {what}", number, len(recordings))
-            sessions.append(self._session(f"{what}.{number}", recording))
+            play = partial(played.pop, name) if name in played else partial(self._play, recording)
+            is_simulated = all(uri.startswith("sim:") for uri in recording.sources)
+            sessions.append(self._kept.session(name, play) if is_simulated else play())
         return sessions
 
-    def _session(self, name: str, recording: Recording) -> LabelledSession:
-        if all(uri.startswith("sim:") for uri in recording.sources):
-            return self._kept.session(name, lambda: self._plan.play(self._setup, recording))
+    def _play(self, recording: Recording) -> LabelledSession:
         return self._plan.play(self._setup, recording)
+
+    def _played_at_once(
+        self, what: str, names: Sequence[str], recordings: Sequence[Recording]
+    ) -> dict[str, LabelledSession]:
+        """Those that were not kept, by name; none where nobody shares the work."""
+        if self._plan.crew is None:
+            return {}
+        todo = [one for one in zip(names, recordings, strict=True) if not self._kept.has_session(one[0])]
+        make = PlayingSessions(self._bundle, self._plan.face_detector)
+        found: dict[str, LabelledSession] = {}
+        for number, session in results(self._plan.crew, make, [recording for _, recording in todo]):
+            found[todo[number][0]] = session
+            self._say(f"playing sessions for {what}", len(found), len(todo))
+        return found
 
     def _stages(self, windows: WindowSet, held: WindowSet) -> list[Stage]:
         model = self._model

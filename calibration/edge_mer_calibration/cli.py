@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 from edge_mer.bundle.manifest import Budget, Candidate, Manifest
 from edge_mer.bundle.read import open_bundle
 from edge_mer.cli.common import detector_for, err, out, progress, table
+from edge_mer.cli.corpus import RAY_HELP, WORKERS_HELP, crew_of, tell_replaced
 from edge_mer.errors import UsageError
 from edge_mer.labels.manifest import Recording
 from edge_mer.runtime.setup import open_setup
@@ -73,6 +75,8 @@ def calibrate(
         Path | None, typer.Option(help="YuNet's ONNX file; without it OpenCV's cascades find faces.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle of that name.")] = False,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help=RAY_HELP)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help=WORKERS_HELP)] = None,
 ) -> None:
     """Add candidates in few bits to a bundle, as far as they are within the budget."""
     opened = open_bundle(bundle)
@@ -90,9 +94,12 @@ def calibrate(
         raise UsageError(
             "--max-accuracy-drop needs labels", hint="give a manifest of labelled recordings to --check"
         )
-    with progress() as say:
-        setup = open_setup(opened, "fp32", detector_for(model, face_detector))
-        calibrated = calibrate_bundle(opened, setup, plan, to, say, replace=replace)
+    with crew_of(ray, workers) as crew:
+        shared = dataclasses.replace(plan, crew=None if ray is None else crew, face_detector=face_detector)
+        with progress() as say:
+            setup = open_setup(opened, "fp32", detector_for(model, face_detector))
+            calibrated = calibrate_bundle(opened, setup, shared, to, say, replace=replace)
+        tell_replaced(crew)
     _show(calibrated, to)
 
 

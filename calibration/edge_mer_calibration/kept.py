@@ -53,13 +53,20 @@ class Kept:
 
     def numbers(self, name: str, make: Callable[[], Any]) -> Any:
         """What JSON can hold: read, or made and kept."""
-        path = self._folder / f"{self._mark}{name}.json"
+        path = self._numbers(name)
         with contextlib.suppress(OSError, ValueError):
             return json.loads(path.read_text(encoding="utf-8"))
         made = make()
         with _written(path) as part:
             part.write_text(json.dumps(made), encoding="utf-8")
         return made
+
+    def has_numbers(self, name: str) -> bool:
+        """Whether they were made."""
+        return self._numbers(name).is_file()
+
+    def _numbers(self, name: str) -> Path:
+        return self._folder / f"{self._mark}{name}.json"
 
     def arrays(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """Arrays by name: read, or made and kept."""
@@ -74,13 +81,16 @@ class Kept:
 
     def session(self, name: str, make: Callable[[], LabelledSession]) -> LabelledSession:
         """A simulated person's played session. One with words is played again: utterances are not kept."""
-        path = self._folder / f"{self._mark}{name}.npz"
-        if not path.exists():
+        if not self.has_session(name):
             made = make()
             if not any(trace.spoken for trace in made.traces):
                 self.arrays(name, lambda: dict(_flat(made)))
             return made
         return _session(self.arrays(name, dict))
+
+    def has_session(self, name: str) -> bool:
+        """Whether it was kept."""
+        return (self._folder / f"{self._mark}{name}.npz").exists()
 
     def histograms(self, name: str, make: Callable[[], dict[str, Histogram]]) -> dict[str, Histogram]:
         """Histograms of a stage's tensors."""

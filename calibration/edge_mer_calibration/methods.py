@@ -59,6 +59,8 @@ class Stage:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    _noted: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
     @cached_property
     def quantizable(self) -> tuple[str, ...]:
         """Nodes that can be quantized."""
@@ -124,8 +126,20 @@ class Stage:
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Something about this stage that JSON can hold: of an interrupted calibration, or made now."""
-        parts = (self.name, self.variant.replace(" ", "-"), name)
-        return make() if self.kept is None else self.kept.numbers(".".join(filter(None, parts)), make)
+        if name not in self._noted and self.kept is not None:
+            return self.kept.numbers(self._part(name), make)
+        return self._noted[name] if name in self._noted else make()
+
+    def knows(self, name: str) -> bool:
+        """Whether `once` need not make it."""
+        return name in self._noted or (self.kept is not None and self.kept.has_numbers(self._part(name)))
+
+    def note(self, name: str, made: Any) -> None:
+        """Something that `once` would make was made by somebody else."""
+        self._noted[name] = made if self.kept is None else self.kept.numbers(self._part(name), lambda: made)
+
+    def _part(self, name: str) -> str:
+        return ".".join(filter(None, (self.name, self.variant.replace(" ", "-"), name)))
 
     def _errors(self, scheme: Scheme) -> dict[str, float]:
         return {method: self.error(self.by(method, scheme)) for method in METHODS}

@@ -12,6 +12,7 @@ from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
 from edge_mer_calibration.fidelity import Cost, Fidelity
 from edge_mer_calibration.forms import Form
 from edge_mer_calibration.methods import Stage
+from edge_mer_calibration.sharing import Alone, Shared, cost_alone
 
 Say = Callable[[str], None]
 Block = tuple[str, str]
@@ -110,11 +111,14 @@ class Search:
         form: How a stage comes into few bits.
         judge: What candidates are held against.
         say: Told what is being done.
+        shared: Who judges blocks, many at once; None: they are judged here.
     """
 
-    def __init__(self, stages: Sequence[Stage], form: Form, judge: Judge, say: Say) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], form: Form, judge: Judge, say: Say, shared: Shared | None = None
+    ) -> None:
         self._stages = {stage.name: stage for stage in stages}
-        self._form, self._judge, self._say = form, judge, say
+        self._form, self._judge, self._say, self._shared = form, judge, say, shared
         self._last: dict[str, tuple[bytes, Engine]] = {}
 
     def run(self) -> dict[str, Found]:
@@ -240,22 +244,38 @@ class Search:
 
     def _harm(self, start: Found, searched: Sequence[str]) -> dict[Block, BlockFinding]:
         """What each block of these stages costs when it alone is in few bits."""
+        blocks = {
+            (name, block): nodes
+            for name in searched
+            for block, nodes in self._form.groups(self._stages[name]).items()
+        }
+        if self._shared is not None:
+            self._judge_at_once(self._shared, start, blocks)
         found: dict[Block, BlockFinding] = {}
-        for name in searched:
-            stage = self._stages[name]
-            groups = self._form.groups(stage)
-            for number, (block, nodes) in enumerate(groups.items(), 1):
-                self._say(f"quantizing a block of {name} alone, {number} of {len(groups)}")
-                found[name, block] = self._alone(stage, start.how[name], block, nodes)
+        of = {name: [block for stage, block in blocks if stage == name] for name in searched}
+        for (name, block), nodes in blocks.items():
+            number = of[name].index(block) + 1
+            self._say(f"quantizing a block of {name} alone, {number} of {len(of[name])}")
+            found[name, block] = self._alone(self._stages[name], start.how[name], block, nodes)
         return found
 
-    def _alone(self, stage: Stage, how: StageQuantization, block: str, nodes: Sequence[str]) -> BlockFinding:
-        def find() -> dict[str, float | None]:
-            data = self._form.part(stage, how, nodes)
-            cost = self._judge.ranking.of({stage.name: self._form.engine(stage, data)})
-            return {"drop": cost.drop, "points": cost.points}
+    def _judge_at_once(self, shared: Shared, start: Found, blocks: Mapping[Block, Sequence[str]]) -> None:
+        """Have those judged that nobody knows."""
+        keys = {(name, block): self._key(start.how[name], block) for name, block in blocks}
+        todo = [one for one in blocks if not self._stages[one[0]].knows(keys[one])]
+        jobs = [Alone(name, start.how[name], tuple(blocks[name, block])) for name, block in todo]
+        found = shared.costs(self._form.kind, self._stages, jobs)
+        for n_done, (number, numbers) in enumerate(found, 1):
+            self._say(f"quantizing blocks alone, {n_done} of {len(jobs)}")
+            self._stages[todo[number][0]].note(keys[todo[number]], numbers)
 
-        numbers = stage.once(f"alone.{self._form.kind}.{how.method}.{block}", find)
+    def _key(self, how: StageQuantization, block: str) -> str:
+        return f"alone.{self._form.kind}.{how.method}.{block}"
+
+    def _alone(self, stage: Stage, how: StageQuantization, block: str, nodes: Sequence[str]) -> BlockFinding:
+        numbers = stage.once(
+            self._key(how, block), lambda: cost_alone(self._form, self._judge.ranking, stage, how, nodes)
+        )
         return BlockFinding(n_nodes=len(nodes), is_float=False, **numbers)
 
     def _without(self, left: Sequence[Block], before: Found) -> Found:
