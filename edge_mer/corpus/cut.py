@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import av
+
 from edge_mer.clock import NS_PER_S
 from edge_mer.labels.manifest import Recording
 from edge_mer.preprocess.quality import FLAT_S, LOOK_BACK_S
@@ -18,9 +20,9 @@ from edge_mer.runtime.arrivals import end_ns
 from edge_mer.runtime.labelled import measure
 from edge_mer.sources.base import Source
 from edge_mer.sources.file import FileSource
+from edge_mer.sources.file_open import expand, open_container, open_regular, used_streams
 from edge_mer.sources.registry import open_source
 from edge_mer.sources.signal import SignalSource
-from edge_mer.sources.sim import SimSource
 from edge_mer.sync.regular import is_exact
 from edge_mer.types.model import FaceClip, ModelSpec, Signal, to_ns
 
@@ -146,15 +148,32 @@ def _occupied(recording: Recording, memory: int) -> list[Span] | None:
     spans: list[Span] = []
     for uri in recording.sources:
         source = open_source(uri)
-        if isinstance(source, SimSource):
-            return None  # never silent for long
+        if isinstance(source, FileSource) and not _has_breaks(source, memory):
+            return None
         if not isinstance(source, (FileSource, SignalSource)):
-            return None  # its clocks are followed from its begin
+            return (
+                None  # simulated people never pause, and the clocks of others are followed from their begin
+            )
         found = _spans_of(source, memory)
         if found is None:
             return None
         spans += found
     return _joined(spans, memory)
+
+
+def _has_breaks(source: FileSource, memory: int) -> bool:
+    """Whether a file may have breaks, by its packets, which are not decoded."""
+    times_s: list[float] = []
+    path = expand(source.uri.removeprefix("file:"))
+    with open_regular(path) as file, open_container(file, path) as container:
+        try:
+            for packet in container.demux(*used_streams(container, path)):
+                if packet.pts is not None and packet.time_base is not None:
+                    times_s.append(float(packet.pts * packet.time_base))
+        except av.FFmpegError:
+            return True  # playing it tells
+    times_s.sort()
+    return any(b - a > memory / NS_PER_S / 2 for a, b in itertools.pairwise(times_s))
 
 
 def _spans_of(source: Source, memory: int) -> list[Span] | None:

@@ -344,6 +344,14 @@ def _notes(records: Records, columns: Columns, truth: Truth | None) -> list[str]
     return made + (list(truth.notes) if truth else [])
 
 
+def _hosts_time(records: Records, synchronised: str) -> list[tuple[str, str]]:
+    """Of a table, which says of the recording alone, there is none."""
+    if not records.first_utc:
+        return []
+    said = f"{records.first_utc} to {records.last_utc}; its clock {synchronised} a reference"
+    return [("Host's time", said)]
+
+
 def _lineage(records: Records) -> list[tuple[str, str]]:
     window_s = float(np.max(records.t_ns - records.t_start_ns)) / 1e9
     synchronised = {0: "did not follow", len(records): "followed"}.get(
@@ -358,5 +366,5 @@ def _lineage(records: Records) -> list[tuple[str, str]]:
         ),
         ("Engine", ", ".join(f"{name}, {plural(n, 'prediction')}" for name, n in records.engines.items())),
         ("Longest window", duration(window_s)),
-        ("Host's time", f"{records.first_utc} to {records.last_utc}; its clock {synchronised} a reference"),
+        *_hosts_time(records, synchronised),
     ]

@@ -1,4 +1,4 @@
-"""Reads predictions from JSON lines into columns of numbers, so that a day of them fits into memory."""
+"""Reads predictions from JSON lines or Parquet into columns of numbers: a day of them fits into memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from typing import Any, BinaryIO, NoReturn, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mer.errors import DataError, UsageError
+from edge_mer.errors import DataError, MissingError, UsageError
+from edge_mer.types.flat import record
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -115,7 +116,7 @@ class Records:
 
 
 def read_records(path: Path, person: str | None = None) -> Records:
-    """Read a file of predictions line by line.
+    """Read a file of predictions, JSON lines or Parquet, line by line.
 
     A last line without an end, as a killed run leaves it, is left out and `is_cut` says so.
 
@@ -130,7 +131,7 @@ def read_records(path: Path, person: str | None = None) -> Records:
     builder = _Builder(path.name, person)
     try:
         with path.open("rb") as file:
-            for line in _lines(file, path.name):
+            for line in _rows(file, path.name) if path.suffix == ".parquet" else _lines(file, path.name):
                 builder.add(line)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or str(error)
@@ -160,6 +161,34 @@ def _lines(file: BinaryIO, name: str) -> Iterator[_Text]:
                 hint=_WRITER,
             )
         yield _Text(where, raw, raw.endswith(b"\n"))
+
+
+def _rows(file: BinaryIO, name: str) -> Iterator[_Text]:
+    """The rows of a table, as the lines that they would be."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"{name} is Parquet", found=f"no module {error.name}", hint="pip install 'edge-mer[ray]'"
+        ) from error
+    number = 0
+    try:
+        for batch in parquet.ParquetFile(file).iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                text = json.dumps(record(row), allow_nan=False)
+                yield _Text(f"{name}, row {number}", text.encode(), is_whole=True)
+    except (pyarrow.ArrowException, KeyError, ValueError) as error:
+        reason = (
+            f"no column {error}" if isinstance(error, KeyError) else str(error).split("\n", maxsplit=1)[0]
+        )
+        raise DataError(
+            f"{name} holds no predictions",
+            expected="a table that edge-mer run --corpus wrote",
+            found=reason,
+            hint=_WRITER,
+        ) from error
 
 
 def _parse(line: _Text) -> dict[str, Any]:
