@@ -148,7 +148,7 @@ class Shared:
 
 def _without_files(stage: Stage) -> Stage:
     """The same without the folder of finished parts, which is this machine's."""
-    variants = {name: _without_files(one) for name, one in stage.variants.items()}
+    variants = {name: replace(one, kept=None, variants={}) for name, one in stage.variants.items()}
     return replace(stage, kept=None, variants=variants)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ HERE = "local"
 AUTO = "auto"
 
 _LOOK_S = 1.0
+_REACH_S = 5.0
 _STORE_BYTES = 256 << 20
 
 
@@ -51,6 +53,8 @@ class RayCrew(Crew):
         self._idle: list[Any] = []
 
     def _join(self, address: str, n_workers: int | None) -> None:
+        if address not in (AUTO, HERE):
+            _demand_somebody(address)
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
         if address != HERE:
             try:
@@ -58,11 +62,7 @@ class RayCrew(Crew):
                 return
             except (ConnectionError, RuntimeError, ValueError) as error:
                 if address != AUTO:
-                    raise MissingError(
-                        f"no Ray cluster answers at {address}",
-                        found=str(error).split("\n", maxsplit=1)[0],
-                        hint="start one (ray start --head), or give auto to work on this machine alone",
-                    ) from error
+                    raise _nobody(address, error) from error
         self._ray.init(
             address="local",
             num_cpus=max(n_workers or 1, available_threads()),
@@ -153,6 +153,29 @@ class _Actor:
         if self._worker is None:
             self._worker = self._make()
         return attempt(self._worker, number, job)
+
+
+def _demand_somebody(address: str) -> None:
+    """Refuse at once what Ray would wait ten minutes for."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(
+            f"{address} is no address of a cluster",
+            expected="HOST:PORT, ray://HOST:PORT, auto or local",
+            hint="the default port of a cluster's head is 6379",
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise _nobody(address, error) from error
+
+
+def _nobody(address: str, error: Exception) -> MissingError:
+    return MissingError(
+        f"no Ray cluster answers at {address}",
+        found=str(error).split("\n", maxsplit=1)[0],
+        hint="start one (ray start --head), or give auto to work on this machine alone",
+    )
 
 
 def _fatal(death: Exception) -> str:

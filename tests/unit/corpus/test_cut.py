@@ -28,8 +28,8 @@ def setup() -> PipelineSetup:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    """12 s from 0, 30 and 60 s on."""
-    path = write_film(tmp_path_factory.mktemp("film") / "film.mkv", [(0, 1), (30, 1), (60, 1)])
+    """5 s from 0, 16 and 32 s on."""
+    path = write_film(tmp_path_factory.mktemp("film") / "film.mkv", [(0, 1), (16, 1), (32, 1)], shown_s=5)
     return Recording("film", "ann", (f"file:{path}",), None)
 
 
@@ -41,19 +41,18 @@ def rows(setup: PipelineSetup, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
 def test_pieces_are_to_the_last_bit_what_the_whole_is(setup: PipelineSetup, film: Recording) -> None:
     pieces = Cutter(setup.model, setup.hop_steps, least_s=5).do(film)
     assert [piece.number for piece in pieces] == [0, 1, 2]
-    assert [round(piece.seconds) for piece in pieces] == [30, 30, 12]
+    assert [round(piece.seconds) for piece in pieces] == [16, 16, 5]
     whole = rows(setup, [Piece(film)])
     assert rows(setup, pieces) == whole
     statuses = [one["status"] for one in whole]
-    assert statuses.count("withheld") > 100  # the breaks are told, by one piece or the other
-    assert statuses.count("ok") > 60
+    assert statuses.count("withheld") > 60  # the breaks are told, by one piece or the other
+    assert statuses.count("ok") > 20
 
 
 def test_a_piece_needs_its_lead(setup: PipelineSetup, film: Recording) -> None:
     """Begun with its data, a window is taken for one at the start of a session."""
-    pieces = Cutter(setup.model, setup.hop_steps, least_s=5).do(film)
-    late = [pieces[0], *(replace(piece, first_step=piece.begin_step) for piece in pieces[1:])]
-    assert rows(setup, late) != rows(setup, pieces)
+    piece = Cutter(setup.model, setup.hop_steps, least_s=5).do(film)[-1]
+    assert rows(setup, [replace(piece, first_step=piece.begin_step)]) != rows(setup, [piece])
 
 
 @pytest.mark.parametrize("how", ["short", "asked", "simulated"])
@@ -63,17 +62,17 @@ def test_what_stays_whole(setup: PipelineSetup, film: Recording, how: str) -> No
         film = replace(film, sources=("sim:seed=1&duration_s=60",))
     (piece,) = cutter.do(film)
     assert piece.is_whole
-    assert piece.seconds == pytest.approx(60 if how == "simulated" else 72, abs=0.1)
+    assert piece.seconds == pytest.approx(60 if how == "simulated" else 37, abs=0.1)
 
 
 def test_a_break_that_is_remembered_cuts_nothing(setup: PipelineSetup, tmp_path: Path) -> None:
-    path = write_film(tmp_path / "short.mkv", [(0, 1), (14, 1)])
+    path = write_film(tmp_path / "short.mkv", [(0, 1), (8, 1)], shown_s=6)
     recording = Recording("short", "ann", (f"file:{path}",), None)
     assert len(Cutter(setup.model, setup.hop_steps, least_s=5).do(recording)) == 1
 
 
 def test_all_sources_must_pause(setup: PipelineSetup, film: Recording, tmp_path: Path) -> None:
-    other = write_film(tmp_path / "other.mkv", [(0, 2)], shown_s=40)
+    other = write_film(tmp_path / "other.mkv", [(0, 2)], shown_s=20)
     both = replace(film, sources=(*film.sources, f"file:{other}"))
     assert len(Cutter(setup.model, setup.hop_steps, least_s=5).do(both)) == 1
 
