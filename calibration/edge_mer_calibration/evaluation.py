@@ -65,7 +65,6 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers, ready for JSON."""
         found = asdict(self)
-        del found["problems"]  # they are told
         for row in found["rows"]:
             for kind in ("interval", "sharpness"):
                 row[kind] = {output: one.model_dump() for output, one in row[kind].items()}

@@ -141,10 +141,10 @@ def check_options(command: Command) -> None:
 
 
 def write_files(page: Path, folder: Path) -> None:
-    """What a page shows as a file: a block of TOML whose first line is its name."""
+    """What a page shows as a file: a block of TOML or CSV whose first line is its name."""
     text = page.read_text(encoding="utf-8")
     for name, content in re.findall(
-        r"^```toml\n# ([\w.-]+\.toml)\n(.*?)^```", text, re.MULTILINE | re.DOTALL
+        r"^```(?:toml|csv)\n# ([\w.-]+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL
     ):
         (folder / name).write_text(content, encoding="utf-8")
 

@@ -47,7 +47,7 @@ def prepare(version: str, python: str) -> Path:
             [
                 *pip,
                 "-e",
-                f"{ROOT}[daemon,text]",
+                f"{ROOT}[daemon,ray,text]",
                 "pytest>=8",
                 "pytest-rerunfailures>=14",
                 "hypothesis>=6.100",
