@@ -21,7 +21,7 @@ def report(
         Path,
         typer.Argument(
             metavar="RUN|BUNDLE",
-            help="What edge-mer run wrote with --sink jsonl:FILE, or a table (.parquet); or a bundle's folder.",
+            help="What edge-mer run wrote with --sink jsonl:FILE, or a table (.parquet); or a bundle.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="The page to write, e.g. report.html.")],
