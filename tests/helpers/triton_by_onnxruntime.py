@@ -26,6 +26,7 @@ class TritonPythonModel:
         self.session = onnxruntime.InferenceSession(
             str(file), sess_options=options, providers=["CPUExecutionProvider"]
         )
+        self.taken = {one.name for one in self.session.get_inputs()}
         self.states = config.get("sequence_batching", {}).get("state", [])
         self.outputs = [output["name"] for output in config["output"]]
         self.kept: dict[int, dict[str, Any]] = {}
@@ -34,12 +35,11 @@ class TritonPythonModel:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
-        feed = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-        controls = {name: feed.pop(name) for name in ("START", "END", "READY", "CORRID") if name in feed}
+        given = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        controls = {name: given[name] for name in ("START", "END", "READY", "CORRID") if name in given}
+        feed = {name: values for name, values in given.items() if name in self.taken}
         if "READY" in controls and not np.all(controls["READY"]):
             return pb.InferenceResponse([])
-        for state in self.states:
-            feed.pop(state["input_name"], None)
         if self.states:
             feed |= self._states_of(controls)
         wanted = self.outputs + [state["output_name"] for state in self.states]
