@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
 import edge_mer
 from edge_mer.bundle.read import Bundle
-from edge_mer.errors import MissingError
 from edge_mer.runtime.target_tensorrt import stage_tensors
 from edge_mer.types.model import Encoder, TensorSpec
 from edge_mer_export.triton.names import PARAMETER, START, STREAM, labels_file, model_name, warm_up_file
@@ -16,16 +18,6 @@ from edge_mer_export.triton.options import Options
 from edge_mer_export.triton.stages import StageFile
 from edge_mer_export.triton.stream_graph import Edge, is_withheld_early, next_name, stream_edges
 from edge_mer_export.triton.warm_up import Array
-
-try:
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2 as pb
-except ImportError as error:
-    raise MissingError(
-        "a model repository is written with Triton's client library, which is not installed",
-        found=str(error),
-        hint="pip install 'edge-mer[triton]'",
-    ) from error
 
 Config = Any
 """`ModelConfig`; Triton's client ships no types."""

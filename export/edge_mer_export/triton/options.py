@@ -64,10 +64,10 @@ def parse_platform(name: str) -> Platform:
     Raises:
         UsageError: There is none.
     """
-    for known in get_args(Platform):
-        if name == known:
-            return known
-    raise UsageError(f"unknown platform {name!r}", expected=" or ".join(get_args(Platform)))
+    known: dict[str, Platform] = {one: one for one in get_args(Platform)}
+    if name not in known:
+        raise UsageError(f"unknown platform {name!r}", expected=" or ".join(known))
+    return known[name]
 
 
 def parse_instances(values: Sequence[str]) -> tuple[Instances, ...]:

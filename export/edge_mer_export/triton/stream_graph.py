@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -111,10 +112,10 @@ class _Writer:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
 
-    def add(self, operator: str, inputs: list[str], output: str = "", **attributes: int) -> str:
+    def add(self, operator: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
         name = f"{STREAM}/{operator}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [output or name], name=name, **attributes))
-        return self.nodes[-1].output[0]
+        return str(self.nodes[-1].output[0])
 
     def constant(self, value: NDArray[np.generic]) -> str:
         name = f"{STREAM}/constant_{len(self.constants)}"
