@@ -1,13 +1,17 @@
 """NVIDIA's Triton Inference Server, of a Python package that holds it: its core and its Python backend.
 
-The package has no backend for ONNX or TensorRT, so a model's backend is swapped for one in Python that runs
-the same ONNX file with ONNX Runtime. Protocol, scheduling, batching and sequences are Triton's own.
+The package has no backend for ONNX or TensorRT. One for ONNX is compiled here, small and of our own, on the
+ONNX Runtime of a Python package: a repository runs as it was written. Where no compiler is, a model's backend
+is swapped for one in Python that runs the same file. Protocol, scheduling, batching and sequences with their
+states are Triton's own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
+import hashlib
 import json
 import os
 import shutil
@@ -33,6 +37,7 @@ PACKAGES = ("nvidia-pytriton==0.7.0", "numpy<2", f"onnxruntime=={version('onnxru
 """With the ONNX Runtime of this side, whose numbers are compared."""
 TRITON_DEADLINE_S = 120.0
 """What a start may take while other tests fill the cores."""
+_BACKEND = Path(__file__).with_name("triton_onnxruntime.cpp")
 _MODEL = Path(__file__).with_name("triton_by_onnxruntime.py")
 
 
@@ -139,19 +144,47 @@ class TritonServer:
         return self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
 
     def _backends(self, packages: Path) -> Path:
-        """The Python backend with the process that runs models, of that environment's Python."""
+        """The Python backend with the process that runs models, and where it can be made one of ONNX."""
         folder = self.repository.with_name(f"{self.repository.name}-backends")
         server = packages / "pytriton" / "tritonserver"
         if not folder.exists():
             shutil.copytree(server / "backends" / "python", folder / "python")
-            stub = (
-                server
-                / "python_backend_stubs"
-                / packages.parent.name.removeprefix("python")
-                / "triton_python_backend_stub"
-            )
-            shutil.copy(stub, folder / "python")
+            stubs = server / "python_backend_stubs" / packages.parent.name.removeprefix("python")
+            shutil.copy(stubs / "triton_python_backend_stub", folder / "python")
+            if why_no_onnx_backend() is None:
+                shutil.copytree(_onnx_backend(), folder / "onnxruntime", symlinks=True)
         return folder
+
+
+def why_no_onnx_backend() -> str | None:
+    """What is missing for a repository to run as it was written; None if nothing is."""
+    if shutil.which("g++") is None:
+        return "needs g++ to make a backend for Triton that runs ONNX"
+    if not list((_packages() / "onnxruntime" / "capi").glob("libonnxruntime.so.*")):
+        return f"needs an ONNX Runtime in {_packages()} with its library"
+    return None
+
+
+@functools.cache
+def _onnx_backend() -> Path:
+    """The compiled backend beside a link to the library that it calls."""
+    (library,) = (_packages() / "onnxruntime" / "capi").glob("libonnxruntime.so.*")
+    key = hashlib.sha256(_BACKEND.read_bytes() + str(library).encode()).hexdigest()[:12]
+    folder = ROOT / "build" / f"triton-onnxruntime-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes, and one makes it
+        made = folder / "libtriton_onnxruntime.so"
+        if not made.exists():
+            link = folder / "libonnxruntime.so.1"
+            link.unlink(missing_ok=True)
+            link.symlink_to(library)
+            flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+            flags += ["-fvisibility=hidden", "-Wl,-rpath,$ORIGIN"]
+            command = ["g++", *flags, str(_BACKEND), str(library), "-o", str(folder / "new.so")]
+            subprocess.run(command, check=True)
+            (folder / "new.so").rename(made)
+    return folder
 
 
 @functools.cache
