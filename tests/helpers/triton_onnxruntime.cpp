@@ -6,9 +6,11 @@
 // (tritonbackend.h) and ONNX Runtime (onnxruntime_c_api.h, whose functions keep their places in its table).
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -29,6 +31,9 @@ Error* TRITONBACKEND_ModelVersion(Model*, uint64_t* version);
 Error* TRITONBACKEND_ModelSetState(Model*, void* state);
 Error* TRITONBACKEND_ModelState(Model*, void** state);
 Error* TRITONBACKEND_ModelInstanceModel(Instance*, Model** model);
+Error* TRITONBACKEND_ModelInstanceReportBatchStatistics(
+    Instance*, uint64_t batch_size, uint64_t start_ns, uint64_t compute_start_ns, uint64_t compute_end_ns,
+    uint64_t end_ns);
 Error* TRITONBACKEND_RequestInput(Request*, const char* name, Input** input);
 Error* TRITONBACKEND_RequestOutputCount(Request*, uint32_t* count);
 Error* TRITONBACKEND_RequestOutputName(Request*, uint32_t index, const char** name);
@@ -241,7 +246,13 @@ void hand_out(
   check(TRITONBACKEND_StateUpdate(state), name.c_str());
 }
 
-void run(Session* one, Request** requests, uint32_t n, std::vector<Response*>& responses) {
+uint64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// One run for all requests; how many rows it had.
+uint64_t run(Session* one, Request** requests, uint32_t n, std::vector<Response*>& responses) {
   std::vector<int64_t> batches;
   std::map<std::string, Gathered> inputs;
   std::vector<void*> given, found(one->outputs.size(), nullptr);
@@ -285,6 +296,7 @@ void run(Session* one, Request** requests, uint32_t n, std::vector<Response*>& r
     call(kReleaseValue, found[k]);
   }
   for (void* value : given) call(kReleaseValue, value);
+  return std::accumulate(batches.begin(), batches.end(), uint64_t{0});
 }
 
 }  // namespace
@@ -323,7 +335,11 @@ __attribute__((visibility("default"))) Error* TRITONBACKEND_ModelInstanceExecute
     check(TRITONBACKEND_ModelInstanceModel(instance, &model), "the model");
     check(TRITONBACKEND_ModelState(model, &held), "the session");
     for (uint32_t i = 0; i < n; ++i) check(TRITONBACKEND_ResponseNew(&responses[i], requests[i]), "a response");
-    run(static_cast<Session*>(held), requests, n, responses);
+    const uint64_t start_ns = now_ns();
+    const uint64_t n_rows = run(static_cast<Session*>(held), requests, n, responses);
+    const uint64_t end_ns = now_ns();
+    check(TRITONBACKEND_ModelInstanceReportBatchStatistics(
+              instance, n_rows, start_ns, start_ns, end_ns, end_ns), "statistics");
   } catch (const std::string& said) {
     wrong = said;
   }

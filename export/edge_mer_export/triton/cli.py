@@ -56,7 +56,7 @@ def triton(
         typer.Option(
             min=0.001, max=86_400, help="A sequence that is silent for longer is forgotten, in seconds."
         ),
-    ] = 60.0,
+    ] = 10.0,
     max_sequences: Annotated[
         int,
         typer.Option(

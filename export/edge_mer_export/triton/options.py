@@ -48,7 +48,7 @@ class Options:
     name: str | None = None
     max_batch: int | None = None
     max_queue_delay_us: int = 2_000
-    max_sequence_idle_s: float = 60.0
+    max_sequence_idle_s: float = 10.0
     max_sequences: int = 64
     instances: tuple[Instances, ...] = ()
 
