@@ -3,6 +3,9 @@
 # ruff: noqa: E402  what the workbench needs is asked for first
 from __future__ import annotations
 
+import json
+import re
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +37,7 @@ from tests.helpers.triton_server import TritonServer, serve_by_onnxruntime, why_
 
 pytestmark = [pytest.mark.workbench, pytest.mark.live]
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "inference-server.md"
 FULL_SIZE = Path(__file__).resolve().parents[2] / "build" / "bench"
 PUBLISHED = ("jmt", "jca", "rjcma", "jmt-pain", "group")
 TYPES = {"float32": "FP32", "int64": "INT64", "bool": "BOOL"}
@@ -318,3 +322,46 @@ def test_streams_of_full_size_give_the_outputs_of_pytorch(name: str, tmp_path: P
                     worst, n_compared = max(worst, float(off)), n_compared + 1
     assert n_compared > 0
     assert worst < model.tolerances.parity
+
+
+# -- what the docs say -----------------------------------------------------------------------------
+
+
+def on_ports_of(server: TritonServer, text: str) -> str:
+    return text.replace(":8001", f":{server.grpc_port}").replace(":8000", f":{server.http_port}")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_s_examples_run(
+    server: TritonServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code, *_) = blocks(PAGE, "python")
+    exec(compile(on_ports_of(server, code), PAGE.name, "exec"), {})  # noqa: S102
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["[[1]]", "[[2]]"]
+    (curl,) = (block for block in blocks(PAGE, "sh") if "curl" in block)
+    done = subprocess.run(
+        ["sh", "-ec", on_ports_of(server, curl)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    outputs = {one["name"]: one["shape"] for one in json.loads(done.stdout)["outputs"]}
+    assert outputs == {"valence": [1, 8], "arousal": [1, 8]}
+
+
+@pytest.mark.parametrize("system", ["jmt-tiny", "rjcma", "group"])
+def test_the_repository_s_own_readme_runs(
+    system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="the zoo declares its models in PyTorch")
+    from tests.helpers.stand_in_bundle import published, write_stand_in
+    from tests.helpers.tiny_words import tokenizer_bytes
+
+    bundle = write_stand_in(tmp_path / "bundle", published(system), tokenizer_bytes())
+    write_repository(bundle, tmp_path / "models", Options())
+    (code,) = blocks(tmp_path / "models" / "README.md", "python")
+    with serve(tmp_path / "models") as running:
+        exec(compile(on_ports_of(running, code), "README.md", "exec"), {})  # noqa: S102
+    assert capsys.readouterr().out.splitlines()[-1] == "[[1]]"

@@ -1,6 +1,5 @@
 """Plans of `build-engine` in a model repository for Triton."""
 
-
 from __future__ import annotations
 
 from pathlib import Path
