@@ -280,12 +280,14 @@ def stream_full_window(client: Client, bundle: Bundle, model: str) -> list[str]:
     """Withheld until the window is full, unless it pads; names of the classes then."""
     spec = bundle.manifest.model
     feed = {
-        one.name: np.ones((1, encoder.feature), np.float32)
+        one.name: np.ones((1, spec.fusion.hop, encoder.feature), np.float32)
         for encoder, one in zip(spec.encoders, spec.fusion.inputs, strict=False)
     }
-    for step in range(spec.fusion.n_steps):
+    if spec.fusion.hop == 1:
+        feed = {name: values[:, 0] for name, values in feed.items()}
+    for step in range(spec.fusion.hop - 1, spec.fusion.n_steps, spec.fusion.hop):
         output = spec.fusion.outputs[0].name
-        answer = client.ask(model, feed, sequence_id=7, sequence_start=step == 0)
+        answer = client.ask(model, feed, sequence_id=7, sequence_start=step < spec.fusion.hop)
         is_early = step + 1 < spec.fusion.n_steps and spec.fusion.warm_up != "pad"
         assert np.isnan(answer.as_numpy(output)).all() == is_early, (model, step)
     value = answer.as_numpy(output)
@@ -307,13 +309,14 @@ def test_streams_of_full_size_give_the_outputs_of_pytorch(name: str, tmp_path: P
     n_compared, worst = 0, 0.0
     with serve(tmp_path / "models") as running:
         client = Client(running, "grpc")
-        for step in range(bundle.manifest.golden.n_steps):
+        for step in range(model.fusion.hop - 1, bundle.manifest.golden.n_steps, model.fusion.hop):
+            hop = slice(step + 1 - model.fusion.hop, step + 1) if model.fusion.hop > 1 else step
             feed = {
-                one.name: session[f"feature.{encoder.stage}"][step][None]
+                one.name: session[f"feature.{encoder.stage}"][hop][None]
                 for encoder, one in zip(model.encoders, model.fusion.inputs, strict=True)
             }
             stream = f"{name.replace('-', '_')}_stream"
-            answer = client.ask(stream, feed, sequence_id=1, sequence_start=step == 0)
+            answer = client.ask(stream, feed, sequence_id=1, sequence_start=step < model.fusion.hop)
             for spec, output in zip(model.fusion.outputs, model.outputs, strict=True):
                 expected = session[f"output.{output.name}"][step]
                 value = answer.as_numpy(spec.name)[0].reshape(expected.shape)
@@ -347,8 +350,9 @@ def test_the_page_s_examples_run(
     done = subprocess.run(
         ["sh", "-ec", on_ports_of(server, curl)], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    outputs = {one["name"]: one["shape"] for one in json.loads(done.stdout)["outputs"]}
-    assert outputs == {"valence": [1, 8], "arousal": [1, 8]}
+    config = json.loads(done.stdout)
+    assert config["parameters"]["edge_mer_step_s"] == {"string_value": "4/15"}
+    assert len(config["sequence_batching"]["state"]) == 4
 
 
 @pytest.mark.parametrize("system", ["jmt-tiny", "rjcma", "group"])
@@ -364,4 +368,5 @@ def test_the_repository_s_own_readme_runs(
     (code,) = blocks(tmp_path / "models" / "README.md", "python")
     with serve(tmp_path / "models") as running:
         exec(compile(on_ports_of(running, code), "README.md", "exec"), {})  # noqa: S102
-    assert capsys.readouterr().out.splitlines()[-1] == "[[1]]"
+    hop = bundle.manifest.model.fusion.hop
+    assert capsys.readouterr().out.splitlines()[-1] == f"[[{hop}]]"

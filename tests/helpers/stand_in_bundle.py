@@ -58,10 +58,10 @@ def write_stand_in(path: Path, model: ModelSpec, tokenizer: bytes = b"") -> Bund
     return open_bundle(path)
 
 
-def session(model: ModelSpec, seed: int) -> dict[str, Any]:
-    """The arrays of a golden session that a server is fed with."""
+def session(model: ModelSpec, seed: int, more: int = 3) -> dict[str, Any]:
+    """The arrays of a golden session that a server is fed with, so many steps longer than a window."""
     rng = np.random.default_rng(seed)
-    n_steps = model.fusion.n_steps + 3
+    n_steps = model.fusion.n_steps + max(more, 3)
     found: dict[str, Any] = {}
     for encoder in model.encoders:
         found[f"feature.{encoder.stage}"] = rng.normal(size=(n_steps, encoder.feature)).astype(np.float32)

@@ -24,7 +24,6 @@ from edge_mer_export.triton.names import (
     CONFIG,
     N_STEPS,
     N_STEPS_SEEN,
-    NEXT,
     PARAMETER,
     RING,
     START,
@@ -325,7 +324,11 @@ def _check_numbers(bundle: Bundle, folder: Path, by_stage: Mapping[str, Config],
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types
         findings.problems.append(f"{config.name} does not run: {error}")
         return
-    findings.same(f"{config.name}: steps that it counts", fusion.n_steps, int(found[N_STEPS_SEEN].item()))
+    findings.same(
+        f"{config.name}: steps that it counts",
+        max(fusion.n_steps, fusion.hop),
+        int(found[N_STEPS_SEEN].item()),
+    )
     for spec, output in zip(fusion.outputs, model.outputs, strict=True):
         most = model.tolerances.parity * bundle.manifest.golden.deviation[output.name]
         value = np.asarray(spec.step_of(expected[spec.name][0], -1)).reshape(-1)
@@ -347,29 +350,27 @@ def _named(session: Any, feed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _streamed(bundle: Bundle, session: Any, window: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole window step by step, begun with rings that hold something else; of a long one its end only.
+    """The last hop of a window, on rings that hold the window of one hop before, and are turned around.
 
-    Rings that come in are the window one step earlier, so that each number must be moved to its place.
+    So each number must be moved to its place, and what is dropped is not what comes in by chance.
     """
-    edges, n_steps = stream_edges(bundle.manifest.model), bundle.manifest.model.fusion.n_steps
-    first = 0 if n_steps <= _MOST_STEPS else n_steps - 1
+    edges, fusion = stream_edges(bundle.manifest.model), bundle.manifest.model.fusion
+    hop = min(fusion.hop, fusion.n_steps)
     states = {
-        edge.name: np.roll(window[edge.name.removeprefix(RING)], 1, axis=_axis(edge.dtype))
+        edge.name: np.roll(window[edge.name.removeprefix(RING)], hop, axis=_axis(edge.dtype))
         for edge in edges.states
         if edge.name != N_STEPS
     }
-    states[N_STEPS] = np.array([[first]], np.int64)
-    found: dict[str, Any] = {}
-    for step in range(first, n_steps):
-        newest = {
-            edge.name: np.take(window[edge.name], step, axis=_axis(edge.dtype)) for edge in edges.inputs
-        }
-        found = _named(session, {**newest, **states, START: np.array([[step == 0]])})
-        states = {edge.name: found[f"{edge.name}{NEXT}"] for edge in edges.states}
-    return found
+    states[N_STEPS] = np.array([[fusion.n_steps - hop]], np.int64)
+    newest = {edge.name: _last(window[edge.name], fusion.hop, _axis(edge.dtype)) for edge in edges.inputs}
+    return _named(session, {**newest, **states, START: np.array([[hop == fusion.n_steps]])})
 
 
-_MOST_STEPS = 16
+def _last(values: Any, hop: int, axis: int) -> Any:
+    """The last steps, without an axis for them where they are one; what a hop has more comes first."""
+    places = np.arange(values.shape[axis] - hop, values.shape[axis])
+    taken = np.take(values, np.maximum(places, 0), axis=axis)
+    return taken if hop > 1 else np.squeeze(taken, axis=axis)
 
 
 def _axis(dtype: str) -> int:

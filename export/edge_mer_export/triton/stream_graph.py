@@ -1,7 +1,8 @@
 """The window fusion as a graph that keeps the window itself, as state that a server carries along.
 
-A call brings the newest step. The graph drops the oldest step of each ring, appends the newest, runs the
-bundle's own fusion over the rings and hands out the newest step's outputs beside the rings to come.
+A call brings the steps of one hop, most often a single one. The graph drops as many of the oldest steps of
+each ring, appends the newest, runs the bundle's own fusion over the rings and hands out the newest step's
+outputs beside the rings to come.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class StreamEdges:
     """What goes into the streaming model and comes out.
 
     Attributes:
-        inputs: The newest step of each encoder, and which of them are there.
+        inputs: The newest steps of each encoder, and which of them are there; without an axis for steps where
+            a hop is one step.
         outputs: The newest step's numbers, then how many steps were seen.
         states: What is handed in and must be handed in again as it is handed out, under `next_name`.
     """
@@ -76,11 +78,12 @@ def stream_edges(model: ModelSpec) -> StreamEdges:
     """
     fusion = model.fusion
     features = [(spec.name, encoder.feature) for encoder, spec in _pairs(model)]
-    inputs = [Edge(name, "float32", (size,)) for name, size in features]
+    steps = () if fusion.hop == 1 else (fusion.hop,)
+    inputs = [Edge(name, "float32", (*steps, size)) for name, size in features]
     states = [Edge(f"{RING}{name}", "float32", (fusion.n_steps, size)) for name, size in features]
     if fusion.has_present_input:
         name, n_modalities = fusion.inputs[-1].name, len(model.encoders)
-        inputs.append(Edge(name, "bool", (n_modalities,)))
+        inputs.append(Edge(name, "bool", (n_modalities, *steps)))
         states.append(Edge(f"{RING}{name}", "bool", (n_modalities, fusion.n_steps)))
     states.append(Edge(N_STEPS, "int64", (1,)))
     values = zip(fusion.outputs, model.outputs, strict=True)
@@ -119,7 +122,7 @@ class _Writer:
 
     def constant(self, value: NDArray[np.generic]) -> str:
         name = f"{STREAM}/constant_{len(self.constants)}"
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def ints(self, *values: int) -> str:
@@ -145,7 +148,7 @@ def stream_model(model: ModelSpec, fusion: bytes, blanks: Mapping[str, NDArray[n
     edges = stream_edges(model)
     inner = compose.add_prefix(onnx.load_from_string(fusion), _FUSION)
     writer = _Writer()
-    n_steps = _count(writer)
+    n_steps = _count(writer, model.fusion.hop)
     rings = {edge.name: _pushed(writer, model, edge) for edge in edges.states if edge.name != N_STEPS}
     n_used = writer.add("Min", [n_steps, writer.ints(model.fusion.n_steps)])
     for encoder, spec in _pairs(model):
@@ -171,35 +174,48 @@ def stream_model(model: ModelSpec, fusion: bytes, blanks: Mapping[str, NDArray[n
     return data
 
 
-def _count(writer: _Writer) -> str:
-    """(batch, 1): steps since the sequence began, this one too."""
+def _count(writer: _Writer, hop: int) -> str:
+    """(batch, 1): steps since the sequence began, these too."""
     before = writer.add("Where", [START, writer.ints(0), N_STEPS])
-    n_steps = writer.add("Add", [before, writer.ints(1)], next_name(N_STEPS))
+    n_steps = writer.add("Add", [before, writer.ints(hop)], next_name(N_STEPS))
     writer.add("Identity", [n_steps], N_STEPS_SEEN)
     return n_steps
 
 
 def _pushed(writer: _Writer, model: ModelSpec, state: Edge) -> str:
-    """A ring without its oldest step and with the newest; empty before that where a sequence starts."""
-    is_present, newest = state.dtype == "bool", state.name.removeprefix(RING)
-    axis = 2 if is_present else 1
+    """A ring without its oldest steps and with the newest; empty before that where a sequence starts."""
+    is_present, name = state.dtype == "bool", state.name.removeprefix(RING)
+    axis, hop, n_steps = 2 if is_present else 1, model.fusion.hop, model.fusion.n_steps
     starts = writer.add("Unsqueeze", [START, writer.ints(2)])
+    newest = _with_steps(writer, name, axis, hop)
     if is_present:
         held = writer.add("And", [state.name, writer.add("Not", [starts])])
     else:
         held = writer.add("Where", [starts, writer.constant(np.zeros(1, np.float32)), state.name])
-        newest = _masked(writer, model, newest)
-    kept = writer.add("Slice", [held, writer.ints(1), writer.ints(2**62), writer.ints(axis)])
-    added = writer.add("Unsqueeze", [newest, writer.ints(axis)])
-    return writer.add("Concat", [kept, added], next_name(state.name), axis=axis)
+        newest = _masked(writer, model, name, newest)
+    if hop > n_steps:
+        newest = _from(writer, newest, hop - n_steps, axis)
+    kept = _from(writer, held, min(hop, n_steps), axis)
+    return writer.add("Concat", [kept, newest], next_name(state.name), axis=axis)
 
 
-def _masked(writer: _Writer, model: ModelSpec, newest: str) -> str:
-    """Zeros where the step is not there, as a device has them in its ring."""
+def _from(writer: _Writer, value: str, first: int, axis: int) -> str:
+    return writer.add("Slice", [value, writer.ints(first), writer.ints(2**62), writer.ints(axis)])
+
+
+def _with_steps(writer: _Writer, name: str, axis: int, hop: int) -> str:
+    """An input with its axis of steps; of one step it comes without."""
+    return name if hop > 1 else writer.add("Unsqueeze", [name, writer.ints(axis)])
+
+
+def _masked(writer: _Writer, model: ModelSpec, name: str, newest: str) -> str:
+    """Zeros where a step is not there, as a device has them in its ring."""
     if not model.fusion.has_present_input:
         return newest
-    place = [spec.name for spec in model.fusion.inputs].index(newest)
-    there = writer.add("Gather", [model.fusion.inputs[-1].name, writer.ints(place)], axis=1)
+    present = _with_steps(writer, model.fusion.inputs[-1].name, 2, model.fusion.hop)
+    place = [spec.name for spec in model.fusion.inputs].index(name)
+    there = writer.add("Gather", [present, writer.constant(np.array(place, np.int64))], axis=1)
+    there = writer.add("Unsqueeze", [there, writer.ints(2)])
     return writer.add("Where", [there, newest, writer.constant(np.zeros(1, np.float32))])
 
 

@@ -74,6 +74,8 @@ def test_every_system(name: str, tmp_path: Path) -> None:
         assert config.output[0].dims[-1] == encoder.feature
         assert config.dynamic_batching.preferred_batch_size == [4, 8]
     stream = config_of(folder, f"{begin}_stream")
+    steps = [model.fusion.hop] if model.fusion.hop > 1 else []
+    assert list(stream.input[0].dims) == [*steps, model.encoders[0].feature]
     rings = {one.input_name: list(one.dims) for one in stream.sequence_batching.state}
     for encoder, spec in zip(model.encoders, model.fusion.inputs, strict=False):
         assert rings[f"ring.{spec.name}"] == [model.fusion.n_steps, encoder.feature]

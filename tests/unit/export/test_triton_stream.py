@@ -69,16 +69,22 @@ def blanks_of(model: ModelSpec, graphs: dict[str, bytes]) -> Arrays:
 
 
 def newest_of(model: ModelSpec, sessions: list[Arrays], steps: tuple[int, int]) -> Arrays:
+    """The hop that ends with each person's step."""
+    hop = model.fusion.hop
+
+    def taken(values: Any, last: int) -> Any:
+        return values[last] if hop == 1 else values[last + 1 - hop : last + 1]
+
     feed = {
         spec.name: np.stack(
-            [one[f"feature.{encoder.stage}"][step] for one, step in zip(sessions, steps, strict=True)]
+            [taken(one[f"feature.{encoder.stage}"], step) for one, step in zip(sessions, steps, strict=True)]
         )
         for encoder, spec in zip(model.encoders, model.fusion.inputs, strict=False)
     }
     if model.fusion.has_present_input:
         feed[model.fusion.inputs[-1].name] = np.array(
             [
-                [one[f"present.{encoder.stage}"][step] for encoder in model.encoders]
+                [taken(one[f"present.{encoder.stage}"], step) for encoder in model.encoders]
                 for one, step in zip(sessions, steps, strict=True)
             ]
         )
@@ -114,13 +120,14 @@ def on_whole_window(
 
 
 def compare(model: ModelSpec, data: bytes, graphs: dict[str, bytes], blanks: Arrays) -> tuple[int, int]:
-    """Two people, the second two steps behind; numbers compared, and how many of them differ."""
+    """Two people, the second two hops behind; numbers compared, and how many of them differ."""
     streamed, fusion = Streamed(model, data), run(graphs[model.fusion.stage])
-    sessions = [gaps(model, session(model, seed)) for seed in (0, 1)]
+    sessions = [gaps(model, session(model, seed, 3 * model.fusion.hop)) for seed in (0, 1)]
     n_compared = n_wrong = 0
-    for step in range(model.fusion.n_steps + 2):
-        late = max(0, step - 2)
-        found = streamed.step(newest_of(model, sessions, (step, late)), (step == 0, step <= 2))
+    hop = model.fusion.hop
+    for turn in range(-(-model.fusion.n_steps // hop) + 2):
+        step, late = (turn + 1) * hop - 1, (max(0, turn - 2) + 1) * hop - 1
+        found = streamed.step(newest_of(model, sessions, (step, late)), (turn == 0, turn <= 2))
         for person, at in enumerate((step, late)):
             assert found["n_steps_seen"][person].tolist() == [at + 1]
             expected, last = on_whole_window(model, fusion, sessions[person], at, blanks)
@@ -151,6 +158,19 @@ def test_stepping_gives_the_fusion_of_the_whole_window_bit_for_bit(name: str) ->
     blanks = blanks_of(model, graphs) if model.fusion.warm_up == "pad" else {}
     data = stream_model(model, graphs[model.fusion.stage], blanks)
     n_compared, n_wrong = compare(model, data, graphs, blanks)
+    assert n_compared > 2
+    assert n_wrong == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "hop"), [("jmt-tiny", 3), ("jmt-tiny", 8), ("jmt-tiny", 11), ("group", 2), ("group", 7)]
+)
+def test_a_request_brings_a_hop(name: str, hop: int) -> None:
+    """Also one that does not divide the window, and one that is longer."""
+    model = published(name)
+    model = model.model_copy(update={"fusion": model.fusion.model_copy(update={"hop": hop})})
+    graphs = stages(model)
+    n_compared, n_wrong = compare(model, stream_model(model, graphs[model.fusion.stage], {}), graphs, {})
     assert n_compared > 2
     assert n_wrong == 0
 
