@@ -187,21 +187,30 @@ def _onnx_backend() -> Path:
     return folder
 
 
-@functools.cache
 def _packages() -> Path:
     """Where the server's packages lie; made once, in an environment of their own: they need NumPy 1."""
     given = os.environ.get("EDGE_MER_TEST_TRITON")
     folder = Path(given) if given else ROOT / "build" / "triton-venv"
-    try:
-        if given is None:
-            _install(folder)
-    except subprocess.CalledProcessError as error:
-        said = (error.stderr or b"").decode(errors="replace").strip().splitlines()
-        pytest.skip(f"{PACKAGES[0]} cannot be installed here: {said[-1] if said else error}")
+    if given is None and (why := _why_not_installed(folder)) is not None:
+        pytest.skip(f"{PACKAGES[0]} cannot be installed here: {why}")
     found = [path.parent for path in folder.glob("lib/python3.*/site-packages/pytriton")]
     if not found:
         pytest.skip(f"no {PACKAGES[0]} in {folder}, which EDGE_MER_TEST_TRITON names")
     return found[0]
+
+
+@functools.cache
+def _why_not_installed(folder: Path) -> str | None:
+    """Install it, unless that was done; what pip said last where it cannot."""
+    folder.parent.mkdir(exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes, and one makes it
+        try:
+            _install(folder)
+        except subprocess.CalledProcessError as error:
+            said = (error.stderr or b"").decode(errors="replace").strip().splitlines()
+            return said[-1] if said else str(error)
+    return None
 
 
 def _install(folder: Path) -> None:
@@ -210,7 +219,8 @@ def _install(folder: Path) -> None:
         return
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--only-binary=:all:", *PACKAGES], check=True, capture_output=True)
+    command = [*pip, "--retries=1", "--only-binary=:all:", *PACKAGES]
+    subprocess.run(command, check=True, capture_output=True)
     stamp.write_text(wanted, encoding="utf-8")
 
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from edge_mer.bundle.read import open_bundle
-from edge_mer.cli.common import out
-from edge_mer_export.triton.options import Options, parse_instances, parse_platform
+from edge_mer.cli.common import out, progress
+from edge_mer_export.triton.options import Options, check_name, parse_instances, parse_platform
 from edge_mer_export.triton.repository import write_repository
 
 
@@ -69,14 +69,15 @@ def triton(
     options = Options(
         platform=parse_platform(platform),
         precision=precision,
-        name=name,
+        name=check_name(name),
         max_batch=max_batch,
         max_queue_delay_us=max_queue_delay_us,
         max_sequence_idle_s=max_sequence_idle_s,
         max_sequences=max_sequences,
         instances=parse_instances(instances or ()),
     )
-    made = write_repository(open_bundle(bundle), to, options, replace=replace)
+    with progress() as say:
+        made = write_repository(open_bundle(bundle), to, options, replace=replace, say=say)
     for model in made.models:
         out.print(model, markup=False)
     out.print(

@@ -14,6 +14,8 @@ Processor = Literal["cpu", "gpu"]
 
 _WRITTEN = re.compile(r"(cpu|gpu)(?::([1-9][0-9]{0,2}))?")
 
+_MAX_NAME = 100
+
 
 @dataclass(frozen=True)
 class Instances:
@@ -68,6 +70,21 @@ def parse_platform(name: str) -> Platform:
     if name not in known:
         raise UsageError(f"unknown platform {name!r}", expected=" or ".join(known))
     return known[name]
+
+
+def check_name(name: str | None) -> str | None:
+    """A name that models can begin with, or none.
+
+    Raises:
+        UsageError: Empty, or too long for a file's name.
+    """
+    if name is not None and not 1 <= len(name) <= _MAX_NAME:
+        raise UsageError(
+            "models cannot be called so",
+            expected=f"1 to {_MAX_NAME} characters",
+            found=f"{len(name)} characters",
+        )
+    return name
 
 
 def parse_instances(values: Sequence[str]) -> tuple[Instances, ...]:

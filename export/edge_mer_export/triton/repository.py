@@ -8,6 +8,7 @@ from pathlib import Path
 from edge_mer.bundle.read import Bundle
 from edge_mer.errors import UsageError
 from edge_mer.files import write_folder
+from edge_mer.runtime.target import Say
 from edge_mer.runtime.target_tensorrt import stage_tensors
 from edge_mer_export.triton.check import check_repository
 from edge_mer_export.triton.configs import Config, labels, stage_config, stream_config, written
@@ -18,6 +19,7 @@ from edge_mer_export.triton.stages import StageFile, stage_files
 from edge_mer_export.triton.warm_up import golden_inputs, raw
 
 README = "README.md"
+_N_PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class Written:
     n_checks: int
 
 
-def write_repository(bundle: Bundle, folder: Path, options: Options, *, replace: bool = False) -> Written:
+def write_repository(
+    bundle: Bundle, folder: Path, options: Options, *, replace: bool = False, say: Say | None = None
+) -> Written:
     """Write a model repository, and check it before it gets its name.
 
     Args:
@@ -45,6 +49,7 @@ def write_repository(bundle: Bundle, folder: Path, options: Options, *, replace:
         folder: The repository; its parent folder is there.
         options: What is to run it, and how.
         replace: Whether a repository of that name may be replaced.
+        say: Told what is being done.
 
     Raises:
         UsageError: The place is taken, or the bundle has nothing that runs on what was asked for.
@@ -52,21 +57,30 @@ def write_repository(bundle: Bundle, folder: Path, options: Options, *, replace:
         BundleError: The bundle is broken, or the repository does not fit it.
     """
     check_free(folder, replace=replace)
+    tell = say or _quiet
+    tell("reading the stages", 0, _N_PARTS)
     stages = stage_files(bundle, options)
+    tell("configuring them", 1, _N_PARTS)
     configs, files = _configured(bundle, stages, options)
     files[README] = readme(bundle, stages, configs, options).encode()
     n_checks = 0
 
     def check(written_to: Path) -> None:
         nonlocal n_checks
+        tell("checking what was written", 3, _N_PARTS)
         n_checks = check_repository(bundle, written_to)
 
+    tell("writing", 2, _N_PARTS)
     try:
         write_folder(folder, files, check)
     except OSError as error:
         raise UsageError(f"cannot write {folder}", found=error.strerror or str(error)) from error
     names = tuple(config.name for config in configs.values())
     return Written(folder, names, sum(map(len, files.values())), n_checks)
+
+
+def _quiet(what: str, done: int, of: int) -> None:
+    """Nobody wants to know."""
 
 
 def check_free(folder: Path, *, replace: bool) -> None:

@@ -21,7 +21,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from edge_mer.bundle.read import Bundle, open_bundle
-from edge_mer.cli.main import Verb, load
+from edge_mer.cli.main import Verb, load, main
 from edge_mer.engine import cache
 from edge_mer.errors import BundleError, EdgeMerError, MissingError, UsageError
 from edge_mer.runtime.build import engine_key
@@ -337,6 +337,27 @@ def test_without_its_libraries_it_says_what_to_install(library: str, monkeypatch
 def test_no_pytorch_is_needed() -> None:
     loaded = "import edge_mer_export.triton.cli, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", loaded], check=True)
+
+
+def test_the_command(shared_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to = str(tmp_path / "models")
+    words = ["bundle", "triton", str(shared_bundle), "--out", to]
+    assert main([*words, "--precision", "int8-cpu", "--instances", "cpu:2", "--name", "ward"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[:4] == ["ward_visual", "ward_audio", "ward_fusion", "ward_stream"]
+    assert "checks against the bundle and the files passed" in printed.out
+    for more, code in (
+        ([], 2),
+        (["--replace", "--instances", "tpu:1"], 2),
+        (["--replace", "--platform", "tensorrt"], 5),
+        (["--replace", "--name", ""], 2),
+        (["--replace", "--max-batch", "0"], 2),
+    ):
+        assert main([*words, *more]) == code, more
+        assert "Traceback" not in capsys.readouterr().err
+    assert main([*words, "--replace"]) == 0
+    assert main(["bundle", "triton", str(tmp_path), "--out", to, "--replace"]) == 3
+    assert (tmp_path / "models" / "jmt_tiny_stream").is_dir()
 
 
 # -- what a check finds ----------------------------------------------------------------------------
