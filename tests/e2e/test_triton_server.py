@@ -31,7 +31,7 @@ from edge_mer.runtime.golden import Arrays
 from edge_mer.runtime.proof import golden_sessions, play
 from edge_mer.runtime.setup import open_setup
 from edge_mer.runtime.window import StepTrace
-from edge_mer_export.triton.options import Options
+from edge_mer_export.triton.options import Instances, Options
 from edge_mer_export.triton.repository import write_repository
 from tests.helpers.triton_server import TritonServer, serve_by_onnxruntime, why_no_onnx_backend
 
@@ -79,7 +79,7 @@ def tiny(shared_bundle: Path) -> Bundle:
 @pytest.fixture(scope="module")
 def server(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("triton") / "models"
-    write_repository(tiny, folder, Options(max_queue_delay_us=20_000))
+    write_repository(tiny, folder, Options(max_queue_delay_us=20_000, instances=(Instances("cpu", 2),)))
     with serve(folder) as running:
         yield running
 
