@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -67,6 +67,7 @@ class RayCrew(Crew):
             except (ConnectionError, RuntimeError, ValueError) as error:
                 if address != AUTO:
                     raise _nobody(address, str(error)) from error
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # that of the home may be being written
         self._ray.init(
             address="local",
             num_cpus=max(n_workers or 1, available_threads()),
@@ -201,9 +202,8 @@ def _fatal(death: Exception) -> str:
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    token = os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")
-    if "RAY_AUTH_TOKEN" in os.environ or Path(token).expanduser().is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # else it is shown to clusters of this machine only
+    if "ray" not in sys.modules:  # which reads it once
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # it listens to everybody, and runs what it is told
     try:
         import ray
         import ray.exceptions
