@@ -201,6 +201,8 @@ class DaemonConfig(_Section):
         sources: Sensors, e.g. "camera:0", "mic:default".
         sinks: Where predictions go, e.g. "jsonl:out.jsonl", "mqtts://broker/ward3/bed5?ca_file=ca.pem".
         precision: The candidate to run instead of the one that `build-engine` chose.
+        engine: An inference server that runs the stages, and this device while it is away, e.g.
+            "triton://gpu-box:8001/jmt?deadline_ms=100".
         hop: Steps between two predictions instead of those that the model declares.
         people: Follow up to so many faces at once, 1 to 8.
         face_detector: YuNet's ONNX file; without it OpenCV's cascades find faces.
@@ -218,6 +220,7 @@ class DaemonConfig(_Section):
     sources: tuple[str, ...] = Field(min_length=1)
     sinks: tuple[SinkUri, ...] = ()
     precision: str | None = None
+    engine: str | None = None
     hop: int | None = Field(default=None, ge=1)
     people: int | None = Field(default=None, ge=1, le=8)
     face_detector: ConfigPath | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from edge_mer.engine.base import Array, Engine
+from edge_mer.engine.base import Array, Engine, buffer_sizes
 from edge_mer.errors import AwayError
 from edge_mer.types.model import ModelSpec
 
@@ -113,15 +113,18 @@ class StandbyEngine(Engine):
     """One stage of a session.
 
     Args:
-        like: The stage's engine on this device, whose tensors and sizes these are.
+        model: Declares the stages.
+        stage: Which of them.
+        name: Of the server.
         watch: Knows whether the server is there.
         own: Runs the stage while the server is away; None: nothing does, and a run raises `AwayError`.
         precision: Of `own`.
-        name: Of the server.
     """
 
-    def __init__(self, like: Engine, watch: Watch, own: Engine | None, precision: str, name: str) -> None:
-        super().__init__(like.stage, like.input_specs, like.output_specs, like.sizes)
+    def __init__(
+        self, model: ModelSpec, stage: str, name: str, watch: Watch, own: Engine | None, precision: str
+    ) -> None:
+        super().__init__(stage, *model.tensors[stage], buffer_sizes(model))
         self.name = name
         self._watch, self._own = watch, own
         self._origin = Origin(name if own is None else own.name, precision)

@@ -1,4 +1,4 @@
-"""`triton://` has a server of the Open Inference Protocol run the stages: Triton, KServe, MLServer, OpenVINO's.
+"""`triton://` has a server of the Open Inference Protocol run the stages, such as Triton or KServe.
 
 triton://gpu-box:8001/jmt
 triton://[fd00::7]:8000/jmt?protocol=http&deadline_ms=100&precision=int8-trt&fallback=none
@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from edge_mer.engine.base import Array, Engine
+from edge_mer.engine.base import Array, Engine, buffer_sizes
 from edge_mer.engine.triton_client import Client, Metadata, Protocol, Tensor
 from edge_mer.errors import AwayError, EdgeMerError, MissingError, UsageError
 from edge_mer.types import uri_keys
@@ -27,7 +27,6 @@ PATIENCE_S = 10.0
 
 _DEFAULT_DEADLINE_MS = 200.0
 _DEFAULT_PORTS: dict[Protocol, int] = {"grpc": 8001, "http": 8000}
-_USUAL_TOKENS = 32
 _KEYS = {
     "protocol": uri_keys.one_of("grpc", "http"),
     "deadline_ms": uri_keys.number(1, 60_000),
@@ -102,12 +101,9 @@ class TritonConnection:
     ) -> None:
         self.engines: dict[str, TritonEngine] = {}
         self.failure: AwayError | None = None
-        fusion = model.fusion
-        tensors = {one.stage: ((one.input,), (one.output,)) for one in model.encoders}
-        tensors[fusion.stage] = (fusion.inputs, fusion.outputs)
-        sizes = {"batch": 1, "steps": fusion.n_steps, "token": _USUAL_TOKENS}
+        sizes = buffer_sizes(model)
         try:
-            for stage, (inputs, outputs) in tensors.items():
+            for stage, (inputs, outputs) in model.tensors.items():
                 client = Client(address, protocol)
                 self.engines[stage] = TritonEngine(
                     stage, names[stage], inputs, outputs, sizes, client, deadline_s, self
@@ -254,7 +250,9 @@ class TritonEngine(Engine):
             for axis, size in zip(spec.shape, feed[spec.name].shape, strict=True)
             if isinstance(axis, str)
         }
-        return {spec.name: self._checked(spec, answer.outputs.get(spec.name), sizes) for spec in self.output_specs}
+        return {
+            spec.name: self._checked(spec, answer.outputs.get(spec.name), sizes) for spec in self.output_specs
+        }
 
     def _checked(self, spec: TensorSpec, array: Any, sizes: Mapping[str, int]) -> Array:
         expected = spec.concrete(**{**self.sizes, **sizes})
@@ -284,9 +282,7 @@ def _fits(spec: TensorSpec, told: Tensor) -> bool:
 
 
 def _sizes(spec: TensorSpec, told: Tensor) -> dict[str, int | str]:
-    return {
-        axis: axis if size == -1 else size for axis, size in zip(spec.axes, told.shape, strict=True)
-    }
+    return {axis: axis if size == -1 else size for axis, size in zip(spec.axes, told.shape, strict=True)}
 
 
 def _split(rest: str) -> tuple[str, int | None, str, str]:

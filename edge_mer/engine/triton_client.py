@@ -1,8 +1,8 @@
 """A client of the Open Inference Protocol in a thread of its own: every call ends in time.
 
-The HTTP client belongs to the thread that made it and knows no total time: its time-outs begin anew with every
-byte that comes. So each stage has a client in a thread, and who asks waits for an answer no longer than it may
-take, whatever the client does.
+The HTTP client belongs to the thread that made it and knows no total time: its time-outs begin anew with
+every byte that comes. So each stage has a client in a thread, and who asks waits for an answer no longer than
+it may take, whatever the client does.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def _tensors(told: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 
 
 def _told(address: str, failure: BaseException, within_s: float) -> EdgeMerError:
-    """A failure of the client's in our words; with it, whether the server is away or another one than wanted."""
+    """A failure of the client's in our words: the server is away, or another one than what is wanted."""
     import gevent
     from tritonclient.utils import InferenceServerException
 

@@ -187,7 +187,7 @@ def prove(
 
 
 def expected_errors(manifest: Manifest, precision: str) -> dict[str, float] | None:
-    """Output -> the error (rms) that the workbench measured of a precision; None of FP32, which must have none."""
+    """Output -> the error (rms) that the workbench measured of a precision; None of FP32, which has none."""
     if precision == "fp32":
         return None
     if precision == "bf16":  # which the workbench did not measure

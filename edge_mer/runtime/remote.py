@@ -1,8 +1,8 @@
 """Stages that a server runs: found right before they are used, and watched while they are.
 
-A server may be gone, and what comes back in its place may be another model. So it is held against the bundle's
-golden sessions before its first number counts, again whenever it was lost, and in between a few recorded runs are
-repeated. All of this happens on connections of their own, on a thread that no session waits for.
+A server may be gone, and what comes back in its place may be another model. So it is held against the golden
+sessions of the bundle before its first number counts, again whenever it was lost, and in between a few
+recorded runs are repeated. All of this has connections of its own, and a thread that no session waits for.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from edge_mer.bundle.manifest import candidate_of
 from edge_mer.bundle.read import Bundle
-from edge_mer.engine.base import Engine
 from edge_mer.engine.standby import Connection, Server, StandbyEngine
 from edge_mer.errors import AwayError, EdgeMerError, ParityError
 from edge_mer.runtime.batches import Feed, encoded, off_by, windows_of
-from edge_mer.runtime.front import CpuFrontEnd
 from edge_mer.runtime.pipeline import StepTrace
 from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.runtime.proof import expected_errors, golden_sessions, streaming_proof
@@ -37,7 +35,7 @@ LOOK_AGAIN_S = 30.0
 """So often recorded runs are repeated while the server serves."""
 
 _NICENESS = 5
-_CLOSE_S = 5.0
+_CLOSE_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -158,7 +156,7 @@ class ServerWatch:
         self._n_lost = self._n_stood_in = 0
         self._lock = threading.Lock()
         self._woken = threading.Event()
-        self._is_closed = False
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="edge-mer server watch", daemon=True)
 
     @property
@@ -206,7 +204,7 @@ class ServerWatch:
 
     def close(self) -> None:
         """Watch no longer, and hang up. Twice does no harm."""
-        self._is_closed = True
+        self._closed.set()
         self._woken.set()
         if self._thread.ident is not None:
             self._thread.join(_CLOSE_S)
@@ -232,16 +230,18 @@ class ServerWatch:
         except BaseException:
             connection.close()
             raise
+        self._note("ok")
         with self._lock:
             self._connection = connection
-        self._note("ok")
+        if self._closed.is_set():  # meanwhile
+            connection.close()
 
     # -- on the thread ---------------------------------------------------------------------------
 
     def _work(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # Linux: a thread has a niceness of its own
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        while not self._is_closed:
+        while not self._closed.is_set():
             if (connection := self._connection) is None:
                 self._call_until_there()
             elif not self._pause(self._look_again_s):
@@ -255,9 +255,9 @@ class ServerWatch:
 
     def _call_until_there(self) -> None:
         pause_s = self._first_pause_s
-        while not self._is_closed:
+        while not self._closed.is_set():
             self._pause(pause_s)
-            if self._is_closed:
+            if self._closed.is_set():
                 return
             try:
                 self._call()
@@ -266,6 +266,9 @@ class ServerWatch:
                 self._note("away", why)
             except EdgeMerError as why:
                 self._note("refused", why)
+            except Exception as bug:  # else nobody would ever call it again
+                _log.exception("calling %s failed", self._server.shown)
+                self._note("away", AwayError(f"calling it failed: {bug!r}"))
             pause_s = min(2 * pause_s, self._longest_pause_s)
 
     def _look_again(self, serving: Connection) -> None:
@@ -284,40 +287,38 @@ class ServerWatch:
                     connection.close()
 
 
-def open_remote(bundle: Bundle, server: Server, open_own: Callable[[], PipelineSetup]) -> PipelineSetup:
+def open_remote(bundle: Bundle, server: Server, own: PipelineSetup | None) -> PipelineSetup:
     """Engines that a server runs, and this device while it is away.
 
     Args:
         bundle: What the server is to serve.
         server: Not called yet.
-        open_own: Opens what stands in for it, on this device.
+        own: What stands in for it on this device, closed with what is returned; None: nothing does.
 
     Raises:
         AwayError: It is not there, and nothing is to stand in for it.
         MissingError: It has not what is needed.
         ParityError: Its numbers are not the bundle's.
     """
-    own, stands_in = open_own(), server.fallback != "none"
-    try:
-        name = f"{own.engine_name} in {own.precision}" if stands_in else ""
-        watch = ServerWatch(server, own.model, Prover(bundle, server.precision), name)
-        engines = {
-            stage: StandbyEngine(one, watch, one if stands_in else None, own.precision, server.name)
-            for stage, one in own.engines.items()
-        }
-        watch.begin()
-    except BaseException:
-        own.close()
-        raise
-    if not stands_in:
-        own.close()
-    return replace(
-        own,
+    model = bundle.manifest.model
+    stand_ins = {} if own is None else own.engines
+    fallback = "" if own is None else f"{own.engine_name} in {own.precision}"
+    precision = server.precision if own is None else own.precision
+    watch = ServerWatch(server, model, Prover(bundle, server.precision), fallback)
+    engines = {
+        stage: StandbyEngine(model, stage, server.name, watch, stand_ins.get(stage), precision)
+        for stage in model.stages
+    }
+    watch.begin()
+    return PipelineSetup(
+        model=model,
         engines=engines,
+        detector=None,
         engine_name=server.name,
         precision=server.precision,
+        bundle_id=bundle.bundle_id,
+        assets=assets_of(bundle),
         findings=bundle.manifest.candidates[candidate_of(server.precision)].findings,
-        resources=(watch, *(own.engines.values() if stands_in else ()), *own.resources),
-        front_end=CpuFrontEnd(),
+        resources=(watch,) if own is None else (watch, own),
         server=watch,
     )

@@ -293,7 +293,7 @@ class Window:
                 found.origin = self._held_by.get(encoder.stage)
 
     def _blank_feature(self, encoder: Encoder) -> tuple[Samples, Origin | None]:
-        """What an encoder makes of nothing; encoded once a session, unless something stood in for a server."""
+        """What an encoder makes of nothing; encoded once a session, but again what a server should have."""
         if (known := self._common.blanks.get(encoder.stage)) is not None:
             return known, None
         blank, origin = encode_blank(encoder, self._setup.engines[encoder.stage])

@@ -54,8 +54,8 @@ class ServerHealth:
 
     Attributes:
         name: Its URI without the keys.
-        state: "ok"; "away", where it does not answer as it should; "refused", where what it has or gives is not
-            what the bundle declares.
+        state: "ok"; "away", where it does not answer as it should; "refused", where what it has or gives is
+            not what the bundle declares.
         why: Why it is not used; "" while it is.
         fallback: What runs in its place; "" where nothing does.
         n_lost: How often it was lost.
