@@ -192,7 +192,7 @@ class Client:
                         client = client or self._open(job.within_s)
                         job.found = job.work(client, self._told_of_time(job.within_s))
                 except BaseException as failure:  # gevent's time-out is no Exception; told to who asked
-                    job.failure = failure
+                    job.failure = failure.with_traceback(None)  # whose frames hold a socket
                 job.done.set()
         finally:
             with contextlib.suppress(Exception):

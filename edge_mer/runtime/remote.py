@@ -130,25 +130,10 @@ class ServerWatch:
         model: Declares the stages.
         prover: Finds out whether its numbers are right.
         fallback: Name of what runs in its place; "" where nothing does.
-        first_pause_s: Before it is called again for the first time.
-        longest_pause_s: Before it is called again at most.
-        look_again_s: So often recorded runs are repeated.
     """
 
-    def __init__(
-        self,
-        server: Server,
-        model: ModelSpec,
-        prover: Prover,
-        fallback: str,
-        *,
-        first_pause_s: float = FIRST_PAUSE_S,
-        longest_pause_s: float = LONGEST_PAUSE_S,
-        look_again_s: float = LOOK_AGAIN_S,
-    ) -> None:
+    def __init__(self, server: Server, model: ModelSpec, prover: Prover, fallback: str) -> None:
         self._server, self._model, self._prover, self._fallback = server, model, prover, fallback
-        self._first_pause_s, self._longest_pause_s = first_pause_s, longest_pause_s
-        self._look_again_s = look_again_s
         self._connection: Connection | None = None
         self._samples: list[Sample] = []
         self._state: Literal["ok", "away", "refused"] = "away"
@@ -244,7 +229,7 @@ class ServerWatch:
         while not self._closed.is_set():
             if (connection := self._connection) is None:
                 self._call_until_there()
-            elif not self._pause(self._look_again_s):
+            elif not self._pause(LOOK_AGAIN_S):
                 self._look_again(connection)
 
     def _pause(self, seconds: float) -> bool:
@@ -254,7 +239,7 @@ class ServerWatch:
         return is_woken
 
     def _call_until_there(self) -> None:
-        pause_s = self._first_pause_s
+        pause_s = FIRST_PAUSE_S
         while not self._closed.is_set():
             self._pause(pause_s)
             if self._closed.is_set():
@@ -269,7 +254,7 @@ class ServerWatch:
             except Exception as bug:  # else nobody would ever call it again
                 _log.exception("calling %s failed", self._server.shown)
                 self._note("away", AwayError(f"calling it failed: {bug!r}"))
-            pause_s = min(2 * pause_s, self._longest_pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _look_again(self, serving: Connection) -> None:
         """Whether its numbers are still those of then; that it is away, sessions find out themselves."""
