@@ -265,6 +265,8 @@ class Window:
         n_used = 0 if withheld else self._n_usable()
         if not withheld and n_used == 0:
             withheld = ("warming_up",) if self._n_done + 1 < self._n_steps else ("window_has_gaps",)
+            if any(self._lost):
+                withheld = (*withheld, SERVER_AWAY)
         raw = Raw()
         if not withheld:
             try:

@@ -211,7 +211,7 @@ def http_server(stages: Stages, port: int = 0) -> Iterator[int]:
 
 @contextmanager
 def grpc_server(stages: Stages) -> Iterator[int]:
-    """The same over gRPC; of the ways to break it knows those of `spoil`, "slow", "another id" and "error"."""
+    """The same over gRPC; it breaks by `spoil`, or as "slow", "another id", "loading" or "error" say."""
     import grpc
     from tritonclient.grpc import service_pb2 as pb
     from tritonclient.grpc import service_pb2_grpc

@@ -325,9 +325,7 @@ def renamed(outputs: Arrays) -> Arrays:
 
 
 @pytest.mark.parametrize(("protocol", "serve"), [("http", http_server), ("grpc", grpc_server)])
-@pytest.mark.parametrize(
-    "spoil", [not_a_number, infinite, transposed, doubles, two_rows, nothing, renamed]
-)
+@pytest.mark.parametrize("spoil", [not_a_number, infinite, transposed, doubles, two_rows, nothing, renamed])
 def test_wrong_outputs_are_never_taken(
     protocol: str,
     serve: Callable[..., Any],
@@ -365,8 +363,8 @@ def test_threads_end_also_where_the_server_hangs(
             stages.broken = "slow"
             with pytest.raises(EdgeMerError):
                 connection.engines["visual"].run(clip(connection))
-            with pytest.raises(AwayError, match="hung up"):  # at once: its client is of no more use
-                connection.close()
+            connection.close()
+            with pytest.raises(AwayError, match="hung up"):
                 connection.engines["visual"].run(clip(connection))
         until_s = time.monotonic() + 5
         while n_threads() > before and time.monotonic() < until_s:
