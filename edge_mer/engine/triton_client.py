@@ -7,9 +7,12 @@ it may take, whatever the client does.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import threading
+import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -38,6 +41,7 @@ _GRPC_OPTIONS = (
 )
 _AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "499", "408", "429")
 _MAX_TEXT = 200
+_EXIT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Client:
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name=f"edge-mer {protocol} client", daemon=True)
         self._thread.start()
+        _running.add(self)
 
     def is_loading(self, within_s: float) -> bool:
         """Whether the server says that it lives, but is not ready.
@@ -156,6 +161,10 @@ class Client:
         if not self._is_closed:
             self._is_closed = True
             self._jobs.put(None)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until its thread has ended, or no longer."""
+        self._thread.join(timeout_s)
 
     @property
     def _as_json(self) -> dict[str, bool]:
@@ -228,6 +237,19 @@ class _Job:
         self.done = threading.Event()
         self.found: Any = None
         self.failure: BaseException | None = None
+
+
+_running: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Greenlets must have ended before Python does: what is left of them would crash the process."""
+    until_s = time.monotonic() + _EXIT_S
+    for client in tuple(_running):
+        client.close()
+    for client in tuple(_running):
+        client.join(max(0.0, until_s - time.monotonic()))
 
 
 def _library(protocol: Protocol) -> Any:

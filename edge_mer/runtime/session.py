@@ -32,6 +32,11 @@ GIVE_BACK_EVERY_NS = 60 * NS_PER_S
 """So often a live session returns freed memory, which takes some milliseconds."""
 
 
+def _no_server() -> ServerHealth | None:
+    """This device runs the stages."""
+    return None
+
+
 @dataclass
 class SessionReport:
     """What a session came to.
@@ -56,7 +61,7 @@ class SessionReport:
     sources: Callable[[], list[SourceHealth]] = list
     streams: Callable[[], tuple[StreamHealth, ...]] = tuple
     sinks: Callable[[], list[SinkHealth]] = list
-    server: Callable[[], ServerHealth | None] = lambda: None
+    server: Callable[[], ServerHealth | None] = _no_server
 
     @property
     def counters(self) -> Counters:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -376,3 +378,26 @@ def test_want_of_the_library_is_told(shared_bundle: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(__import__("sys").modules, "tritonclient.grpc", None)
     with pytest.raises(MissingError, match=re.escape("pip install 'edge-mer[triton]'")):
         TritonServer("//gpu-box/jmt").connect(open_bundle(shared_bundle).manifest.model)
+
+
+def test_threads_end_before_python_does(stages: Stages, shared_bundle: Path) -> None:
+    """Else what greenlets leave behind may crash the process while it ends."""
+    code = f"""
+import atexit, threading
+names = lambda: [one.name for one in threading.enumerate() if one.name == "edge-mer http client"]
+atexit.register(lambda: print("left:", len(names())))
+from pathlib import Path
+from edge_mer.bundle.read import open_bundle
+from edge_mer.engine.triton import TritonServer
+model = open_bundle(Path({str(shared_bundle)!r})).manifest.model
+connection = TritonServer("//127.0.0.1:PORT/m?protocol=http").connect(model)
+print("running:", len(names()))
+"""
+    with http_server(stages) as port:
+        done = subprocess.run(
+            [sys.executable, "-c", code.replace("PORT", str(port))],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stdout) == (0, "running: 3\nleft: 0\n"), done.stderr
