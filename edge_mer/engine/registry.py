@@ -5,7 +5,10 @@ from __future__ import annotations
 from edge_mer.engine.standby import Server
 from edge_mer.types.registry import open_uri
 
-SERVERS = {"triton": "edge_mer.engine.triton:TritonServer"}
+SERVERS = {
+    "triton": "edge_mer.engine.triton:TritonServer",
+    "tritons": "edge_mer.engine.triton:open_secure",
+}
 
 
 def open_server(uri: str) -> Server:

@@ -2,19 +2,21 @@
 
 triton://gpu-box:8001/jmt
 triton://[fd00::7]:8000/jmt?protocol=http&deadline_ms=100&precision=int8-trt&fallback=none
+tritons://gpu-box:8001/jmt?ca_file=ward.pem
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from edge_mer.engine.base import Array, Engine, buffer_sizes
-from edge_mer.engine.triton_client import Client, Metadata, Protocol, Tensor
+from edge_mer.engine.triton_client import Client, Metadata, Protocol, Tensor, Tls
 from edge_mer.errors import AwayError, EdgeMerError, MissingError, UsageError
 from edge_mer.types import uri_keys
 from edge_mer.types.model import ModelSpec, TensorSpec, written
@@ -25,8 +27,14 @@ EXAMPLE = "triton://gpu-box:8001/jmt?deadline_ms=100"
 PATIENCE_S = 10.0
 """So long a server may take for what is asked of it before anything is live: it may load models then."""
 
+_MAX_PEM_BYTES = 1 << 20
 _DEFAULT_DEADLINE_MS = 200.0
 _DEFAULT_PORTS: dict[Protocol, int] = {"grpc": 8001, "http": 8000}
+TLS_KEYS = {
+    "ca_file": uri_keys.text("a file with the certificates to trust"),
+    "certificate": uri_keys.text("a file with this side's certificate"),
+    "key": uri_keys.text("a file with this side's private key"),
+}
 _KEYS = {
     "protocol": uri_keys.one_of("grpc", "http"),
     "deadline_ms": uri_keys.number(1, 60_000),
@@ -40,6 +48,7 @@ class TritonServer:
 
     Args:
         rest: The URI after `triton:`.
+        scheme: "tritons" for TLS.
 
     Attributes:
         name: For the records: who ran a stage.
@@ -52,11 +61,13 @@ class TritonServer:
         UsageError: No host, more than one name behind it, or a wrong key.
     """
 
-    def __init__(self, rest: str) -> None:
-        host, port, path, query = _split(rest)
+    def __init__(self, rest: str, scheme: str = "triton") -> None:
+        host, port, path, query = _split(scheme, rest)
         where = host if ":" not in host else f"[{host}]"
-        self.shown = f"triton://{where}{'' if port is None else f':{port}'}{f'/{path}' if path else ''}"
-        values = read_query(self.shown, query, _KEYS, EXAMPLE)
+        self.shown = f"{scheme}://{where}{'' if port is None else f':{port}'}{f'/{path}' if path else ''}"
+        keys = _KEYS if scheme == "triton" else _KEYS | TLS_KEYS
+        values = read_query(self.shown, query, keys, EXAMPLE)
+        self._tls = _tls(self.shown, values) if scheme == "tritons" else None
         self.protocol: Protocol = values.get("protocol", "grpc")
         self.deadline_s: float = values.get("deadline_ms", _DEFAULT_DEADLINE_MS) / 1000
         self.precision: str = values.get("precision", "fp32")
@@ -73,7 +84,32 @@ class TritonServer:
             MissingError: It has no such models, or others; or tritonclient is not installed.
         """
         names = {stage: f"{self._model or valid_name(model.name)}_{stage}" for stage in model.stages}
-        return TritonConnection(self._address, self.protocol, self.deadline_s, model, names)
+        return TritonConnection(self._address, self.protocol, self.deadline_s, model, names, self._tls)
+
+
+def open_secure(rest: str) -> TritonServer:
+    """`tritons:`, the same over TLS."""
+    return TritonServer(rest, "tritons")
+
+
+def _tls(shown: str, values: Mapping[str, Any]) -> Tls:
+    """The files that keys name.
+
+    Raises:
+        UsageError: One cannot be read, or belongs to another one that is not named.
+    """
+    if ("key" in values) != ("certificate" in values):
+        raise UsageError(f"{shown}: key= and certificate= go together")
+    files = {name: str(Path(values[name]).expanduser()) for name in TLS_KEYS if name in values}
+    for name, path in files.items():
+        try:
+            with Path(path).open("rb") as file:
+                is_pem = b"-----BEGIN" in file.read(_MAX_PEM_BYTES)
+        except OSError as error:
+            raise UsageError(f"{shown}: cannot read {name}={path}", found=error.strerror) from error
+        if not is_pem:
+            raise UsageError(f"{shown}: cannot use {name}={path}", expected="a file in PEM")
+    return Tls(**files)
 
 
 def valid_name(name: str) -> str:
@@ -90,6 +126,7 @@ class TritonConnection:
         deadline_s: So long a stage may take.
         model: Declares the stages.
         names: Stage -> model on the server.
+        tls: What proves who is there; None: nothing.
 
     Raises:
         AwayError: It does not answer, or not in time.
@@ -97,14 +134,20 @@ class TritonConnection:
     """
 
     def __init__(
-        self, address: str, protocol: Protocol, deadline_s: float, model: ModelSpec, names: Mapping[str, str]
+        self,
+        address: str,
+        protocol: Protocol,
+        deadline_s: float,
+        model: ModelSpec,
+        names: Mapping[str, str],
+        tls: Tls | None = None,
     ) -> None:
         self.engines: dict[str, TritonEngine] = {}
         self.failure: AwayError | None = None
         sizes = buffer_sizes(model)
         try:
             for stage, (inputs, outputs) in model.tensors.items():
-                client = Client(address, protocol)
+                client = Client(address, protocol, tls)
                 self.engines[stage] = TritonEngine(
                     stage, names[stage], inputs, outputs, sizes, client, deadline_s, self
                 )
@@ -285,25 +328,25 @@ def _sizes(spec: TensorSpec, told: Tensor) -> dict[str, int | str]:
     return {axis: axis if size == -1 else size for axis, size in zip(spec.axes, told.shape, strict=True)}
 
 
-def _split(rest: str) -> tuple[str, int | None, str, str]:
+def _split(scheme: str, rest: str) -> tuple[str, int | None, str, str]:
     """Host, port, model and keys of "//host:port/model?key=value"."""
     try:
-        parts = urlsplit(f"triton:{rest}")
+        parts = urlsplit(f"{scheme}:{rest}")
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise UsageError("triton: cannot read the host and port", expected=EXAMPLE) from error
+        raise UsageError(f"{scheme}: cannot read the host and port", expected=EXAMPLE) from error
     if "@" in parts.netloc:
         raise UsageError(
-            f"triton://…@{host or ''}: a name or password stands in the URI",
+            f"{scheme}://…@{host or ''}: a name or password stands in the URI",
             expected=EXAMPLE,
             hint="this protocol has neither",
         )
     path = unquote(parts.path).strip("/")
     if not rest.startswith("//") or not host or parts.fragment or port == 0:
-        raise UsageError(f"triton:{parts.netloc}{parts.path} names no host", expected=EXAMPLE)
+        raise UsageError(f"{scheme}:{parts.netloc}{parts.path} names no host", expected=EXAMPLE)
     if path != valid_name(path):
         raise UsageError(
-            f"triton://{parts.netloc}{parts.path}: {path!r} is no name of a model",
+            f"{scheme}://{parts.netloc}{parts.path}: {path!r} is no name of a model",
             expected="letters, digits, _, . and -: the models are called MODEL_STAGE",
         )
     return host, port, path, parts.query

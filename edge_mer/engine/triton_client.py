@@ -10,11 +10,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import ssl
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Literal, TypeVar
 
@@ -42,6 +44,21 @@ _GRPC_OPTIONS = (
 _AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "499", "408", "429")
 _MAX_TEXT = 200
 _EXIT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Tls:
+    """What proves who is there; files in PEM.
+
+    Attributes:
+        ca_file: Certificates to trust; None: the system's.
+        certificate: This side's; None: it has none.
+        key: Its private key.
+    """
+
+    ca_file: str | None = None
+    certificate: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,13 +103,14 @@ class Client:
     Args:
         address: "host:port".
         protocol: "grpc" or "http".
+        tls: What proves who is there; None: nothing, and what is said can be read on the way.
 
     Raises:
         MissingError: tritonclient is not installed.
     """
 
-    def __init__(self, address: str, protocol: Protocol) -> None:
-        self._address, self._protocol = address, protocol
+    def __init__(self, address: str, protocol: Protocol, tls: Tls | None = None) -> None:
+        self._address, self._protocol, self._tls = address, protocol, tls
         self._library = _library(protocol)
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._is_closed = False
@@ -211,10 +229,24 @@ class Client:
                 _forget_hub()
 
     def _open(self, within_s: float) -> Any:
+        make, tls = self._library.InferenceServerClient, self._tls
         if self._protocol == "grpc":
-            return self._library.InferenceServerClient(self._address, channel_args=list(_GRPC_OPTIONS))
-        return self._library.InferenceServerClient(
-            self._address, concurrency=1, connection_timeout=within_s, network_timeout=within_s
+            files = tls or Tls()
+            return make(
+                self._address,
+                ssl=tls is not None,
+                root_certificates=files.ca_file,
+                private_key=files.key,
+                certificate_chain=files.certificate,
+                channel_args=list(_GRPC_OPTIONS),
+            )
+        return make(
+            self._address,
+            concurrency=1,
+            connection_timeout=within_s,
+            network_timeout=within_s,
+            ssl=tls is not None,
+            ssl_context_factory=None if tls is None else partial(_context, tls),
         )
 
     def _told_of_time(self, within_s: float) -> dict[str, Any]:
@@ -262,6 +294,17 @@ def _library(protocol: Protocol) -> Any:
         ) from error
 
 
+def _context(tls: Tls, cafile: str | None = None) -> Any:
+    """What an HTTP client verifies the server with; it would trust authorities of its own otherwise."""
+    import gevent.ssl
+
+    context = gevent.ssl.create_default_context(cafile=tls.ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key, lambda: "")  # asks nobody for a password
+    return context
+
+
 def _forget_hub() -> None:
     """Free what gevent keeps for a thread, which ends."""
     import gevent
@@ -289,7 +332,8 @@ def _told(address: str, failure: BaseException, within_s: float) -> EdgeMerError
     if isinstance(failure, gevent.Timeout | TimeoutError):
         return AwayError(f"{address} did not answer within {within_s * 1000:.0f} ms")
     if isinstance(failure, OSError):
-        return AwayError(f"{address} cannot be reached", found=_short(failure.strerror or str(failure)))
+        found = getattr(failure, "verify_message", None) or failure.strerror or str(failure)
+        return AwayError(f"{address} cannot be reached", found=_short(found))
     if isinstance(failure, InferenceServerException):
         status = str(failure.status() or "").removeprefix("StatusCode.")
         if status == "DEADLINE_EXCEEDED":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -196,10 +197,14 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def http_server(stages: Stages, port: int = 0) -> Iterator[int]:
-    """A server in this process; gives its port."""
+def http_server(stages: Stages, tls: Path | None = None) -> Iterator[int]:
+    """A server in this process; gives its port. `tls`: the folder of its certificate."""
     handler = type("Handler", (_Handler,), {"stages": stages})
-    server = _Server(("127.0.0.1", port), handler)
+    server = _Server(("127.0.0.1", 0), handler)
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls / "cert.pem", tls / "key.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
@@ -210,7 +215,7 @@ def http_server(stages: Stages, port: int = 0) -> Iterator[int]:
 
 
 @contextmanager
-def grpc_server(stages: Stages) -> Iterator[int]:
+def grpc_server(stages: Stages, tls: Path | None = None) -> Iterator[int]:
     """The same over gRPC; it breaks by `spoil`, or as "slow", "another id", "loading" or "error" say."""
     import grpc
     from tritonclient.grpc import service_pb2 as pb
@@ -248,7 +253,11 @@ def grpc_server(stages: Stages) -> Iterator[int]:
 
     server = grpc.server(futures.ThreadPoolExecutor(8))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    if tls is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        pair = (tls / "key.pem").read_bytes(), (tls / "cert.pem").read_bytes()
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
     server.start()
     try:
         yield port

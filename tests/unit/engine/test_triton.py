@@ -380,6 +380,51 @@ def test_want_of_the_library_is_told(shared_bundle: Path, monkeypatch: pytest.Mo
         TritonServer("//gpu-box/jmt").connect(open_bundle(shared_bundle).manifest.model)
 
 
+# -- who is there ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("protocol", "serve"), [("http", http_server), ("grpc", grpc_server)])
+def test_only_a_server_with_a_trusted_certificate_is_talked_to(
+    protocol: str, serve: Callable[..., Any], stages: Stages, shared_bundle: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("cryptography", reason="needs pip install 'edge-mer[daemon]'")
+    from tests.helpers.certificates import write_certificates
+
+    own, other = tmp_path / "own", tmp_path / "other"
+    own.mkdir(), other.mkdir()
+    authority = write_certificates(own, "gpu-box", "127.0.0.1")
+    stranger = write_certificates(other, "gpu-box", "127.0.0.1")
+    model = open_bundle(shared_bundle).manifest.model
+    with serve(stages, tls=own) as port:
+        address = f"//127.0.0.1:{port}/m?protocol={protocol}"
+        connection = TritonServer(f"{address}&ca_file={authority}", "tritons").connect(model)
+        feed = clip(connection)
+        expected = stages.engines["m_visual"].run(feed)
+        np.testing.assert_array_equal(connection.engines["visual"].run(feed)["feature"], expected["feature"])
+        connection.close()
+        n_calls = stages.n_calls
+        for rest, scheme in ((f"{address}&ca_file={stranger}", "tritons"), (address, "tritons")):
+            with pytest.raises(AwayError, match=r"(?i)certificate|handshake|UNAVAILABLE"):
+                TritonServer(rest, scheme).connect(model)
+        with pytest.raises(MissingError):
+            TritonServer(address).connect(model)
+        assert stages.n_calls == n_calls
+
+
+def test_files_of_tls_are_checked_before_anybody_is_called(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("")
+    for keys, says in (
+        (f"ca_file={tmp_path}/none.pem", "cannot read ca_file"),
+        (f"ca_file={tmp_path}", "cannot read ca_file"),
+        (f"ca_file={tmp_path}/empty.pem", "a file in PEM"),
+        (f"key={tmp_path}/empty.pem", "go together"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(says)):
+            open_server(f"tritons://gpu-box/jmt?{keys}")
+    with pytest.raises(UsageError, match="unknown key 'ca_file'"):
+        open_server("triton://gpu-box/jmt?ca_file=ward.pem")
+
+
 def test_threads_end_before_python_does(stages: Stages, shared_bundle: Path) -> None:
     """Else what greenlets leave behind may crash the process while it ends."""
     code = f"""
