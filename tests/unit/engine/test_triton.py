@@ -45,6 +45,7 @@ def stages(served: Stages) -> Iterator[Stages]:
         "broken": "",
         "version": "1",
         "n_calls": 0,
+        "extensions": ["binary_tensor_data"],
     }
 
 
@@ -134,6 +135,17 @@ def test_server_runs_stages_bit_for_bit(
         expected = stages.engines["m_visual"].run(feed)
         np.testing.assert_array_equal(found["feature"], expected["feature"])
         assert connection.failure is None
+
+
+def test_server_that_takes_text_alone_gets_text(stages: Stages, shared_bundle: Path) -> None:
+    """MLServer's way: longer, and as exact."""
+    stages.extensions = []
+    with http_server(stages) as port, connected(port, "http", shared_bundle) as connection:
+        feed = clip(connection)
+        found = connection.engines["visual"].run(feed)
+        expected = stages.engines["m_visual"].run(feed)
+        np.testing.assert_array_equal(found["feature"], expected["feature"])
+        connection.engines["fusion"].infer()
 
 
 def test_many_threads_share_a_stage(stages: Stages, shared_bundle: Path) -> None:
