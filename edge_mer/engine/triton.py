@@ -113,8 +113,8 @@ def _tls(shown: str, values: Mapping[str, Any]) -> Tls:
 
 
 def valid_name(name: str) -> str:
-    """A bundle's model name as a server takes it."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    """A bundle's model name as `edge-mer bundle triton` writes it."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", name)
 
 
 class TritonConnection:
@@ -344,7 +344,7 @@ def _split(scheme: str, rest: str) -> tuple[str, int | None, str, str]:
     path = unquote(parts.path).strip("/")
     if not rest.startswith("//") or not host or parts.fragment or port == 0:
         raise UsageError(f"{scheme}:{parts.netloc}{parts.path} names no host", expected=EXAMPLE)
-    if path != valid_name(path):
+    if re.fullmatch(r"[A-Za-z0-9_.-]*", path) is None:
         raise UsageError(
             f"{scheme}://{parts.netloc}{parts.path}: {path!r} is no name of a model",
             expected="letters, digits, _, . and -: the models are called MODEL_STAGE",
