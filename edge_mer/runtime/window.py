@@ -35,9 +35,6 @@ Samples = NDArray[np.float32]
 Raw = dict[str, Samples]
 NS_PER_MS = 1_000_000
 
-SERVER_AWAY = "server_away"
-"""Why a prediction was not made, or not all of it, by the inference server that was to make it."""
-
 
 @dataclass(frozen=True)
 class Spoken:
@@ -266,13 +263,13 @@ class Window:
         if not withheld and n_used == 0:
             withheld = ("warming_up",) if self._n_done + 1 < self._n_steps else ("window_has_gaps",)
             if any(self._lost):
-                withheld = (*withheld, SERVER_AWAY)
+                withheld = (*withheld, "server_away")
         raw = Raw()
         if not withheld:
             try:
                 raw = self._fuse(n_used, timing)
             except AwayError:
-                withheld = (SERVER_AWAY,)
+                withheld = ("server_away",)
         return self._predict(step, found, raw, withheld, timing), n_used, raw
 
     def _stand_in(self, encoder: Encoder, found: Found, timing: Timing) -> None:
@@ -315,7 +312,7 @@ class Window:
 
     def _why_withheld(self, found: dict[str, Found]) -> tuple[str, ...]:
         if any(one.lost for one in found.values()):
-            return (SERVER_AWAY,)
+            return ("server_away",)
         if all(one.slot != "present" for one in found.values()):
             if any(one.settling for one in found.values()):
                 return ("warming_up",)
@@ -390,7 +387,7 @@ class Window:
         if any(self._unaligned):
             reasons.append("unaligned_face")
         if any(self._lost) or any(one is not None for one in self._made_by()):
-            reasons.append(SERVER_AWAY)
+            reasons.append("server_away")
         reasons += self._reliefs()
         return (*reasons, *self._troubles())
 
