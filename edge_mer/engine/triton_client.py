@@ -335,10 +335,9 @@ def _tensors(told: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 
 def _told(address: str, failure: BaseException, within_s: float) -> EdgeMerError:
     """A failure of the client's in our words: the server is away, or another one than what is wanted."""
-    import gevent
     from tritonclient.utils import InferenceServerException
 
-    if isinstance(failure, gevent.Timeout | TimeoutError):
+    if isinstance(failure, TimeoutError) or type(failure).__module__.startswith("gevent"):
         return AwayError(f"{address} did not answer within {within_s * 1000:.0f} ms")
     if isinstance(failure, OSError):
         found = getattr(failure, "verify_message", None) or failure.strerror or str(failure)

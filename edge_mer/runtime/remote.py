@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,9 @@ from edge_mer.types.model import ModelSpec, Words
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 """Before the server is called again; each pause is twice the one before."""
+
+CALM_S = 10.0
+"""A server that served for less before it was lost is called with longer and longer pauses, too."""
 
 LOOK_AGAIN_S = 30.0
 """So often recorded runs are repeated while the server serves."""
@@ -139,6 +143,7 @@ class ServerWatch:
         self._state: Literal["ok", "away", "refused"] = "away"
         self._why = "nobody was called yet"
         self._n_lost = self._n_stood_in = 0
+        self._since_s, self._pause_s = -CALM_S, FIRST_PAUSE_S
         self._lock = threading.Lock()
         self._woken = threading.Event()
         self._closed = threading.Event()
@@ -185,7 +190,8 @@ class ServerWatch:
 
     def stood_in(self) -> None:
         """A stage was not run by the server."""
-        self._n_stood_in += 1
+        with self._lock:
+            self._n_stood_in += 1
 
     def close(self) -> None:
         """Watch no longer, and hang up. Twice does no harm."""
@@ -216,6 +222,7 @@ class ServerWatch:
             connection.close()
             raise
         self._note("ok")
+        self._since_s = time.monotonic()
         with self._lock:
             self._connection = connection
         if self._closed.is_set():  # meanwhile
@@ -239,9 +246,11 @@ class ServerWatch:
         return is_woken
 
     def _call_until_there(self) -> None:
-        pause_s = FIRST_PAUSE_S
+        if time.monotonic() - self._since_s > CALM_S:
+            self._pause_s = FIRST_PAUSE_S
         while not self._closed.is_set():
-            self._pause(pause_s)
+            self._pause(self._pause_s)
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             if self._closed.is_set():
                 return
             try:
@@ -254,7 +263,6 @@ class ServerWatch:
             except Exception as bug:  # else nobody would ever call it again
                 _log.exception("calling %s failed", self._server.shown)
                 self._note("away", AwayError(f"calling it failed: {bug!r}"))
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _look_again(self, serving: Connection) -> None:
         """Whether its numbers are still those of then; that it is away, sessions find out themselves."""
