@@ -212,7 +212,7 @@ class ServerWatch:
             _log.info("%s runs the stages: its numbers are the bundle's.", self._server.shown)
         elif is_new:
             place = f"{self._fallback} runs in its place" if self._fallback else "predictions are withheld"
-            _log.warning("%s is not used, and %s: %s", self._server.shown, place, text)
+            _log.info("%s is not used, and %s: %s", self._server.shown, place, text)
 
     def _call(self) -> None:
         connection = self._server.connect(self._model)

@@ -222,7 +222,9 @@ def test_command_line(server: TritonServer, shared_bundle: Path, tmp_path: Path)
     out.unlink()
     done = edge_mer_command(*verb, "--engine", uri(server, "http"))
     assert done.returncode == 0, done.stderr
-    assert f"triton://127.0.0.1:{server.http_port}/jmt_tiny is away, so onnxruntime-cpu" in done.stderr
+    told = f"triton://127.0.0.1:{server.http_port}/jmt_tiny is away, so onnxruntime-cpu"
+    assert done.stderr.count(told) == 1
+    assert done.stderr.count("cannot be reached") == 1
     assert "server_away" in done.stderr
     out.unlink()
     done = edge_mer_command(*verb, "--engine", uri(server, "http", fallback="none"))
