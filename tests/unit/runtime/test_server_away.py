@@ -19,10 +19,18 @@ from edge_mer.types.evaluation import Findings, Interval, SubsetFindings
 from edge_mer.types.model import ModelSpec
 from edge_mer.types.predictions import Prediction
 from tests.helpers.numpy_engines import tiny_engines
-from tests.helpers.tiny_model import N_STEPS, STEP, tiny_model
+from tests.helpers.tiny_model import N_STEPS, STEP, audio_encoder, tiny_model
 from tests.helpers.tiny_people import SquaresDetector, TinyCrowd
 from tests.helpers.tiny_session import SquareDetector, TinySession
-from tests.helpers.tiny_words import WordySession, emotion_setup, text_encoder, utterance, wordy_model
+from tests.helpers.tiny_words import (
+    WordySession,
+    emotion_model,
+    emotion_setup,
+    scene_encoder,
+    text_encoder,
+    utterance,
+    wordy_model,
+)
 
 SERVER = "triton@box:8001"
 MASKED = tiny_model(visual="mask", audio="mask")
@@ -212,6 +220,37 @@ def test_a_blank_that_nobody_encodes_is_withheld() -> None:
     away = lambda one, step: one == model.stages[0] and step == 5  # noqa: E731
     told = play(TinySession(12, faceless={5}), tiny_setup(model), away, fallback=False)
     assert told[5].reasons == ("server_away",)
+
+
+@pytest.mark.parametrize(("fallback", "status"), [(True, "degraded"), (False, "withheld")])
+def test_a_window_that_is_padded_with_a_blank_of_this_device(fallback: bool, status: str) -> None:
+    """The first predictions need what the encoders make of nothing, which the server is not there for."""
+    model = emotion_model(warm_up="pad")
+    n_asked: dict[str, int] = {}
+
+    def is_away(stage: str, step: int) -> bool:
+        """Of the first encoder it does not run the second one, which is the first blank."""
+        n_asked[stage] = n_asked.get(stage, 0) + 1
+        return stage == model.stages[0] and n_asked[stage] == 2
+
+    told = play(TinySession(8), emotion_setup(model), is_away, fallback=fallback)
+    assert [p.status for p in told[:2]] == [status, "degraded"]
+    assert marked(told) == [0]
+    usual = play(TinySession(8), emotion_setup(model), never)
+    assert [p.emotion for p in told if p.emotion] == [
+        u.emotion for u, p in zip(usual, told, strict=True) if p.emotion
+    ]
+
+
+def test_a_feature_that_serves_several_steps_marks_them_all() -> None:
+    period = 2 * STEP
+    model = emotion_model(
+        scene_encoder(), audio_encoder(period=period, span=period, repeat=2), warm_up="withhold", hop=2
+    )
+    away = lambda one, step: one == model.stages[1] and step == 6  # noqa: E731
+    told = play(TinySession(16), emotion_setup(model), away)
+    # steps 6 and 7, in windows of 4 steps that end with steps 7 and 9
+    assert marked(told) == [3, 4]
 
 
 # -- words and people ------------------------------------------------------------------------------
