@@ -19,7 +19,7 @@ from edge_mer.bundle.read import open_bundle
 from edge_mer.engine import triton
 from edge_mer.engine.registry import open_server
 from edge_mer.engine.triton import TritonConnection, TritonServer
-from edge_mer.engine.triton_client import GRACE_S
+from edge_mer.engine.triton_client import GRACE_S, Client
 from edge_mer.errors import AwayError, EdgeMerError, MissingError, UsageError
 from tests.helpers.oip_server import Arrays, Stages, grpc_server, http_server, raw_server
 from tests.helpers.waiting import free_port
@@ -363,27 +363,46 @@ def test_other_version_is_not_taken(
             connection.engines["visual"].run(clip(connection))
 
 
-@pytest.mark.parametrize(("protocol", "serve"), [("http", http_server), ("grpc", grpc_server)])
+@pytest.mark.parametrize(
+    ("protocol", "serve", "how"),
+    [
+        ("http", http_server, "slow"),
+        ("http", http_server, "a byte at a time"),
+        ("grpc", grpc_server, "slow"),
+    ],
+)
 def test_threads_end_also_where_the_server_hangs(
-    protocol: str, serve: Callable[..., Any], stages: Stages, shared_bundle: Path
+    protocol: str, serve: Callable[..., Any], how: str, stages: Stages, shared_bundle: Path
 ) -> None:
-    def n_threads() -> int:
-        return sum(one.name == f"edge-mer {protocol} client" for one in threading.enumerate())
-
-    before = n_threads()
+    before = set(threading.enumerate())
     with serve(stages) as port:
         with connected(port, protocol, shared_bundle) as connection:
-            assert n_threads() == before + 3
-            stages.broken = "slow"
+            clients = [
+                one
+                for one in set(threading.enumerate()) - before
+                if one.name == f"edge-mer {protocol} client"
+            ]
+            assert len(clients) == 3
+            stages.broken = how
             with pytest.raises(EdgeMerError):
                 connection.engines["visual"].run(clip(connection))
             connection.close()
             with pytest.raises(AwayError, match="hung up"):
                 connection.engines["visual"].run(clip(connection))
-        until_s = time.monotonic() + 5
-        while n_threads() > before and time.monotonic() < until_s:
-            time.sleep(0.01)
-        assert n_threads() == before
+        for one in clients:
+            one.join(3)
+        assert not any(one.is_alive() for one in clients)
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_nobody_waits_for_a_client_that_forgets_the_time(protocol: Any) -> None:
+    client, released = Client("127.0.0.1:9", protocol), threading.Event()
+    began_s = time.monotonic()
+    with pytest.raises(AwayError, match="within 50 ms"):
+        client._ask(lambda *_: released.wait(), 0.05)
+    assert time.monotonic() - began_s < 0.5
+    released.set()
+    client.join(5)
 
 
 def test_want_of_the_library_is_told(shared_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

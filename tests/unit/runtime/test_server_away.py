@@ -211,8 +211,10 @@ def test_a_held_feature_keeps_its_mark() -> None:
 def test_a_blank_of_this_device_is_marked_and_not_kept() -> None:
     model = tiny_model(visual="blank_input", audio="mask")
     session = TinySession(16, faceless={5, 11})
-    told = play(session, tiny_setup(model), lambda one, step: one == model.stages[0] and step == 5)
+    setup = tiny_setup(model)
+    told = play(session, setup, lambda one, step: one == model.stages[0] and step == 5)
     assert marked(told) == list(range(5, 5 + N_STEPS))
+    assert setup.engines[model.stages[0]].n_runs == 14 + 2  # faces, and a blank of each
 
 
 def test_a_blank_that_nobody_encodes_is_withheld() -> None:
