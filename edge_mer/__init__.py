@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edge_mer.bundle.read import Bundle
     from edge_mer.clock import Clock, ManualClock, MonotonicClock
     from edge_mer.errors import (
+        AwayError,
         BundleError,
         DataError,
         EdgeMerError,
@@ -48,6 +49,7 @@ __all__ = [
     "AlarmEvent",
     "AlarmRule",
     "AsyncSession",
+    "AwayError",
     "Bundle",
     "BundleError",
     "Chunk",
@@ -90,6 +92,7 @@ _HOMES = {
     "bundle.read": ("Bundle",),
     "clock": ("Clock", "ManualClock", "MonotonicClock"),
     "errors": (
+        "AwayError",
         "BundleError",
         "DataError",
         "EdgeMerError",

@@ -45,6 +45,7 @@ def open_model(
     precision: str | None = None,
     max_batch: int | None = None,
     max_wait_ms: float = 0.0,
+    engine: str | None = None,
     clock: Clock | None = None,
 ) -> SharedModel:
     """Open a bundle's engines once, for many sessions: `open_session` takes the model in a bundle's place.
@@ -60,6 +61,7 @@ def open_model(
             none.
         max_wait_ms: So long each stage waits for other sessions while its engine is free. What comes while it
             runs is gathered in any case, so that 0 serves latency, and more only fuller batches.
+        engine: A server that runs the stages, as of `open_session`; it makes batches itself.
         clock: Where the time comes from; the host's monotonic clock unless a test brings its own.
 
     Returns:
@@ -68,10 +70,11 @@ def open_model(
     Raises:
         UsageError: No such precision, or larger batches than were proven here.
         BundleError: The bundle is broken or altered.
-        MissingError: An engine that is needed is not there.
+        MissingError: An engine that is needed is not there, nor a server that nothing stands in for.
+        ParityError: A server's numbers are not the bundle's.
     """
     named = bundle if isinstance(bundle, Bundle) else Path(bundle)
-    return open_shared(named, precision, max_batch, max_wait_ms, clock or MonotonicClock())
+    return open_shared(named, precision, max_batch, max_wait_ms, clock or MonotonicClock(), engine)
 
 
 def open_session(
@@ -84,6 +87,7 @@ def open_session(
     hop: int | None = None,
     face_detector: str | PathLike[str] | None = None,
     people: int | None = None,
+    engine: str | None = None,
     fast: bool = False,
     record: str | PathLike[str] | None = None,
     redact: Sequence[str] = (),
@@ -106,6 +110,8 @@ def open_session(
         face_detector: YuNet's ONNX file; without it OpenCV's cascades find faces.
         people: Follow up to so many faces at once, 1 to 8, with predictions of their own for each, which say
             in `person` who it is; None follows one, as the models were made for.
+        engine: A server that runs the stages, e.g. "triton://gpu-box:8001/jmt?deadline_ms=100". While it is
+            away this device does, and predictions say so: `server_away`. None: this device runs them.
         fast: Play recordings as fast as they go, not at their own pace.
         record: A new file, e.g. "session.mcap", that keeps what sources give, faces and voices too.
         redact: Of "faces", "voice" and "words", what the recording keeps as features only.
@@ -120,7 +126,9 @@ def open_session(
         UsageError: Something asked for cannot be carried out, or a sink would overwrite a source, another
             sink or the bundle.
         BundleError: The bundle is broken or altered.
-        MissingError: An engine or a file that is needed is not there.
+        MissingError: An engine or a file that is needed is not there, nor is a server that nothing stands in
+            for.
+        ParityError: A server's numbers are not the bundle's.
     """
     if redact and record is None:
         raise UsageError("redact says what a recording leaves out", hint="add record='session.mcap'")
@@ -134,6 +142,7 @@ def open_session(
         hop=hop,
         face_detector=None if face_detector is None else Path(face_detector),
         people=people,
+        engine=engine,
     )
     callbacks = [on_prediction] if callable(on_prediction) else list(on_prediction)
     session = Session(
@@ -160,6 +169,7 @@ def open_session_async(
     hop: int | None = None,
     face_detector: str | PathLike[str] | None = None,
     people: int | None = None,
+    engine: str | None = None,
     fast: bool = False,
     record: str | PathLike[str] | None = None,
     redact: Sequence[str] = (),
@@ -183,6 +193,7 @@ def open_session_async(
             hop=hop,
             face_detector=face_detector,
             people=people,
+            engine=engine,
             fast=fast,
             record=record,
             redact=redact,

@@ -74,6 +74,12 @@ def _key_from_folder(part: str, info: ValidationInfo) -> str:
     return f"{name}={quote(str(_from_folder(Path(unquote(value)), info)))}"
 
 
+def _engine_from_folder(uri: str, info: ValidationInfo) -> str:
+    named, separator, query = uri.partition("?")
+    parts = (_key_from_folder(part, info) for part in query.split("&"))
+    return f"{named}?{'&'.join(parts)}" if separator else uri
+
+
 ConfigPath = Annotated[Path, AfterValidator(_from_folder)]
 """A path, which is relative to the configuration's folder."""
 
@@ -82,6 +88,9 @@ Place = Annotated[str, AfterValidator(_socket_from_folder)]
 
 SinkUri = Annotated[str, AfterValidator(_sink_from_folder)]
 """A sink's URI."""
+
+EngineUri = Annotated[str, AfterValidator(_engine_from_folder)]
+"""An inference server's URI."""
 
 
 class _Section(BaseModel):
@@ -201,6 +210,8 @@ class DaemonConfig(_Section):
         sources: Sensors, e.g. "camera:0", "mic:default".
         sinks: Where predictions go, e.g. "jsonl:out.jsonl", "mqtts://broker/ward3/bed5?ca_file=ca.pem".
         precision: The candidate to run instead of the one that `build-engine` chose.
+        engine: An inference server that runs the stages, and this device while it is away, e.g.
+            "triton://gpu-box:8001/jmt?deadline_ms=100".
         hop: Steps between two predictions instead of those that the model declares.
         people: Follow up to so many faces at once, 1 to 8.
         face_detector: YuNet's ONNX file; without it OpenCV's cascades find faces.
@@ -218,6 +229,7 @@ class DaemonConfig(_Section):
     sources: tuple[str, ...] = Field(min_length=1)
     sinks: tuple[SinkUri, ...] = ()
     precision: str | None = None
+    engine: EngineUri | None = None
     hop: int | None = Field(default=None, ge=1)
     people: int | None = Field(default=None, ge=1, le=8)
     face_detector: ConfigPath | None = None

@@ -7,7 +7,8 @@
     ├── BundleError           exit 3   a bundle that is broken, altered or not trusted
     ├── ParityError           exit 4   a proof failed: numbers differ from what they must be
     └── MissingError          exit 5   hardware, an engine or an optional package is absent
-        └── LostError                  a sensor that was there is gone, or gives nothing any more
+        ├── LostError                  a sensor that was there is gone, or gives nothing any more
+        └── AwayError                  an inference server is gone, or does not answer as it should
 
 A message says what failed, what was expected and found, and what to do next.
 """
@@ -84,6 +85,10 @@ class MissingError(EdgeMerError):
     """Hardware, an engine or an optional package is absent."""
 
     exit_code = 5
+
+
+class AwayError(MissingError):
+    """An inference server is gone, too slow, or does not answer as it should; it may be back later."""
 
 
 class LostError(MissingError):

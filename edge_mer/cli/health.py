@@ -7,6 +7,7 @@ from dataclasses import replace
 from edge_mer.cli.common import err
 from edge_mer.runtime.session import SessionHooks, SessionReport
 from edge_mer.sinks.sink_thread import SinkHealth
+from edge_mer.types.health import ServerHealth
 from edge_mer.types.predictions import Prediction
 
 _WORDS = {
@@ -25,6 +26,11 @@ def with_health_told(hooks: SessionHooks, report: SessionReport) -> SessionHooks
     told: dict[str, str] = {}
 
     def on_prediction(prediction: Prediction) -> None:
+        if (server := report.server()) is not None:
+            state = _state_of_server(server)
+            if state != told.get("server", ""):
+                err.print(f"{server.name} {state or 'runs the stages again.'}", markup=False)
+            told["server"] = state
         for sink in report.sinks():
             name = name_of(sink)
             state = _state_of(sink)
@@ -57,6 +63,14 @@ def _state_of(sink: SinkHealth) -> str:
     if sink.name:
         return f"{_AWAY}: {sink.away}. Predictions are left out." if sink.away else ""
     return "is too slow: predictions are left out." if sink.n_dropped else ""
+
+
+def _state_of_server(server: ServerHealth) -> str:
+    """Why it is not used, and what is done about it; "" while it is."""
+    if server.state == "ok":
+        return ""
+    place = f"{server.fallback} runs in its place" if server.fallback else "predictions are withheld"
+    return f"is {server.state}, so {place}: {server.why}"
 
 
 def tell_unwritten(report: SessionReport) -> None:

@@ -47,6 +47,13 @@ def run(
     precision: Annotated[
         str | None, typer.Option(help="Run this precision instead of the one that build-engine chose.")
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="Have an inference server run the stages, and this device while it is away, "
+            "e.g. triton://gpu-box:8001/jmt?deadline_ms=100."
+        ),
+    ] = None,
     missing: Annotated[
         list[str], typer.Option(help="What stands in for a modality that is not there, e.g. audio=mask.")
     ] = [],  # noqa: B006
@@ -124,7 +131,7 @@ def run(
     if redacted and record is None:
         raise UsageError("--redact says what --record leaves out", hint="add --record session.mcap")
     if protocol is not None:
-        _refuse_beside_protocol(hop, missing, record, people)
+        _refuse_beside_protocol(hop, missing, record, people, engine)
     way = None if protocol is None else open_protocol(protocol)
     opened = open_all(
         bundle,
@@ -135,6 +142,7 @@ def run(
         face_detector=face_detector,
         hop=hop,
         people=people,
+        engine=engine,
     )
     if not opened.was_built:
         err.print("No engine was built for this bundle here: running fp32. Next: edge-mer build-engine.")
@@ -167,9 +175,15 @@ def run(
 
 
 def _refuse_beside_protocol(
-    hop: int | None, missing: list[str], record: Path | None, people: int | None
+    hop: int | None, missing: list[str], record: Path | None, people: int | None, engine: str | None
 ) -> None:
-    options = (("--hop", hop), ("--missing", missing), ("--record", record), ("--people", people))
+    options = (
+        ("--hop", hop),
+        ("--missing", missing),
+        ("--record", record),
+        ("--people", people),
+        ("--engine", engine),
+    )
     given = [name for name, value in options if value]
     if given:
         raise UsageError(

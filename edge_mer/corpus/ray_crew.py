@@ -67,7 +67,7 @@ class RayCrew(Crew):
             except (ConnectionError, RuntimeError, ValueError) as error:
                 if address != AUTO:
                     raise _nobody(address, str(error)) from error
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # that of the home may be being written
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # not one that another writes
         self._ray.init(
             address="local",
             num_cpus=max(n_workers or 1, available_threads()),

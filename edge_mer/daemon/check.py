@@ -76,6 +76,7 @@ def opened(config: DaemonConfig, bundle: Bundle | Path) -> Opened:
         face_detector=config.face_detector,
         hop=config.hop,
         people=config.people,
+        engine=config.engine,
     )
     recorded = [source.uri for source in found.sources if not source.is_live]
     if recorded:

@@ -14,6 +14,7 @@ from typing import Any
 from edge_mer.bundle.read import Bundle
 from edge_mer.clock import NS_PER_S
 from edge_mer.runtime.live_session import Session
+from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.types.model import AffectOutput, EmotionOutput, ModelSpec, PainOutput
 from edge_mer.types.predictions import Latency, Prediction
 
@@ -111,6 +112,11 @@ def told_of_session(session: Session) -> dict[str, Any]:
         "sinks": sinks,
         **counted,
     }
+
+
+def told_of_server(setup: PipelineSetup | None) -> dict[str, Any] | None:
+    """How the inference server is that runs the stages; None where this device does."""
+    return None if setup is None or setup.server is None else asdict(setup.server.health())
 
 
 def told_of_model(bundle: Bundle, precision: str, engine: str, hop_steps: int) -> dict[str, Any]:

@@ -184,7 +184,9 @@ class ReliefDesk:
         note: Callable[[int, str], None],
     ) -> None:
         self.bundle_id, self.chosen = bundle.bundle_id, chosen
-        self._note, self._cheaper = note, cheaper_candidate(bundle.manifest, chosen)
+        # what a server computes in fewer bits spares nothing here
+        self._cheaper = cheaper_candidate(bundle.manifest, chosen) if setup.server is None else None
+        self._note = note
         self._plan = plan_of(setup.model, setup, self._cheaper)
         self._control, self._meter = ReliefControl(config, len(self._plan)), PressureMeter()
         self._asked_cheaper = setup.precision == self._cheaper

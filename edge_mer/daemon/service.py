@@ -28,6 +28,7 @@ from edge_mer.daemon.health import (
     Reported,
     told_of_machine,
     told_of_model,
+    told_of_server,
     told_of_session,
 )
 from edge_mer.daemon.notify import Notifier
@@ -38,7 +39,7 @@ from edge_mer.errors import BundleError, DataError, EdgeMerError, UsageError
 from edge_mer.link.messages import PROTOCOL, Ask, Message
 from edge_mer.link.server import LinkServer
 from edge_mer.runtime.live_session import Session
-from edge_mer.runtime.opening import facts_of, open_chosen
+from edge_mer.runtime.opening import facts_of, open_on
 from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.runtime.recording import checked_redact
 from edge_mer.runtime.switching import Trial
@@ -346,7 +347,7 @@ class Service:
         config, present = self._config, self._setup
         if present is None:
             raise UsageError("no session runs", hint="ask again once the daemon serves")
-        setup, _, _ = open_chosen(bundle, precision or config.precision)
+        setup, _, _ = open_on(bundle, precision or config.precision, config.engine)
         try:
             return replace(
                 setup,
@@ -431,6 +432,7 @@ class Service:
             "raw_media": record is not None and not {"faces", "voice"} <= set(record.redact),
             "swap": self._swaps.state.to_dict(),
             "relief": {"level": 0, "why": ""} if self._relief is None else self._relief.to_dict(),
+            "server": told_of_server(self._setup),
             "network_sinks": self._reported.sinks(self._clock.now_ns()),
         }
         machine = told_of_machine(self._config.relief.thermal_dir)

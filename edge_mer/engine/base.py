@@ -10,9 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mer.errors import BundleError, DataError
-from edge_mer.types.model import TensorSpec
+from edge_mer.types.model import ModelSpec, TensorSpec
 
 Array = NDArray[Any]
+
+_USUAL_TOKENS = 32
+"""Of an utterance; the size of buffers that are only timed."""
+
+
+def buffer_sizes(model: ModelSpec) -> dict[str, int]:
+    """Sizes of free axes of the buffers of one session's engines."""
+    return {"batch": 1, "steps": model.fusion.n_steps, "token": _USUAL_TOKENS}
 
 
 class Engine(ABC):

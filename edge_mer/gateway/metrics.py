@@ -93,6 +93,10 @@ def _inference(health: Mapping[str, Any]) -> Iterator[Metric]:
     yield _gauge(
         "relief_level", "How much work is left out to cool or catch up", _of(health, "relief", "level")
     )
+    if server := health.get("server"):
+        yield _gauge("server_ok", "1 while the inference server runs the stages", server.get("state") == "ok")
+        yield _counter("server_losses", "How often the inference server was lost", server.get("n_lost"))
+        yield _counter("server_stand_ins", "Runs of stages that it did not make", server.get("n_stood_in"))
     yield from _sinks(health.get("sinks", ()), "inference")
 
 

@@ -56,6 +56,11 @@ _REASONS = {
         "the device was spared: fewer bits",
         "The device was too hot or too busy, so the daemon ran a candidate in fewer bits.",
     ),
+    "server_away": (
+        "the inference server was away",
+        "The server that runs the model was away, or its numbers were not right. The device stood in for it, "
+        "or, where nothing does, no estimate was made.",
+    ),
     "output_not_finite": ("the model gave no number", "The model's output was not a number."),
     "inference_lost": (
         "no prediction came",

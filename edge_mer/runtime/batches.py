@@ -88,20 +88,20 @@ def batch_errors(
     model = setup.model
     steps = [trace for session in traces for trace in session]
     for encoder in model.encoders:
-        rows = _encoded(encoder, steps)
+        rows = encoded(encoder, steps)
         if rows and not isinstance(encoder.preprocess, Words):
             deviation = {encoder.output.name: golden.deviation[f"feature.{encoder.stage}"]}
             most = max(max_batch, OFFLINE_BATCH)
             yield from _errors(setup.engines[encoder.stage], rows, deviation, most)
     fusion = setup.engines[model.fusion.stage]
-    windows = [(feed, fusion.run(feed)) for feed in _windows(model, steps)] if max_batch > 1 else []
+    windows = [(feed, fusion.run(feed)) for feed in windows_of(model, steps)] if max_batch > 1 else []
     outputs = zip(model.outputs, model.fusion.outputs, strict=True)
     if windows:
         deviation = {spec.name: golden.deviation[output.name] for output, spec in outputs}
         yield from _errors(fusion, windows, deviation, max_batch)
 
 
-def _encoded(encoder: Encoder, steps: Sequence[StepTrace]) -> list[tuple[Feed, Feed]]:
+def encoded(encoder: Encoder, steps: Sequence[StepTrace]) -> list[tuple[Feed, Feed]]:
     """Step tensors, and what was made of each as it was played, which is one by one."""
     there = [trace for trace in steps if encoder.stage in trace.inputs]
     return [
@@ -113,7 +113,7 @@ def _encoded(encoder: Encoder, steps: Sequence[StepTrace]) -> list[tuple[Feed, F
     ]
 
 
-def _windows(model: ModelSpec, steps: Sequence[StepTrace]) -> Iterator[Feed]:
+def windows_of(model: ModelSpec, steps: Sequence[StepTrace]) -> Iterator[Feed]:
     """Whole windows as the fusion gets them."""
     for trace in steps:
         windows = list(trace.features.values())
@@ -140,7 +140,7 @@ def _errors(
         except Exception:  # whatever it raises: it cannot run such a batch
             yield BatchError(engine.stage, size, np.inf, np.inf)
             continue
-        off = [_off(found[name], expected[name], deviation[name]) for name in expected]
+        off = [off_by(found[name], expected[name], deviation[name]) for name in expected]
         yield BatchError(engine.stage, size, max(one[0] for one in off), max(one[1] for one in off))
 
 
@@ -148,7 +148,7 @@ def _joined(feeds: Sequence[Feed]) -> Feed:
     return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
 
 
-def _off(found: Floats, expected: Floats, deviation: float) -> tuple[float, float]:
+def off_by(found: Floats, expected: Floats, deviation: float) -> tuple[float, float]:
     """Largest difference, and the root mean square of the worst row, in deviations; NaN is infinitely off."""
     if found.shape != expected.shape:
         return np.inf, np.inf

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mer.engine.base import Engine
+from edge_mer.engine.standby import Origin, origin_of
 from edge_mer.preprocess.audio import log_mel
 from edge_mer.preprocess.image import normalise_into
 from edge_mer.preprocess.signal import write_signal
@@ -40,9 +41,14 @@ def blank_tensor(encoder: Encoder) -> Samples:
 
 def blank_feature(encoder: Encoder, engine: Engine) -> Samples:
     """What the encoder makes of it, (feature,); of words, what stands where nothing is said."""
+    return encode_blank(encoder, engine)[0]
+
+
+def encode_blank(encoder: Encoder, engine: Engine) -> tuple[Samples, Origin | None]:
+    """The same, and what made it where that was not the engine that was to make it."""
     if isinstance(encoder.preprocess, Words):
         feature = np.zeros(encoder.feature, np.float32)
         write_words(None, encoder.preprocess, feature)
-        return feature
+        return feature, None
     found = engine.run({encoder.input.name: blank_tensor(encoder)})
-    return np.asarray(found[encoder.output.name][0], np.float32)
+    return np.asarray(found[encoder.output.name][0], np.float32), origin_of(found)

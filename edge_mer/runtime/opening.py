@@ -12,12 +12,14 @@ from typing import Any, Protocol, get_args
 from edge_mer.bundle.manifest import RUN_OF, candidate_of
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.clock import Clock
+from edge_mer.engine.registry import open_server
 from edge_mer.engine.sharing import batch_sizes
 from edge_mer.errors import MissingError, UsageError
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.build import fitting_build, open_built
 from edge_mer.runtime.memory import keep_freed_memory
 from edge_mer.runtime.pipeline_setup import PipelineSetup, check_people
+from edge_mer.runtime.remote import open_remote
 from edge_mer.runtime.setup import check_policies, looks_at_faces, open_setup, usual_options
 from edge_mer.runtime.shared_model import SharedModel
 from edge_mer.runtime.target import Choice, Target
@@ -66,6 +68,7 @@ def open_all(
     face_detector: Path | None = None,
     hop: int | None = None,
     people: int | None = None,
+    engine: str | None = None,
 ) -> Opened:
     """Find sources and sinks, choose an engine and open it; nothing is read or written yet.
 
@@ -78,12 +81,15 @@ def open_all(
         face_detector: YuNet's ONNX file; without it OpenCV's cascades find faces.
         hop: Steps between two predictions instead of the declared ones.
         people: How many are followed at once at most; None: one, without a name.
+        engine: URI of a server that runs the stages; None: this device does.
 
     Raises:
-        UsageError: An unknown source, sink, precision, policy or hop, a sink that would overwrite, or people
-            whom the model cannot tell apart.
+        UsageError: An unknown source, sink, precision, policy, hop or engine, a sink that would overwrite, or
+            people whom the model cannot tell apart.
         BundleError: The bundle is broken or altered.
-        MissingError: An engine or a file that is needed is not there.
+        MissingError: An engine or a file that is needed is not there, nor is a server that nothing stands in
+            for.
+        ParityError: A server's numbers are not the bundle's.
     """
     _refuse_text(sources, "sources", "file:clip.mp4")
     _refuse_text(sinks, "sinks", "jsonl:out.jsonl")
@@ -100,7 +106,9 @@ def open_all(
     check_people(model, people)
     detector = open_face_detector(face_detector) if looks_at_faces(model) else None
     setup, choice, was_built = (
-        _lent(bundle, precision) if isinstance(bundle, SharedModel) else open_chosen(opened, precision)
+        _lent(bundle, precision, engine)
+        if isinstance(bundle, SharedModel)
+        else open_on(opened, precision, engine)
     )
     try:
         setup = replace(setup, detector=detector, missing=policies, hop=hop, people=people)
@@ -112,7 +120,14 @@ def open_all(
     return Opened(opened, setup, found_sources, found_sinks, choice, was_built)
 
 
-def _lent(model: SharedModel, precision: str | None) -> tuple[PipelineSetup, Choice, bool]:
+def _lent(
+    model: SharedModel, precision: str | None, engine: str | None
+) -> tuple[PipelineSetup, Choice, bool]:
+    if engine is not None:
+        raise UsageError(
+            "this model is open already, on an engine of its own",
+            hint="name the engine when the model is opened",
+        )
     if precision not in (None, model.precision):
         raise UsageError(
             f"this model is open in {model.precision}, not in {precision}",
@@ -157,6 +172,42 @@ def open_chosen(bundle: Bundle, precision: str | None) -> tuple[PipelineSetup, C
     return _open_build(bundle, precision, _build_of(bundle, precision))
 
 
+def open_on(bundle: Bundle, precision: str | None, engine: str | None) -> tuple[PipelineSetup, Choice, bool]:
+    """Open a bundle on a server, or here.
+
+    Args:
+        bundle: What runs.
+        precision: As of `open_chosen`; of a server, its URI says that.
+        engine: URI of a server; None: this device runs the stages.
+
+    Raises:
+        UsageError: The bundle has no such precision, or it is said twice, or the URI cannot be used.
+        MissingError: A server is away that nothing stands in for, or has not what is needed; as of
+            `open_chosen`.
+        ParityError: A server's numbers are not the bundle's.
+        BundleError: What was built was altered.
+    """
+    if engine is None:
+        return open_chosen(bundle, precision)
+    server = open_server(engine)
+    if precision is not None:
+        raise UsageError(
+            f"{server.shown}: its URI says what it runs, and what stands in for it",
+            found=f"precision {precision} beside it",
+            hint=f"write precision={precision} or fallback={precision} into the URI",
+        )
+    check_precision(bundle, server.precision)
+    own: PipelineSetup | None = None
+    if server.fallback != "none":
+        own, _, _ = open_chosen(bundle, None if server.fallback == "local" else server.fallback)
+    try:
+        return open_remote(bundle, server, own), Choice(server.precision), True
+    except BaseException:
+        if own is not None:
+            own.close()
+        raise
+
+
 Build = tuple[Target, dict[str, Any]]
 """What was built for, and the record of it."""
 
@@ -189,7 +240,12 @@ def _build_of(bundle: Bundle, precision: str | None) -> Build | None:
 
 
 def open_shared(
-    bundle: Bundle | Path, precision: str | None, max_batch: int | None, max_wait_ms: float, clock: Clock
+    bundle: Bundle | Path,
+    precision: str | None,
+    max_batch: int | None,
+    max_wait_ms: float,
+    clock: Clock,
+    engine: str | None = None,
 ) -> SharedModel:
     """Open a bundle's engines for many sessions.
 
@@ -199,15 +255,24 @@ def open_shared(
         max_batch: Of the largest batch of every stage that takes batches; None: what was measured to pay.
         max_wait_ms: So long a session's tensors wait for others' at most while an engine is free.
         clock: Where the time comes from.
+        engine: URI of a server that runs the stages, which makes batches itself; None: this device does.
 
     Raises:
         UsageError: Such batches were not proven here, or the wait is no time.
         BundleError: The bundle is broken or altered.
-        MissingError: An engine that is needed is not there.
+        MissingError: An engine that is needed is not there, nor a server that nothing stands in for.
+        ParityError: A server's numbers are not the bundle's.
     """
     if not 0 <= max_wait_ms < float("inf"):
         raise UsageError("max_wait_ms is no time to wait", expected="0 or more", found=str(max_wait_ms))
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    if engine is not None:
+        if max_batch not in (None, 1):
+            raise UsageError(
+                "a server makes batches itself", found=f"max_batch={max_batch}", hint="leave out max_batch"
+            )
+        setup, choice, was_built = open_on(opened, precision, engine)
+        return SharedModel(opened, setup, choice, was_built, {}, 0, clock)
     built = _build_of(opened, precision)
     most = _proven_batches({} if built is None else built[1], max_batch)
     setup, choice, was_built = _open_build(opened, precision, built)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from edge_mer.clock import NS_PER_S, Clock
 from edge_mer.engine.base import Engine
+from edge_mer.engine.standby import Origin, origin_of
+from edge_mer.errors import AwayError
 from edge_mer.preprocess.audio import SoundConditioner
 from edge_mer.preprocess.courses import CourseConditioner
 from edge_mer.preprocess.look_ahead import LookAheadDetector
@@ -48,6 +50,9 @@ from edge_mer.types.signals import Chunk, Modality, StreamSpec
 
 TimedFrames = list[tuple[int, NDArray[np.uint8]] | None]
 """Capture time in ns and (height, width, 3) RGB, or None where none came."""
+
+_LOST = "lost"
+"""Noted of a word that nobody could encode."""
 
 MAX_AHEAD_NS = NS_PER_S
 """A live chunk that says that it is of so much later than now was stamped by a clock that somebody set."""
@@ -260,13 +265,19 @@ class Pipeline:
         began_ns = self._clock.now_ns()
         words = [str(word) for word in chunk.data[:, 0]]
         for utterance in self._tokenizers[encoder.stage].utterances(words):
-            found = engine.run({encoder.input.name: utterance.ids})[encoder.output.name][0]
             rows = chunk.data[utterance.first : utterance.first + utterance.n_words]
             times_ns = rows[:, 1:3].astype(np.int64)
+            try:
+                outputs = engine.run({encoder.input.name: utterance.ids})
+            except AwayError:
+                for start_ns, end_ns in times_ns.tolist():
+                    track.push(start_ns, end_ns, None, _LOST)
+                continue
+            found, origin = outputs[encoder.output.name][0], origin_of(outputs)
             for (start_ns, end_ns), vector in zip(
                 times_ns.tolist(), utterance.word_vectors(found), strict=True
             ):
-                track.push(start_ns, end_ns, vector)
+                track.push(start_ns, end_ns, vector, origin)
             if self._on_step is not None:
                 self._spoken.setdefault(encoder.stage, []).append(Spoken(utterance, times_ns))
         self._early.infer_ns += self._clock.now_ns() - began_ns
@@ -376,7 +387,10 @@ class Pipeline:
             coverage=float(is_there),
             newest_ns=said.newest_ns,
         )
-        if is_there:
+        if said.note == _LOST:
+            found.lose()
+        elif is_there:
+            found.origin = said.note if isinstance(said.note, Origin) else None
             found.feature = np.zeros(encoder.feature, np.float32)
             write_words(said.vector, spec, found.feature)
         return found
@@ -387,7 +401,7 @@ class Pipeline:
         found = self._preprocess(encoder, step)
         timing.preprocess_ns += self._clock.now_ns() - began_ns
         if found.slot == "present":
-            found.feature = self._infer(engine, encoder, timing)
+            self._infer(engine, encoder, found, timing)
         return found
 
     def _preprocess(self, encoder: Encoder, step: Step) -> Found:
@@ -432,11 +446,15 @@ class Pipeline:
     def _make_clip(self, encoder: Encoder, frames: TimedFrames) -> ClipReport:
         return self._clips[encoder.stage].make(frames, self._write_clip[encoder.stage])
 
-    def _infer(self, engine: Engine, encoder: Encoder, timing: Timing) -> NDArray[np.float32]:
+    def _infer(self, engine: Engine, encoder: Encoder, found: Found, timing: Timing) -> None:
         began_ns = self._clock.now_ns()
-        feature = engine.infer()[encoder.output.name][0]
+        try:
+            outputs = engine.infer()
+            found.feature = np.asarray(outputs[encoder.output.name][0], np.float32)
+            found.origin = origin_of(outputs)
+        except AwayError:
+            found.lose()
         timing.infer_ns += self._clock.now_ns() - began_ns
-        return np.asarray(feature, np.float32)
 
 
 def _append(sampled: _Sampled, run: Run) -> None:

@@ -12,8 +12,16 @@ from edge_mer.preprocess.face import FaceDetector
 from edge_mer.preprocess.people import MAX_PEOPLE
 from edge_mer.runtime.front import CpuFrontEnd, FrontEnd
 from edge_mer.types.evaluation import Findings
+from edge_mer.types.health import ServerHealth
 from edge_mer.types.model import FaceClip, MissingPolicy, ModelSpec, SceneClip
 from edge_mer.types.signals import Modality
+
+
+class Watched(Protocol):
+    """A server that runs the stages."""
+
+    def health(self) -> ServerHealth:
+        """How it is; any thread may ask."""
 
 
 class Closeable(Protocol):
@@ -73,6 +81,7 @@ class PipelineSetup:
         gates: What is too bad to be read counts as missing; papers' protocols take everything.
         people: How many are followed at once at most, each with predictions of their own; None: one person,
             without a name.
+        server: What runs the stages, where this device does not.
     """
 
     model: ModelSpec
@@ -89,6 +98,7 @@ class PipelineSetup:
     front_end: FrontEnd = field(default_factory=CpuFrontEnd)
     gates: bool = True
     people: int | None = None
+    server: Watched | None = None
 
     def close(self) -> None:
         """Free what the engines hold; nothing can run afterwards. Twice does no harm."""

@@ -183,12 +183,16 @@ def prove(
         sessions: The golden sessions' arrays.
         max_batch: The largest batch in which sessions will share an engine.
     """
-    expected_rms: Mapping[str, float] | None = None
+    return compare(setup, manifest.golden, sessions, expected_errors(manifest, precision), max_batch)
+
+
+def expected_errors(manifest: Manifest, precision: str) -> dict[str, float] | None:
+    """Output -> the error (rms) that the workbench measured of a precision; None of FP32, which has none."""
+    if precision == "fp32":
+        return None
     if precision == "bf16":  # which the workbench did not measure
-        expected_rms = dict.fromkeys((output.name for output in setup.model.outputs), 0.0)
-    elif precision != "fp32":
-        expected_rms = {name: one.rms for name, one in manifest.candidates[precision].golden.items()}
-    return compare(setup, manifest.golden, sessions, expected_rms, max_batch)
+        return dict.fromkeys((output.name for output in manifest.model.outputs), 0.0)
+    return {name: one.rms for name, one in manifest.candidates[precision].golden.items()}
 
 
 def compare(
@@ -207,6 +211,30 @@ def compare(
         expected_rms: Output -> its error on the workbench; None demands what FP32 must keep.
         max_batch: The largest batch in which sessions will share an engine.
     """
+    streamed = streaming_proof(setup, golden, sessions, expected_rms)
+    checks, traces = list(streamed.checks), streamed.traces
+    batches = _check_batches(setup, golden, traces, max_batch, exact=expected_rms is None)
+    checks += batches
+    if all(one.passed for one in batches):  # what is offline runs in batches
+        outputs = [_streamed(setup.model, one) for one in traces]
+        checks += _check_offline(setup, golden, traces, outputs, exact=expected_rms is None)
+    return Proof(tuple(checks), streamed.outputs)
+
+
+@dataclass(frozen=True)
+class StreamingProof(Proof):
+    """The comparisons of what is streamed with what was recorded, and what happened in each step."""
+
+    traces: list[list[StepTrace]]
+
+
+def streaming_proof(
+    setup: PipelineSetup,
+    golden: Golden,
+    sessions: list[Arrays],
+    expected_rms: Mapping[str, float] | None,
+) -> StreamingProof:
+    """Play all golden sessions and compare, without batches and offline work; arguments as for `compare`."""
     model = setup.model
     before = {stage: engine.n_runs for stage, engine in setup.engines.items()}
     traces = [play(setup, session) for session in sessions]
@@ -223,11 +251,7 @@ def compare(
         checks += _check_features(model, golden, sessions, traces)
     errors = _output_errors(model, golden, sessions, streamed)
     checks += [_check_output(model, expected_rms, name, error) for name, error in errors.items()]
-    batches = _check_batches(setup, golden, traces, max_batch, exact=expected_rms is None)
-    checks += batches
-    if all(one.passed for one in batches):  # what is offline runs in batches
-        checks += _check_offline(setup, golden, traces, streamed, exact=expected_rms is None)
-    return Proof(tuple(checks), errors)
+    return StreamingProof(tuple(checks), errors, traces)
 
 
 def _n_needed(

@@ -22,7 +22,7 @@ from edge_mer.sinks.base import Sink
 from edge_mer.sinks.sink_thread import SinkHealth, SinkThread, sink_health
 from edge_mer.sources.base import RemotelyClocked, Replayed, Source
 from edge_mer.sync.windower import lateness_ns
-from edge_mer.types.health import StreamHealth
+from edge_mer.types.health import ServerHealth, StreamHealth
 from edge_mer.types.model import to_ns
 from edge_mer.types.predictions import Prediction
 from edge_mer.types.signals import Chunk, ClockOffset, StreamSpec
@@ -30,6 +30,11 @@ from edge_mer.types.uri_keys import shown
 
 GIVE_BACK_EVERY_NS = 60 * NS_PER_S
 """So often a live session returns freed memory, which takes some milliseconds."""
+
+
+def _no_server() -> ServerHealth | None:
+    """This device runs the stages."""
+    return None
 
 
 @dataclass
@@ -45,6 +50,8 @@ class SessionReport:
         sources: Says how each live source is; any thread may call it.
         streams: Says what came of each stream that the model looks at; any thread may call it.
         sinks: Says how each sink is; any thread may call it.
+        server: Says how the inference server is that runs the stages; None: this device does. Any thread may
+            call it.
     """
 
     n_by_status: Counter[str] = field(default_factory=Counter)
@@ -54,6 +61,7 @@ class SessionReport:
     sources: Callable[[], list[SourceHealth]] = list
     streams: Callable[[], tuple[StreamHealth, ...]] = tuple
     sinks: Callable[[], list[SinkHealth]] = list
+    server: Callable[[], ServerHealth | None] = _no_server
 
     @property
     def counters(self) -> Counters:
@@ -162,6 +170,8 @@ def run_session(
         waited_for = list(sinks)
         report.sinks = lambda: [sink_health(sink) for sink in waited_for]
     report.sources = partial(health_of, sources)
+    if setup.server is not None:
+        report.server = setup.server.health
     try:
         check_pace(sources, fast=fast)
         ensure_all_ready(sources)

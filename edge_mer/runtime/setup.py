@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from edge_mer.bundle.manifest import candidate_of, kind_of
 from edge_mer.bundle.read import Bundle
-from edge_mer.engine.base import Engine
+from edge_mer.engine.base import Engine, buffer_sizes
 from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
 from edge_mer.engine.openvino import OvEngine, OvOptions
 from edge_mer.errors import UsageError
@@ -16,9 +16,6 @@ from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.target import CpuOptions
 from edge_mer.types.model import FaceClip, MissingPolicy, ModelSpec, Words
 from edge_mer.types.signals import Modality
-
-_USUAL_TOKENS = 32
-"""Of an utterance; the size of buffers that are only timed."""
 
 
 def looks_at_faces(model: ModelSpec) -> bool:
@@ -57,10 +54,8 @@ def open_engine(model: ModelSpec, stage: str, onnx: bytes, options: CpuOptions) 
         onnx: Its file.
         options: How it runs.
     """
-    fusion = model.fusion
-    tensors = {encoder.stage: ((encoder.input,), (encoder.output,)) for encoder in model.encoders}
-    inputs, outputs = tensors.get(stage, (fusion.inputs, fusion.outputs))
-    sizes = {"batch": 1, "steps": fusion.n_steps, "token": _USUAL_TOKENS}
+    inputs, outputs = model.tensors[stage]
+    sizes = buffer_sizes(model)
     if isinstance(options, OvOptions):
         return OvEngine(stage, onnx, inputs, outputs, sizes, options)
     return OrtEngine(stage, onnx, inputs, outputs, sizes, options)

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mer.clock import Clock
+from edge_mer.engine.standby import Origin, origin_of
+from edge_mer.errors import AwayError
 from edge_mer.postprocess.certainty import confidence, intervals
 from edge_mer.postprocess.decode import decode
 from edge_mer.postprocess.gate import Evidence, judge
 from edge_mer.preprocess.quality import Quality
 from edge_mer.preprocess.words import Utterance
-from edge_mer.runtime.blank import blank_feature
+from edge_mer.runtime.blank import encode_blank
 from edge_mer.runtime.pipeline_setup import PipelineSetup
 from edge_mer.sync.features import FeatureRing, Slot
 from edge_mer.sync.windower import Step
@@ -77,7 +79,10 @@ class StepTrace:
 
 @dataclass
 class Found:
-    """What one encoder's step held."""
+    """What one encoder's step held.
+
+    `origin` made the feature in a server's place; of one that is `lost` nobody could, for want of the server.
+    """
 
     slot: Slot
     feature: NDArray[np.float32] | None
@@ -88,6 +93,12 @@ class Found:
     unaligned: bool = False
     settling: bool = False
     quality: Quality | None = None
+    origin: Origin | None = None
+    lost: bool = False
+
+    def lose(self) -> None:
+        """There was something, and nobody to encode it."""
+        self.slot, self.feature, self.lost = "absent", None, True
 
     def copy(self) -> Found:
         """The same, to be changed."""
@@ -190,6 +201,10 @@ class Window:
         self._n_done = 0
         self._switched = False
         self._unaligned: list[bool] = [False] * self._model.fusion.n_steps
+        self._origins: list[frozenset[Origin | None]] = [frozenset()] * self._model.fusion.n_steps
+        self._lost: list[bool] = [False] * self._model.fusion.n_steps
+        self._fused_by: set[Origin | None] = set()
+        self._held_by: dict[str, Origin | None] = {}
         self._states: dict[Modality, str | None] = {}
 
     # -- what comes in -------------------------------------------------------------------------
@@ -199,7 +214,9 @@ class Window:
         ring = self._rings[encoder.stage]
         if found.switched:
             ring.clear()
-        if found.slot != "present":
+        if found.slot == "present":
+            self._held_by[encoder.stage] = found.origin
+        else:
             self._stand_in(encoder, found, timing)
         ring.push(found.feature, found.slot)
 
@@ -212,6 +229,9 @@ class Window:
             The prediction, how many steps it looked at, and the model's raw numbers.
         """
         self._unaligned = [*self._unaligned[1:], any(one.unaligned for one in found.values())]
+        made_by = frozenset(one.origin for one in found.values() if one.feature is not None)
+        self._origins = [*self._origins[1:], made_by]
+        self._lost = [*self._lost[1:], any(one.lost for one in found.values())]
         self._switched |= any(one.switched for one in found.values())
         told: tuple[Prediction | None, int, Raw] = (None, 0, Raw())
         if is_hop:
@@ -227,6 +247,8 @@ class Window:
         for stage in found:
             self._rings[stage].push(None, "absent")
         self._unaligned = [*self._unaligned[1:], False]
+        self._origins, self._lost = [*self._origins[1:], frozenset()], [*self._lost[1:], False]
+        self._fused_by = set()
         prediction = None
         if is_hop:
             self._states = self._ask_states()
@@ -235,12 +257,19 @@ class Window:
         return prediction
 
     def _fuse_step(self, step: Step, found: dict[str, Found], timing: Timing) -> tuple[Prediction, int, Raw]:
-        self._states = self._ask_states()
+        self._states, self._fused_by = self._ask_states(), set()
         withheld = self._why_withheld(found)
         n_used = 0 if withheld else self._n_usable()
         if not withheld and n_used == 0:
             withheld = ("warming_up",) if self._n_done + 1 < self._n_steps else ("window_has_gaps",)
-        raw = {} if withheld else self._fuse(n_used, timing)
+            if any(self._lost):
+                withheld = (*withheld, "server_away")
+        raw = Raw()
+        if not withheld:
+            try:
+                raw = self._fuse(n_used, timing)
+            except AwayError:
+                withheld = ("server_away",)
         return self._predict(step, found, raw, withheld, timing), n_used, raw
 
     def _stand_in(self, encoder: Encoder, found: Found, timing: Timing) -> None:
@@ -250,18 +279,26 @@ class Window:
             found.slot = "filled"
         elif policy == "blank_input":
             began_ns = self._clock.now_ns()
-            found.slot, found.feature = "filled", self._blank_feature(encoder)
+            try:
+                found.feature, found.origin = self._blank_feature(encoder)
+                found.slot = "filled"
+            except AwayError:
+                found.lose()
             timing.infer_ns += self._clock.now_ns() - began_ns
         elif policy == "hold" and encoder.hold_max_age is not None:
             held = self._rings[encoder.stage].held(int(encoder.hold_max_age / self._model.step))
             if held is not None:
                 found.slot, found.feature = "filled", held
+                found.origin = self._held_by.get(encoder.stage)
 
-    def _blank_feature(self, encoder: Encoder) -> Samples:
-        """What an encoder makes of nothing; encoded once a session."""
-        if encoder.stage not in self._common.blanks:
-            self._common.blanks[encoder.stage] = blank_feature(encoder, self._setup.engines[encoder.stage])
-        return self._common.blanks[encoder.stage]
+    def _blank_feature(self, encoder: Encoder) -> tuple[Samples, Origin | None]:
+        """What an encoder makes of nothing; encoded once a session, but again what a server should have."""
+        if (known := self._common.blanks.get(encoder.stage)) is not None:
+            return known, None
+        blank, origin = encode_blank(encoder, self._setup.engines[encoder.stage])
+        if origin is None:
+            self._common.blanks[encoder.stage] = blank
+        return blank, origin
 
     def _policy(self, encoder: Encoder) -> MissingPolicy:
         """Never measured means abstain."""
@@ -274,6 +311,8 @@ class Window:
         return self._model.fusion.n_steps
 
     def _why_withheld(self, found: dict[str, Found]) -> tuple[str, ...]:
+        if any(one.lost for one in found.values()):
+            return ("server_away",)
         if all(one.slot != "present" for one in found.values()):
             if any(one.settling for one in found.values()):
                 return ("warming_up",)
@@ -310,6 +349,7 @@ class Window:
             feed[name] = self._fusion.inputs[name]
             feed[name][0] = self._present()
         outputs = self._fusion.run(feed)
+        self._fused_by.add(origin_of(outputs))
         timing.infer_ns += self._clock.now_ns() - began_ns
         names = zip(self._model.outputs, self._model.fusion.outputs, strict=True)
         last = n_used - 1 if self._is_padded else -1
@@ -327,7 +367,9 @@ class Window:
         n_lacking = self._n_steps - rows.shape[1]
         if n_lacking == 0:
             return rows
-        blank = np.broadcast_to(self._blank_feature(encoder), (1, n_lacking, encoder.feature))
+        feature, origin = self._blank_feature(encoder)
+        self._fused_by.add(origin)
+        blank = np.broadcast_to(feature, (1, n_lacking, encoder.feature))
         return np.concatenate([rows, blank], axis=1)
 
     def _why_degraded(self, found: dict[str, Found]) -> tuple[str, ...]:
@@ -344,8 +386,23 @@ class Window:
                 reasons.append(f"{encoder.modality}_gap")
         if any(self._unaligned):
             reasons.append("unaligned_face")
+        if any(self._lost) or any(one is not None for one in self._made_by()):
+            reasons.append("server_away")
         reasons += self._reliefs()
         return (*reasons, *self._troubles())
+
+    def _made_by(self) -> set[Origin | None]:
+        """All that made what this prediction is made of; None: what was to make it."""
+        return self._fused_by.union(*self._origins)
+
+    def _names(self) -> tuple[str, str]:
+        """Engine and precision of this prediction; both where there are two, what was to run first."""
+        usual = Origin(self._setup.engine_name, self._setup.precision)
+        made_by = self._made_by() or {None}
+        others = sorted(one for one in made_by if one is not None)
+        all_of_them = [usual, *others] if None in made_by else others
+        engines = dict.fromkeys(one.engine for one in all_of_them)
+        return "+".join(engines), "+".join(dict.fromkeys(one.precision for one in all_of_them))
 
     def _reliefs(self) -> list[str]:
         """How the device is spared."""
@@ -400,6 +457,7 @@ class Window:
         )
         if status == "withheld" and self._switched:
             reasons = (*reasons, "face_switched")
+        engine, precision = self._names()
         return Prediction(
             window_index=step.index // self._setup.hop_steps,
             t_start_ns=self._model.step_start_ns(step.index - min(self._n_done, self._n_steps - 1)),
@@ -417,8 +475,8 @@ class Window:
             },
             sync=self._sync_quality(found),
             latency_ms=self._latency(step, timing, self._clock.now_ns() - began_ns),
-            engine=self._setup.engine_name,
-            precision=self._setup.precision,
+            engine=engine,
+            precision=precision,
             bundle_id=self._setup.bundle_id,
             confidence=None if measured is None else confidence(self._model.outputs, raw, measured),
             person=self._person,
@@ -441,7 +499,7 @@ class Window:
 
         One that is there in some steps only counts as missing, which errs on the careful side.
         """
-        if self._setup.findings is None:
+        if self._setup.findings is None or self._names()[1] != self._setup.precision:
             return None
         n_there = min(self._n_done + 1, self._n_steps)
         is_whole = {

@@ -23,17 +23,20 @@ class Said:
     Attributes:
         vector: (feature,) of the word; None between words.
         newest_ns: When the last word known so far ended; None before the first.
+        note: What was noted of the word.
     """
 
     vector: Vector | None
     newest_ns: int | None
+    note: object = None
 
 
 @dataclass(frozen=True)
 class _Word:
     start_ns: int
     end_ns: int
-    vector: Vector
+    vector: Vector | None
+    note: object
 
 
 class WordTrack:
@@ -53,13 +56,20 @@ class WordTrack:
         self.watermark_ns: int | None = None
         self.n_late = 0
 
-    def push(self, start_ns: int, end_ns: int, vector: Vector) -> None:
-        """Take a word; its vector is (feature,)."""
+    def push(self, start_ns: int, end_ns: int, vector: Vector | None, note: object = None) -> None:
+        """Take a word.
+
+        Args:
+            start_ns: When it began.
+            end_ns: When it ended.
+            vector: (feature,); None: nobody could encode it.
+            note: Comes back with it.
+        """
         if start_ns < self._taken_ns <= end_ns or end_ns <= self._taken_ns:
             self.n_late += 1
         self.watermark_ns = max(end_ns, self.watermark_ns or 0)
         if end_ns > self._taken_ns:
-            self._words.append(_Word(start_ns, end_ns, vector))
+            self._words.append(_Word(start_ns, end_ns, vector, note))
         if len(self._words) > MAX_HELD_WORDS:
             self._words.popleft()
             self.n_late += 1
@@ -82,8 +92,10 @@ class WordTrack:
         """
         self._taken_ns = self._start_ns(step)
         self._words = deque(word for word in self._words if word.end_ns >= self._taken_ns)
-        said = next((word.vector for word in self._words if word.start_ns < self._taken_ns), None)
-        return Said(said, self.watermark_ns)
+        said = next((word for word in self._words if word.start_ns < self._taken_ns), None)
+        if said is None:
+            return Said(None, self.watermark_ns)
+        return Said(said.vector, self.watermark_ns, said.note)
 
     def _start_ns(self, step: int) -> int:
         return to_ns(self._encoder.period * step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from edge_mer.types.signals import Modality
 
@@ -45,3 +46,25 @@ class StreamHealth:
     n_corrections: int = 0
     n_refused: int = 0
     uncertainty_ns: int = 0
+
+
+@dataclass(frozen=True)
+class ServerHealth:
+    """What a session knows of the inference server that runs its stages.
+
+    Attributes:
+        name: Its URI without the keys.
+        state: "ok"; "away", where it does not answer as it should; "refused", where what it has or gives is
+            not what the bundle declares.
+        why: Why it is not used; "" while it is.
+        fallback: What runs in its place; "" where nothing does.
+        n_lost: How often it was lost.
+        n_stood_in: Runs of stages that it did not make.
+    """
+
+    name: str
+    state: Literal["ok", "away", "refused"]
+    why: str = ""
+    fallback: str = ""
+    n_lost: int = 0
+    n_stood_in: int = 0

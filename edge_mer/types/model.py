@@ -689,6 +689,12 @@ class ModelSpec(Declared):
         return (*(encoder.stage for encoder in self.encoders), self.fusion.stage)
 
     @property
+    def tensors(self) -> dict[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]:
+        """Stage -> its inputs and outputs."""
+        encoders = {one.stage: ((one.input,), (one.output,)) for one in self.encoders}
+        return {**encoders, self.fusion.stage: (self.fusion.inputs, self.fusion.outputs)}
+
+    @property
     def modalities(self) -> tuple[Modality, ...]:
         """Modalities in the order of the encoders."""
         return tuple(encoder.modality for encoder in self.encoders)

@@ -33,7 +33,7 @@ from edge_mer.runtime.setup import open_setup
 from edge_mer.runtime.window import StepTrace
 from edge_mer_export.triton.options import Instances, Options
 from edge_mer_export.triton.repository import write_repository
-from tests.helpers.triton_server import TritonServer, serve_by_onnxruntime, why_no_onnx_backend
+from tests.helpers.triton_server import TritonServer, serve, swap_backends
 
 pytestmark = [pytest.mark.workbench, pytest.mark.live]
 
@@ -62,13 +62,6 @@ class Client:
             made.append(self.protocol.InferInput(name, list(values.shape), TYPES[str(values.dtype)]))
             made[-1].set_data_from_numpy(values)
         return made
-
-
-def serve(folder: Path) -> TritonServer:
-    """The repository as it is where its backend can be made, else with its backends swapped."""
-    if why_no_onnx_backend() is not None:
-        serve_by_onnxruntime(folder)
-    return TritonServer(folder)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +235,8 @@ def test_one_sequence_too_many_waits_until_another_ends(tiny: Bundle, tmp_path: 
 
 def test_swapped_backends_give_the_same(tiny: Bundle, beds: list[list[StepTrace]], tmp_path: Path) -> None:
     write_repository(tiny, tmp_path / "models", Options())
-    with TritonServer(serve_by_onnxruntime(tmp_path / "models")) as running:
+    swap_backends(tmp_path / "models")
+    with TritonServer(tmp_path / "models") as running:
         client = Client(running, "grpc")
         for step, trace in enumerate(beds[0]):
             feed = newest(client, tiny, trace)

@@ -22,7 +22,7 @@ from edge_mer.gateway.bridge import Bridge  # noqa: E402
 from edge_mer.gateway.feed import Feed  # noqa: E402
 from edge_mer.gateway.limits import Limits  # noqa: E402
 from edge_mer.gateway.metrics import Metrics  # noqa: E402
-from tests.helpers.inference import HELLO, health  # noqa: E402
+from tests.helpers.inference import HELLO, SERVER, health  # noqa: E402
 
 PAGE = ROOT / "docs" / "http-api.md"
 
@@ -66,7 +66,7 @@ def table_of_metrics() -> str:
     """Name, labels and meaning of each metric."""
     feed = Feed(MonotonicClock())
     feed.take(HELLO)
-    feed.take({"kind": "health", "health": health(power_w=10.0)})
+    feed.take({"kind": "health", "health": health(power_w=10.0, server=SERVER)})
     rows = ["| Metric | Labels | Meaning |", "|---|---|---|"]
     text = Metrics(feed, lambda: _OWN_HEALTH).text().decode()
     for family in text_string_to_metric_families(text):

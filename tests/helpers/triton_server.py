@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import functools
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -21,14 +20,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_mer.bundle.read import Bundle, open_bundle
 from tests.helpers.waiting import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +42,7 @@ class TritonServer:
     """A server on ports of its own, which a restart keeps.
 
     Args:
-        repository: Models that this server can run, see `serve_by_onnxruntime`.
+        repository: Models that this server can run, see `serve`.
         options: More of its command line, e.g. "--log-verbose=1".
 
     Attributes:
@@ -224,8 +221,15 @@ def _install(folder: Path) -> None:
     stamp.write_text(wanted, encoding="utf-8")
 
 
-def serve_by_onnxruntime(repository: Path) -> Path:
-    """Have every ONNX model of a repository run by the Python backend; returns the repository, changed."""
+def serve(repository: Path, *options: str) -> TritonServer:
+    """Of the repository as it is where its backend can be made, else with its backends swapped."""
+    if why_no_onnx_backend() is not None:
+        swap_backends(repository)
+    return TritonServer(repository, *options)
+
+
+def swap_backends(repository: Path) -> None:
+    """Have every ONNX model of a repository run by the Python backend."""
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as pb
 
@@ -239,7 +243,6 @@ def serve_by_onnxruntime(repository: Path) -> Path:
         file.write_text(text_format.MessageToString(config), encoding="utf-8")
         for number in file.parent.glob("[0-9]*"):
             shutil.copy(_MODEL, number / "model.py")
-    return repository
 
 
 def _tell_who_it_is(batching: Any) -> None:
@@ -251,32 +254,3 @@ def _tell_who_it_is(batching: Any) -> None:
     if Control.CONTROL_SEQUENCE_CORRID not in kinds:
         control = Control(kind=Control.CONTROL_SEQUENCE_CORRID, data_type=pb.TYPE_UINT64)
         batching.control_input.add(name="CORRID", control=[control])
-
-
-def write_stages(bundle: Path, repository: Path, precision: str = "fp32", model: str | None = None) -> Path:
-    """A repository with the stages of a bundle alone, ready to be served: `<model>_<stage>`."""
-    opened = open_bundle(bundle)
-    name = model or opened.name.replace("-", "_")
-    for stage, inputs, outputs in _edges(opened):
-        folder = repository / f"{name}_{stage}"
-        (folder / "1").mkdir(parents=True)
-        (folder / "1" / "model.onnx").write_bytes(opened.read_stage(precision, stage))
-        shutil.copy(_MODEL, folder / "1" / "model.py")
-        lines = [f'name: "{folder.name}"', 'backend: "python"', "max_batch_size: 8"]
-        lines += [f"input [{{ {_tensor(spec)} }}]" for spec in inputs]
-        lines += [f"output [{{ {_tensor(spec)} }}]" for spec in outputs]
-        (folder / "config.pbtxt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return repository
-
-
-def _edges(opened: Bundle) -> Iterator[tuple[str, Any, Any]]:
-    model = opened.manifest.model
-    for encoder in model.encoders:
-        yield encoder.stage, (encoder.input,), (encoder.output,)
-    yield model.fusion.stage, model.fusion.inputs, model.fusion.outputs
-
-
-def _tensor(spec: Any) -> str:
-    types = {"float32": "TYPE_FP32", "int64": "TYPE_INT64", "bool": "TYPE_BOOL"}
-    dims = [size if isinstance(size, int) else -1 for size in spec.shape[1:]]
-    return f"name: {json.dumps(spec.name)} data_type: {types[spec.dtype]} dims: {dims}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from edge_mer.runtime.arrival_watch import StreamState
 from edge_mer.runtime.session import SessionHooks, SessionReport
 from edge_mer.runtime.supervisor import SourceHealth
 from edge_mer.sinks.sink_thread import SinkHealth
+from edge_mer.types.health import ServerHealth
 from tests.helpers.live_faults import Scene
 
 
@@ -37,6 +39,24 @@ def test_each_change_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
         "cam/visual is back.",
     ]
     assert counted == [prediction] * len(states)
+
+
+def test_an_inference_server_that_goes_and_comes_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    ok = ServerHealth("triton://box/jmt", "ok", fallback="onnxruntime-cpu in fp32")
+    away = replace(ok, state="away", why="box did not answer within 100 ms.")
+    refused = replace(ok, state="refused", why="other numbers.", fallback="")
+    report = SessionReport()
+    hooks = with_health_told(SessionHooks(), report)
+    prediction = Scene(n_hops=1).play().predictions[0]
+    for state in (ok, away, away, refused, ok, ok):
+        report.server = lambda state=state: state  # type: ignore[misc]
+        hooks.on_prediction(prediction)
+    assert capsys.readouterr().err.splitlines() == [
+        "triton://box/jmt is away, so onnxruntime-cpu in fp32 runs in its place: "
+        "box did not answer within 100 ms.",
+        "triton://box/jmt is refused, so predictions are withheld: other numbers.",
+        "triton://box/jmt runs the stages again.",
+    ]
 
 
 def test_a_sink_that_lacks_predictions_is_told(capsys: pytest.CaptureFixture[str]) -> None:

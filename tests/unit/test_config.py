@@ -48,6 +48,13 @@ def test_so_are_those_in_uris_of_networks(tmp_path: Path, monkeypatch: pytest.Mo
     assert config.file_sinks == ("log:out.jsonl?keep=2",)
 
 
+def test_so_are_those_in_the_engines_uri(tmp_path: Path) -> None:
+    engine = "tritons://gpu-box/jmt?ca_file=ward.pem&deadline_ms=100"
+    config = config_of(tmp_path, f'{LEAST}engine = "{engine}"\n')
+    assert config.engine == f"tritons://gpu-box/jmt?ca_file={tmp_path}/ward.pem&deadline_ms=100"
+    assert config_of(tmp_path, f'{LEAST}engine = "triton://gpu-box"\n').engine == "triton://gpu-box"
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

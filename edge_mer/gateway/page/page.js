@@ -31,6 +31,7 @@ const REASONS = {
   overloaded: "the machine is too busy",
   hop_lengthened: "the device predicts less often, because it is too hot or too busy",
   cheaper_candidate: "the device computes in fewer bits, because it is too hot or too busy",
+  server_away: "the inference server is away: this device stands in for it, or nothing does",
   output_not_finite: "the model gave no number",
   inference_lost: "the process that makes estimates is gone or silent",
 };
@@ -924,6 +925,7 @@ function drawMachine() {
     ["Running for", health ? duration(health.uptime_s) : NONE],
     ["Predictions", health ? count(health.n_predictions) : NONE],
     ...["ok", "degraded", "withheld"].map((status) => [`of these ${status}`, health ? count(byStatus[status] ?? 0) : NONE]),
+    ...(health?.server ? [["Inference server", health.server.state === "ok" ? `${health.server.name} runs the model` : `${health.server.name}: ${health.server.why}`, health.server.state === "ok" ? "" : "bad"]] : []),
     ["Relief", health ? (health.relief?.level ? `level ${health.relief.level}: ${health.relief.why}` : "none needed") : NONE, health?.relief?.level ? "bad" : ""],
   ]);
 }

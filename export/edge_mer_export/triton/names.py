@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from edge_mer.engine.triton import valid_name
 
 STREAM = "stream"
 """The stage that keeps the features of a window itself."""
@@ -22,11 +22,6 @@ VERSION = "1"
 CONFIG = "config.pbtxt"
 PARAMETER = "edge_mer_"
 """Begins every parameter that is ours."""
-
-
-def valid_name(name: str) -> str:
-    """A model's name with letters, digits and underscores only: they stand in paths and addresses."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", name)
 
 
 def model_name(name: str, stage: str) -> str:

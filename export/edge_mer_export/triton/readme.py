@@ -8,8 +8,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import edge_mer
 from edge_mer.bundle.read import Bundle
+from edge_mer.engine.triton import valid_name
 from edge_mer_export.triton.configs import Config
-from edge_mer_export.triton.names import STREAM, model_name, valid_name
+from edge_mer_export.triton.names import STREAM, model_name
 from edge_mer_export.triton.options import Options
 from edge_mer_export.triton.stages import StageFile
 from edge_mer_export.triton.stream_graph import stream_edges
