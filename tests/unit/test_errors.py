@@ -76,6 +76,6 @@ def test_every_error_is_documented_in_the_table() -> None:
         kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, EdgeMerError)
     ]
     assert errors.__doc__ is not None
-    assert len(kinds) == 8
+    assert len(kinds) == 9
     for kind in kinds:
         assert kind.__name__ in errors.__doc__
