@@ -45,7 +45,7 @@ test-code: $(VENV)/dev.stamp
 
 # Devices, or what stands for them, in real time: they mostly wait, and want what they wait for in time.
 test-live: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -q -raR -n 3 --dist worksteal -m 'live and not slow' --durations 10 --durations-min 2 tests/e2e tests/unit/sources tests/unit/sinks
+	$(BIN)/python -m pytest -q -raR -n 3 --dist worksteal -m 'live and not slow' --durations 10 --durations-min 2 tests/e2e tests/unit/sources tests/unit/sinks tests/unit/runtime tests/docs
 
 check: $(VENV)/dev.stamp lint types contracts docs test device cuda
 

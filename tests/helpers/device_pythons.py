@@ -48,6 +48,7 @@ def prepare(version: str, python: str) -> Path:
                 *pip,
                 "-e",
                 f"{ROOT}[daemon,ray,text]",
+                "tritonclient[grpc,http]>=2.40",
                 "pytest>=8",
                 "pytest-rerunfailures>=14",
                 "hypothesis>=6.100",
