@@ -1,0 +1,135 @@
+"""Beds beside each other at real pace: as many as should fit, and twice as many as the processors can do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.scaling.arithmetic import LOAD, beds_of
+from benchmarks.scaling.bed import FP32
+from benchmarks.scaling.clips import CAMERA, SECONDS, clip
+from benchmarks.scaling.kept import ROOT, TINY, Found, bundle_path, here, kept, say
+from benchmarks.speed.machine import Others
+from edge_mer.clock import NS_PER_S
+
+JUDGED_S = (10, 20)
+"""Of each session: all have started, and none has ended."""
+
+FULL = 2.0
+"""Load at which not all can keep time."""
+
+_LIMIT_S = 300
+
+
+def beds() -> Found:
+    """Both numbers of beds; needs what `bed` measured."""
+    cost = cost_of(kept("bed"), TINY, FP32)
+    n_processors = len(os.sched_getaffinity(0))
+    numbers = {"fits": max(1, beds_of(n_processors, cost, LOAD)), "twice": beds_of(n_processors, cost, FULL)}
+    others = Others()
+    found = {name: together(n) for name, n in numbers.items()}
+    return here() | {"cost": cost, "hop_ms": _hop_ms(), **found, "others_share": others.share()}
+
+
+def cost_of(bed: Found, system: str, way: str) -> float:
+    """Processors that a bed takes, decoding included."""
+    decode = float(bed["decode"][f"{CAMERA[0]}x{CAMERA[1]}"]["cpu_share"])
+    one = bed["systems"][system]["ways"][way]
+    return decode + sum(one["parts_ms"].values()) / float(one["hop_ms"])
+
+
+def together(n: int) -> Found:
+    """So many sessions, each a process that is bound to one processor."""
+    processors = sorted(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        outs = [Path(folder) / f"{number}.jsonl" for number in range(n)]
+        logs = [path.with_suffix(".txt").open("w+") for path in outs]
+        environment = os.environ | {"XDG_CACHE_HOME": folder}  # nothing was built: FP32 in ONNX Runtime
+        started = [
+            subprocess.Popen(
+                [*_bound(processors[k % len(processors)]), *_run(path)],
+                cwd=ROOT,
+                env=environment,
+                stdout=logs[k],
+                stderr=logs[k],
+            )
+            for k, path in enumerate(outs)
+        ]
+        shares = _shares([one.pid for one in started], outs)
+        ended = [one.wait(timeout=_LIMIT_S) for one in started]
+        if any(ended):
+            logs[int(np.argmax(ended))].seek(0)
+            raise SystemExit(f"a session failed: {logs[int(np.argmax(ended))].read()[-500:]}")
+        records = [_records(path) for path in outs]
+        for log in logs:
+            log.close()
+    found = judged(records, _hop_ms()) | {"n": n, "cpu_share": shares}
+    say("beds", f"{n}: {found}")
+    return found
+
+
+def judged(records: list[list[Mapping[str, Any]]], hop_ms: float) -> Found:
+    """How late predictions were.
+
+    Args:
+        records: Of each session.
+        hop_ms: Time between two predictions.
+
+    Returns:
+        "late": share of the predictions that came later than one hop after the end of their step, or were
+        dropped for want of time; "p50_ms", "p95_ms" of those that were not dropped.
+    """
+    begin_ns, end_ns = (second * NS_PER_S for second in JUDGED_S)
+    taken = [one for session in records for one in session if begin_ns <= one["t_end_ns"] < end_ns]
+    made = [one["latency_ms"]["end_to_end"] for one in taken if "overloaded" not in one["reasons"]]
+    n_late = len(taken) - len(made) + sum(ms > hop_ms for ms in made)
+    p50, p95 = np.percentile(made, (50, 95)) if made else (None, None)
+    return {
+        "n_predictions": len(taken),
+        "n_dropped": len(taken) - len(made),
+        "late": round(n_late / len(taken), 4),
+        "p50_ms": None if p50 is None else round(float(p50), 1),
+        "p95_ms": None if p95 is None else round(float(p95), 1),
+    }
+
+
+def _bound(processor: int) -> list[str]:
+    return ["taskset", "-c", str(processor)]
+
+
+def _run(out: Path) -> list[str]:
+    call = "import sys; from edge_mer.cli.main import main; sys.exit(main())"
+    where = ["--source", f"file:{clip()}", "--sink", f"jsonl:{out}"]
+    return [sys.executable, "-c", call, "run", str(bundle_path()), *where]
+
+
+def _shares(pids: list[int], outs: list[Path]) -> float:
+    """Processors that a bed took, once all predict, over some seconds."""
+    while not all(path.exists() and path.stat().st_size for path in outs):
+        time.sleep(0.1)
+    time.sleep(3)
+    began_s, began = time.monotonic(), sum(map(_spent_s, pids))
+    time.sleep(6)
+    return round((sum(map(_spent_s, pids)) - began) / (time.monotonic() - began_s) / len(pids), 4)
+
+
+def _spent_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _records(path: Path) -> list[Mapping[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _hop_ms() -> float:
+    return float(kept("bed")["systems"][TINY]["ways"][FP32]["hop_ms"])
