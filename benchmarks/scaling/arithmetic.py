@@ -11,6 +11,11 @@ LOAD = 0.7
 _TOLERANCE = 1e-9
 
 
+def efficiency(speed_up: float, n_workers: int = 2) -> float:
+    """What each of several workers does, against one alone; never more than that."""
+    return min(1.0, speed_up / n_workers)
+
+
 def beds_of(processors: float, cost: float, load: float = LOAD) -> int:
     """Beds that processors can serve.
 

@@ -6,12 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.scaling.clips import CAMERA, LARGE, SECONDS, SMALL, clip
-from benchmarks.scaling.kept import ROOT, SYSTEMS, TINY, Found, bundle_of, face_detector, here, say
+from benchmarks.scaling.kept import ROOT, SYSTEMS, Found, bundle_of, bundle_path, face_detector, here, say
 from benchmarks.speed.machine import Others
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.runtime.session import merged
@@ -80,8 +79,7 @@ def others_of(model: ModelSpec) -> list[str]:
 
 def knobs() -> Found:
     """The smallest model with cameras of other sizes, and with the other face detector."""
-    path = bundle_of(TINY)
-    assert path is not None
+    path = bundle_path()
     found = {
         f"{w}x{h}": one(path, "onnxruntime", "fp32", [f"file:{clip((w, h))}"]) for w, h in (SMALL, LARGE)
     }
@@ -90,13 +88,19 @@ def knobs() -> Found:
     return found
 
 
-def one(bundle: Path, engine: str, precision: str, uris: Sequence[str], detector: Path | None = None) -> Found:
+def one(
+    bundle: Path, engine: str, precision: str, uris: Sequence[str], detector: Path | None = None
+) -> Found:
     """One way to run one bundle."""
     say("bed", f"{bundle} {engine} {precision}")
     seconds = os.environ.get("EDGE_MER_SCALING_MEASURE_S", str(MEASURE_S))
     command = [sys.executable, "-m", "benchmarks.scaling.one", str(bundle), engine, precision]
     done = subprocess.run(
-        [*command, seconds, str(detector or "-"), *uris], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+        [*command, seconds, str(detector or "-"), *uris],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     found: Found = json.loads(done.stdout)
     if "1 thread" not in found["label"]:

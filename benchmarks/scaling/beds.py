@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scaling.arithmetic import LOAD, beds_of
+from benchmarks.scaling.arithmetic import LOAD, beds_of, efficiency
 from benchmarks.scaling.bed import FP32
-from benchmarks.scaling.clips import CAMERA, SECONDS, clip
+from benchmarks.scaling.clips import clip
 from benchmarks.scaling.kept import ROOT, TINY, Found, bundle_path, here, kept, say
+from benchmarks.scaling.shares import shares_of
 from benchmarks.speed.machine import Others
 from edge_mer.clock import NS_PER_S
 
@@ -31,20 +32,13 @@ _LIMIT_S = 300
 
 
 def beds() -> Found:
-    """Both numbers of beds; needs what `bed` measured."""
-    cost = cost_of(kept("bed"), TINY, FP32)
-    n_processors = len(os.sched_getaffinity(0))
-    numbers = {"fits": max(1, beds_of(n_processors, cost, LOAD)), "twice": beds_of(n_processors, cost, FULL)}
+    """Both numbers of beds; needs what `bed` and `corpus` measured."""
+    cost = sum(shares_of(kept("bed"), TINY, FP32).values())
+    worth = len(os.sched_getaffinity(0)) * efficiency(kept("corpus")["speed_up"]["mean"])
+    numbers = {"fits": max(1, beds_of(worth, cost, LOAD)), "twice": beds_of(worth, cost, FULL)}
     others = Others()
     found = {name: together(n) for name, n in numbers.items()}
-    return here() | {"cost": cost, "hop_ms": _hop_ms(), **found, "others_share": others.share()}
-
-
-def cost_of(bed: Found, system: str, way: str) -> float:
-    """Processors that a bed takes, decoding included."""
-    decode = float(bed["decode"][f"{CAMERA[0]}x{CAMERA[1]}"]["cpu_share"])
-    one = bed["systems"][system]["ways"][way]
-    return decode + sum(one["parts_ms"].values()) / float(one["hop_ms"])
+    return here() | {"cost": round(cost, 5), "hop_ms": _hop_ms(), **found, "others_share": others.share()}
 
 
 def together(n: int) -> Found:

@@ -19,18 +19,20 @@ class Accelerator:
         name: Of the vendor.
         peak_tops: 10^12 operations a second, dense, at `precision`.
         precision: Of that peak.
-        processors: Of the machine around it, taken to be as fast as one here.
+        processors: That decode and find faces, taken to be as fast as one here.
+        is_served: It stands behind a network, through which step tensors come; else video comes.
     """
 
     name: str
     peak_tops: float
     precision: str
     processors: int
+    is_served: bool
 
 
 ACCELERATORS = (
-    Accelerator("Jetson AGX Orin 64GB", 85.0, "INT8", 12),
-    Accelerator("NVIDIA L4", 242.0, "INT8", SERVER_PROCESSORS),
-    Accelerator("NVIDIA L4", 121.0, "FP16", SERVER_PROCESSORS),
+    Accelerator("Jetson AGX Orin 64GB", 85.0, "INT8", 12, is_served=False),
+    Accelerator("NVIDIA L4", 242.0, "INT8", SERVER_PROCESSORS, is_served=True),
+    Accelerator("NVIDIA L4", 121.0, "FP16", SERVER_PROCESSORS, is_served=True),
 )
 """Dense peaks of the GPUs alone; data sheets often name those with sparsity, twice as high."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.kept import Kept
-from benchmarks.scaling.kept import SYSTEMS, TINY, Found, bundle_of, here
+from benchmarks.scaling.kept import SYSTEMS, Found, bundle_of, bundle_path, here
 from edge_mer.bundle.read import open_bundle
 from edge_mer.clock import ManualClock
 from edge_mer.runtime.opening import open_all
@@ -35,9 +35,7 @@ def network() -> Found:
         for name in SYSTEMS
         if (path := bundle_of(name)) is not None
     }
-    tiny = bundle_of(TINY)
-    assert tiny is not None
-    return here() | {"systems": found, "line_bytes": line_bytes(tiny)}
+    return here() | {"systems": found, "line_bytes": line_bytes(bundle_path())}
 
 
 def tensors(model: ModelSpec) -> Found:
@@ -45,12 +43,13 @@ def tensors(model: ModelSpec) -> Found:
 
     Returns:
         "steps": inputs of all encoders; "features": their outputs; "window": inputs of the fusion, whole at
-        every hop; "outputs": of the fusion; "hop_ms"; "gmac_per_s" where `make systems` counted them.
+        every hop; "outputs": of the fusion; "hop_ms"; "window_s"; "gmac_per_s" where `make systems` counted them.
     """
     hop_s = float(model.step * model.fusion.hop)
     size = {"steps": model.fusion.n_steps, "batch": 1}
     return {
         "hop_ms": 1000 * hop_s,
+        "window_s": float(model.step * model.fusion.n_steps),
         "steps": sum(_bytes_of(e.input) * per_s(e) for e in model.encoders),
         "features": sum(_bytes_of(e.output) * per_s(e) for e in model.encoders),
         "window": sum(_bytes_of(one, **size) for one in model.fusion.inputs) / hop_s,

@@ -27,6 +27,7 @@ from edge_mer.runtime.bench import Bench, Hop, from_sources, run
 from edge_mer.runtime.start_up import measure_start_up
 from edge_mer.runtime.ways import Way, open_way
 
+
 class CpuClock(MonotonicClock):
     """Time that this process spent computing."""
 
