@@ -55,3 +55,13 @@ def test_a_workbench_verb_says_what_to_install(tmp_path: Path) -> None:
     assert done.returncode == 5
     assert "pip install 'edge-mer[export]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_so_does_a_workbench_verb_of_bundle(shared_bundle: Path, tmp_path: Path) -> None:
+    done = behind_wall(RUN, "bundle", "triton", str(shared_bundle), "--out", str(tmp_path / "models"))
+    assert done.returncode == 5
+    assert "pip install 'edge-mer[triton]'" in done.stderr
+    assert "Traceback" not in done.stderr
+    helped = behind_wall(RUN, "bundle", "--help")
+    assert helped.returncode == 0
+    assert "Write a model repository for Triton." in helped.stdout

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from edge_mer.bundle.manifest import FileEntry, Manifest
 from edge_mer.bundle.onnx_guard import inspect_onnx
 from edge_mer.bundle.read import MANIFEST_NAME
 from edge_mer.errors import UsageError
+from edge_mer.files import write_folder
 
 
 def check_free(path: Path, *, replace: bool) -> None:
@@ -67,40 +65,8 @@ def write_bundle(
     made = manifest(
         {name: FileEntry(sha256=hashlib.sha256(d).hexdigest(), n_bytes=len(d)) for name, d in files.items()}
     )
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        for name, data in files.items():
-            _write(temporary / name, data)
-        _write(temporary / MANIFEST_NAME, made.file_text())
-        temporary.chmod(0o755)
-        _move_into_place(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    write_folder(path, {**files, MANIFEST_NAME: made.file_text()})
     return made
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _move_into_place(temporary: Path, path: Path) -> None:
-    if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-        try:
-            path.replace(old / "bundle")
-            try:
-                temporary.replace(path)
-            except BaseException:
-                (old / "bundle").replace(path)
-                raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
-    else:
-        temporary.replace(path)
 
 
 def pack_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from edge_mer.bundle.keys import (
     is_encrypted,
@@ -21,11 +23,34 @@ from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.bundle.sign import read_signature, sign_bundle, verify_signature
 from edge_mer.bundle.tar import pack_file, unpack
 from edge_mer.cli.common import out, table
+from edge_mer.cli.main import Verb, load
 from edge_mer.clock import MonotonicClock
 from edge_mer.errors import UsageError
 
+WORKBENCH_VERBS = {"triton": Verb("Write a model repository for Triton.", extra="triton")}
+"""Found by their entry points, and loaded when they are asked for."""
+
+
+class _Group(TyperGroup):
+    """Puts a workbench's command in the place of what stands for it in the help."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Name, command and what is left of the words."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in WORKBENCH_VERBS:
+            verb = WORKBENCH_VERBS[name]
+            one = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+            one.command(name, help=verb.help)(load(f"bundle {name}", verb, "edge_mer.bundle_verbs"))
+            command = get_command(one)
+        return name, command, rest
+
+
 bundle = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 _Folder = Annotated[Path, typer.Argument(help="The bundle's folder.", metavar="BUNDLE")]
@@ -186,3 +211,11 @@ def unpack_tar(
         shutil.rmtree(to)
         raise
     out.print(f"{to}: {opened.bundle_id}, {n_files} files", markup=False)
+
+
+def _stand_in() -> None:
+    """Never runs: the group puts the workbench's command in its place."""
+
+
+for _name, _verb in WORKBENCH_VERBS.items():
+    bundle.command(_name, help=_verb.help)(_stand_in)

@@ -70,10 +70,24 @@ def load_verb(name: str) -> Callable[..., None] | typer.Typer:
     Raises:
         MissingError: The packages that it needs are not installed.
     """
-    verb = VERBS[name]
+    return load(name, VERBS[name], "edge_mer.verbs")
+
+
+def load(name: str, verb: Verb, group: str) -> Callable[..., None] | typer.Typer:
+    """The function behind any verb.
+
+    Args:
+        name: As it is typed, after "edge-mer".
+        verb: Where it is.
+        group: Of entry points, where a workbench names it by its last word.
+
+    Raises:
+        MissingError: The packages that it needs are not installed.
+    """
     target = verb.target
     if target is None:
-        target = next((e.value for e in entry_points(group="edge_mer.verbs") if e.name == name), None)
+        last = name.rpartition(" ")[2]
+        target = next((e.value for e in entry_points(group=group) if e.name == last), None)
     if target is None:
         raise _missing(name, verb, "it is not installed")
     module_name, _, attribute = target.partition(":")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
+import subprocess
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,7 +24,8 @@ HERE = "local"
 AUTO = "auto"
 
 _LOOK_S = 1.0
-_REACH_S = 5.0
+_REACH_S, _JOIN_S = 5.0, 60.0
+_JOIN = "import sys, ray; ray.init(address=sys.argv[1], logging_level='ERROR')"
 _STORE_BYTES = 256 << 20
 
 
@@ -62,7 +66,8 @@ class RayCrew(Crew):
                 return
             except (ConnectionError, RuntimeError, ValueError) as error:
                 if address != AUTO:
-                    raise _nobody(address, error) from error
+                    raise _nobody(address, str(error)) from error
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # that of the home may be being written
         self._ray.init(
             address="local",
             num_cpus=max(n_workers or 1, available_threads()),
@@ -156,25 +161,36 @@ class _Actor:
 
 
 def _demand_somebody(address: str) -> None:
-    """Refuse at once what Ray would wait ten minutes for."""
+    """Refuse soon what Ray would wait ten minutes for, in a process that can be ended."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         raise UsageError(
             f"{address} is no address of a cluster",
-            expected="HOST:PORT, ray://HOST:PORT, auto or local",
+            expected="HOST:PORT, auto or local",
             hint="the default port of a cluster's head is 6379",
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
+        subprocess.run(  # noqa: S603 -- this very Python
+            [sys.executable, "-c", _JOIN, address],
+            check=True,
+            timeout=_JOIN_S,
+            capture_output=True,
+            text=True,
+        )
     except (OSError, OverflowError) as error:
-        raise _nobody(address, error) from error
+        raise _nobody(address, str(error)) from error
+    except subprocess.TimeoutExpired as error:
+        raise _nobody(address, f"something that does not answer as Ray does in {_JOIN_S:g} s") from error
+    except subprocess.CalledProcessError as error:
+        raise _nobody(address, (error.stderr.strip().splitlines() or ["nothing"])[-1]) from error
 
 
-def _nobody(address: str, error: Exception) -> MissingError:
+def _nobody(address: str, found: str) -> MissingError:
     return MissingError(
         f"no Ray cluster answers at {address}",
-        found=str(error).split("\n", maxsplit=1)[0],
-        hint="start one (ray start --head), or give auto to work on this machine alone",
+        found=found.split("\n", maxsplit=1)[0],
+        hint="start one (ray start --head), copy its ~/.ray/auth_token here, or give local",
     )
 
 
@@ -186,6 +202,8 @@ def _fatal(death: Exception) -> str:
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if "ray" not in sys.modules:  # which reads it once
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # it listens to everybody, and runs what it is told
     try:
         import ray
         import ray.exceptions

@@ -1,1 +1,1 @@
-"""The workbench that turns trained models into bundles; needs PyTorch."""
+"""The workbench that turns trained models into bundles; needs PyTorch, but for `triton`."""

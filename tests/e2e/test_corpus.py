@@ -220,6 +220,7 @@ def test_what_changed_is_played_again(
             ["--corpus", "MANIFEST", "--out", "x", "--ray", "127.0.0.1:1"],
             "no Ray cluster answers at 127.0.0.1:1",
         ),
+        (["--corpus", "MANIFEST", "--out", "x", "--ray", "cluster"], "cluster is no address of a cluster"),
         (["--corpus", "MANIFEST", "--out", "FULL"], "holds something else"),
         (["--corpus", "MANIFEST", "--out", "MANIFEST"], "cannot write"),
         (["--corpus", "gone.csv", "--out", "x"], "there is no such manifest"),

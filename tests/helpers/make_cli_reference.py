@@ -81,7 +81,9 @@ def verbs() -> dict[tuple[str, ...], Any]:
     for verb in VERBS:
         command: Any = get_command(verb_app(verb))
         found[(verb,)] = command
-        found.update({(verb, name): inner for name, inner in getattr(command, "commands", {}).items()})
+        for name in getattr(command, "commands", {}):
+            # also of those that are loaded when they are asked for
+            found[(verb, name)] = command.resolve_command(command.make_context(verb, [name]), [name])[1]
     return found
 
 

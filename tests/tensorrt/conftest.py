@@ -18,7 +18,7 @@ from tests.helpers.tensorrt_bindings import is_there
 
 DOUBLE = Path(__file__).resolve().parents[1] / "tensorrt_double"
 VERSIONS = ("10.3.0", "11.4.0")
-ON_THE_DRIVER = ("test_bundle.py", "test_signals.py")
+ON_THE_DRIVER = ("test_bundle.py", "test_model_repository.py", "test_signals.py")
 """They run engines; the others compare."""
 
 Load = Callable[..., ModuleType]

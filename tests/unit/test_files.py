@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mer.files import remove_unfinished, write_atomically
+from edge_mer.files import remove_unfinished, write_atomically, write_folder
 
 
 def test_a_file_is_replaced_in_one_step_and_is_private(tmp_path: Path) -> None:
@@ -59,3 +59,29 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(
     remove_unfinished(path)
     assert sorted(tmp_path.iterdir()) == sorted(others)
     remove_unfinished(tmp_path / "nowhere" / "state.json")
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    write_folder(folder, {"a": b"1", "in/b": b"2"})
+    assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == {
+        "a": b"1",
+        "b": b"2",
+    }
+    write_folder(folder, {"c": b"3"})
+    assert [path.name for path in folder.iterdir()] == ["c"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_does_not_pass_never_gets_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    write_folder(folder, {"a": b"1"})
+
+    def refuse(written: Path) -> None:
+        assert (written / "b").read_bytes() == b"2"
+        raise ValueError("it is not right")
+
+    with pytest.raises(ValueError, match="not right"):
+        write_folder(folder, {"b": b"2"}, refuse)
+    assert [path.name for path in folder.iterdir()] == ["a"]
+    assert list(tmp_path.iterdir()) == [folder]
