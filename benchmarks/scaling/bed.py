@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.scaling.clips import CAMERA, LARGE, SECONDS, SMALL, clip
 from benchmarks.scaling.kept import ROOT, SYSTEMS, Found, bundle_of, bundle_path, face_detector, here, say
+from benchmarks.scaling.shares import BITS, FP32
 from benchmarks.speed.machine import Others
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.runtime.session import merged
@@ -18,7 +20,6 @@ from edge_mer.sources.registry import open_source
 from edge_mer.types.model import ModelSpec, PainOutput, Signal
 
 MEASURE_S = 8
-FP32, BITS = "fp32", "8 bits"
 OF_CAMERA = ("visual", "audio")
 
 

@@ -8,17 +8,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.scaling.arithmetic import LOAD, beds_of, efficiency
-from benchmarks.scaling.bed import FP32
 from benchmarks.scaling.clips import clip
 from benchmarks.scaling.kept import ROOT, TINY, Found, bundle_path, here, kept, say
-from benchmarks.scaling.shares import shares_of
+from benchmarks.scaling.shares import FP32, shares_of
 from benchmarks.speed.machine import Others
 from edge_mer.clock import NS_PER_S
 
@@ -29,6 +29,7 @@ FULL = 2.0
 """Load at which not all can keep time."""
 
 _LIMIT_S = 300
+_SETTLE_S, _WATCH_S = 3, 6
 
 
 def beds() -> Found:
@@ -43,30 +44,17 @@ def beds() -> Found:
 
 def together(n: int) -> Found:
     """So many sessions, each a process that is bound to one processor."""
-    processors = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         outs = [Path(folder) / f"{number}.jsonl" for number in range(n)]
-        logs = [path.with_suffix(".txt").open("w+") for path in outs]
-        environment = os.environ | {"XDG_CACHE_HOME": folder}  # nothing was built: FP32 in ONNX Runtime
-        started = [
-            subprocess.Popen(
-                [*_bound(processors[k % len(processors)]), *_run(path)],
-                cwd=ROOT,
-                env=environment,
-                stdout=logs[k],
-                stderr=logs[k],
-            )
-            for k, path in enumerate(outs)
-        ]
-        shares = _shares([one.pid for one in started], outs)
-        ended = [one.wait(timeout=_LIMIT_S) for one in started]
+        with ExitStack() as stack:
+            started = [stack.enter_context(_session(number, out)) for number, out in enumerate(outs)]
+            share = _share(started, outs)
+            ended = [one.wait(timeout=_LIMIT_S) for one in started]
         if any(ended):
-            logs[int(np.argmax(ended))].seek(0)
-            raise SystemExit(f"a session failed: {logs[int(np.argmax(ended))].read()[-500:]}")
+            failed = outs[ended.index(max(ended, key=abs))]
+            raise SystemExit(f"a session failed: {_log_of(failed).read_text(encoding='utf-8')[-500:]}")
         records = [_records(path) for path in outs]
-        for log in logs:
-            log.close()
-    found = judged(records, _hop_ms()) | {"n": n, "cpu_share": shares}
+    found = judged(records, _hop_ms()) | {"n": n, "cpu_share": share}
     say("beds", f"{n}: {found}")
     return found
 
@@ -96,24 +84,45 @@ def judged(records: list[list[Mapping[str, Any]]], hop_ms: float) -> Found:
     }
 
 
-def _bound(processor: int) -> list[str]:
-    return ["taskset", "-c", str(processor)]
-
-
-def _run(out: Path) -> list[str]:
+@contextmanager
+def _session(number: int, out: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A session, which is ended if anything fails."""
+    processors = sorted(os.sched_getaffinity(0))
     call = "import sys; from edge_mer.cli.main import main; sys.exit(main())"
     where = ["--source", f"file:{clip()}", "--sink", f"jsonl:{out}"]
-    return [sys.executable, "-c", call, "run", str(bundle_path()), *where]
+    bound = ["taskset", "-c", str(processors[number % len(processors)])]
+    with _log_of(out).open("wb") as log:
+        process = subprocess.Popen(
+            [*bound, sys.executable, "-c", call, "run", str(bundle_path()), *where],
+            cwd=ROOT,
+            env=os.environ | {"XDG_CACHE_HOME": str(out.parent)},  # nothing was built: FP32 in ONNX Runtime
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
 
-def _shares(pids: list[int], outs: list[Path]) -> float:
-    """Processors that a bed took, once all predict, over some seconds."""
-    while not all(path.exists() and path.stat().st_size for path in outs):
+def _log_of(out: Path) -> Path:
+    return out.with_suffix(".txt")
+
+
+def _share(started: Sequence[subprocess.Popen[bytes]], outs: Sequence[Path]) -> float:
+    """Processors that a bed took, once all predict, over some seconds; 0.0 if one ended before."""
+    parts = [path.with_name(f"{path.name}.part") for path in outs]
+    while not all(part.exists() and part.stat().st_size for part in parts):
+        if any(one.poll() is not None for one in started):
+            return 0.0
         time.sleep(0.1)
-    time.sleep(3)
-    began_s, began = time.monotonic(), sum(map(_spent_s, pids))
-    time.sleep(6)
-    return round((sum(map(_spent_s, pids)) - began) / (time.monotonic() - began_s) / len(pids), 4)
+    time.sleep(_SETTLE_S)
+    began_s, began = time.monotonic(), sum(_spent_s(one.pid) for one in started)
+    time.sleep(_WATCH_S)
+    spent_s = sum(_spent_s(one.pid) for one in started) - began
+    return round(spent_s / (time.monotonic() - began_s) / len(started), 4)
 
 
 def _spent_s(pid: int) -> float:

@@ -14,34 +14,36 @@ from benchmarks.scaling.arithmetic import (
     servers_for,
 )
 from benchmarks.scaling.hardware import ACCELERATORS, GPU_SHARE, LINK_GBIT, SERVER_PROCESSORS, Accelerator
-from benchmarks.scaling.shares import left, shares_of
+from benchmarks.scaling.network_page import STREAMED, VIDEO, ways_of
+from benchmarks.scaling.shares import BITS, left, shares_of
 from benchmarks.soak.daemon_page import table
 
 BEDS, HOURS = 100, 10_000
 
-BITS = "8 bits"
+LIMITS = ("accelerator", "processors", "network")
 
 PROCESSORS = """\
 ## {beds} beds and {hours:,} hours on processors: arithmetic
 
-Beds at {load:.0f} % load; recordings at full load, a worker on each processor. Each processor gives {worth:.0f} % of one alone, as
-two did in the corpus above; that 64 do so too is assumed. This machine has {here}; a server has {server} of the same. Between
-brackets is the memory of {beds} beds in processes of their own.
+Beds at {load:.0f} % load; recordings at full load, a worker on each processor. Each processor gives {worth:.0f} % of
+one alone, as two did in the corpus above; that {server} do so too is assumed. This machine has {here}; a server
+has {server} of the same. Between brackets is the memory of {beds} beds in processes of their own.
 """
 
 ACCELERATED = """\
 ## {beds} beds and {hours:,} hours with an accelerator: arithmetic
 
-Encoders and fusion run on an accelerator; decoding, faces, step tensors and the runtime on processors. **Assumed**, not measured:
-the model reaches {share:.0f} % of the data sheet's dense peak ({peaks}), and each processor beside it is as fast as
-one here, which those of a Jetson are not. Multiplications are those of [Systems](systems.md).
+Encoders and fusion run on an accelerator; decoding, faces, step tensors and the runtime on processors.
+**Assumed**, not measured: the model reaches {share:.0f} % of the data sheet's dense peak ({peaks}), and each
+processor beside it is as fast as one here, which those of a Jetson are not. Multiplications are those of
+[Systems](systems.md). Video decoders in hardware are not counted.
 
 - **Jetson AGX Orin 64GB**: the device itself, with its 12 processors; video comes through {link:g} Gbit/s.
-- **NVIDIA L4**: behind {link:g} Gbit/s, through which step tensors come (streamed); faces are found on {server} processors on the
-  other side.
+- **NVIDIA L4**: behind {link:g} Gbit/s, through which step tensors and features come (streamed); faces are found
+  on {server} processors on the other side.
 
-Beds by each alone; the fewest of them is what there can be. The accelerator is taken to be fully used at that share; processors and
-link at {load:.0f} %.
+Beds by each alone; the fewest of them is what there can be. The accelerator is taken to be fully used at that
+share; processors and link at {load:.0f} %. Hours are played by as many as there are beds.
 """
 
 
@@ -80,7 +82,7 @@ def processors_part(bed: Found, worth: float) -> list[str]:
     text = PROCESSORS.format(
         beds=BEDS, hours=HOURS, load=100 * LOAD, worth=100 * worth, here=n_here, server=SERVER_PROCESSORS
     )
-    note = "0 beds: one takes more of a processor than there is at that load; a second processor's threads would help."
+    note = "0 beds: one takes more of the processors than there is at that load."
     return [text, *table(head, rows), "", *([note, ""] if any("0" in row[2:4] for row in rows) else [])]
 
 
@@ -114,18 +116,16 @@ def accelerators_part(bed: Found, network: Found) -> list[str]:
         server=SERVER_PROCESSORS,
         load=100 * LOAD,
     )
-    head = ["", "system", "accelerator", "processors", "network", "limit", f"of them for {BEDS}", f"days of {HOURS:,} h"]
+    head = ["", "system", *LIMITS, "limit", f"of them for {BEDS}", f"days of {HOURS:,} h"]
     return [text, *table(head, rows), ""]
 
 
 def beds_by(accelerator: Accelerator, bed: Found, network: Found, system: str) -> dict[str, int]:
     """What of the machine -> beds that it allows."""
-    from benchmarks.scaling.shares import USUAL_SIZE
-
-    one = network["systems"][system]
-    through = one["steps"] if accelerator.is_served else bed["decode"][USUAL_SIZE]["bytes_per_s"]
-    return {
-        "accelerator": beds_per_accelerator(accelerator.peak_tops, GPU_SHARE, one["gmac_per_s"]),
-        "processors": beds_of(accelerator.processors, left(shares_of(bed, system, BITS))),
-        "network": beds_per_link(LINK_GBIT, through),
-    }
+    ways, gmac_per_s = ways_of(network, bed, system), network["systems"][system]["gmac_per_s"]
+    found = (
+        beds_per_accelerator(accelerator.peak_tops, GPU_SHARE, gmac_per_s),
+        beds_of(accelerator.processors, left(shares_of(bed, system, BITS))),
+        beds_per_link(LINK_GBIT, ways[STREAMED if accelerator.is_served else VIDEO]),
+    )
+    return dict(zip(LIMITS, found, strict=True))

@@ -43,16 +43,19 @@ def tensors(model: ModelSpec) -> Found:
 
     Returns:
         "steps": inputs of all encoders; "features": their outputs; "window": inputs of the fusion, whole at
-        every hop; "outputs": of the fusion; "hop_ms"; "window_s"; "gmac_per_s" where `make systems` counted them.
+        every hop; "newest": of them what is new at a hop; "outputs": of the fusion; "hop_ms"; "window_s";
+        "gmac_per_s" where `make systems` counted them.
     """
     hop_s = float(model.step * model.fusion.hop)
     size = {"steps": model.fusion.n_steps, "batch": 1}
+    window = sum(_bytes_of(one, **size) for one in model.fusion.inputs) / hop_s
     return {
         "hop_ms": 1000 * hop_s,
         "window_s": float(model.step * model.fusion.n_steps),
         "steps": sum(_bytes_of(e.input) * per_s(e) for e in model.encoders),
         "features": sum(_bytes_of(e.output) * per_s(e) for e in model.encoders),
-        "window": sum(_bytes_of(one, **size) for one in model.fusion.inputs) / hop_s,
+        "window": window,
+        "newest": window * model.fusion.hop / model.fusion.n_steps,
         "outputs": sum(_bytes_of(one, **size) for one in model.fusion.outputs) / hop_s,
         "gmac_per_s": gmac_per_s(model, model.fusion, hop_s),
     }

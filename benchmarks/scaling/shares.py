@@ -7,6 +7,9 @@ from edge_mer.runtime.metering import DETECTOR, RUNTIME, TENSORS, TRACKER
 
 USUAL_SIZE = "640x480"
 
+FP32, BITS = "fp32", "8 bits"
+"""Ways to run a system."""
+
 DECODING, FACES, ENCODERS, FUSION = "decoding", "faces", "encoders", "fusion"
 PARTS = (DECODING, FACES, TENSORS, ENCODERS, FUSION, RUNTIME)
 
