@@ -25,22 +25,26 @@ LIMITS = ("accelerator", "processors", "network")
 PROCESSORS = """\
 ## {beds} beds and {hours:,} hours on processors: arithmetic
 
-Beds at {load:.0f} % load; recordings at full load, a worker on each processor. Each processor gives {worth:.0f} % of
-one alone, as two did in the corpus above; that {server} do so too is assumed. This machine has {here}; a server
-has {server} of the same. Between brackets is the memory of {beds} beds in processes of their own.
+Beds at {load:.0f} % load; recordings at full load, a worker on each processor. Each processor gives
+{worth:.0f} % of one alone, as two did in the corpus above; that {server} do so too is assumed. This machine
+has {here}; a server has {server} of the same. Between brackets is the memory of {beds} beds in processes of
+their own. A bed of more than 100 % needs several threads; that they share its work without loss is assumed,
+too.
 """
 
 ACCELERATED = """\
 ## {beds} beds and {hours:,} hours with an accelerator: arithmetic
 
 Encoders and fusion run on an accelerator; decoding, faces, step tensors and the runtime on processors.
-**Assumed**, not measured: the model reaches {share:.0f} % of the data sheet's dense peak ({peaks}), and each
-processor beside it is as fast as one here, which those of a Jetson are not. Multiplications are those of
-[Systems](systems.md). Video decoders in hardware are not counted.
+**Assumed**, not measured: the model reaches {share:.0f} % of the data sheet's dense peak
+({peaks}),
+and each processor beside it is as fast as one here, which those of a Jetson are not. Multiplications are
+those of [Systems](systems.md). Video decoders in hardware are not counted.
 
-- **Jetson AGX Orin 64GB**: the device itself, with its 12 processors; video comes through {link:g} Gbit/s.
-- **NVIDIA L4**: behind {link:g} Gbit/s, through which step tensors and features come (streamed); faces are found
-  on {server} processors on the other side.
+- **Jetson AGX Orin 64GB**: the device itself, with its 12 processors; video comes through
+  {link:g} Gbit/s.
+- **NVIDIA L4**: behind {link:g} Gbit/s, through which step tensors and features come (streamed); faces are
+  found on {server} processors on the other side.
 
 Beds by each alone; the fewest of them is what there can be. The accelerator is taken to be fully used at that
 share; processors and link at {load:.0f} %. Hours are played by as many as there are beds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.kept import Found, Kept
+from benchmarks.scaling.bed import SPECTROGRAMS
 from benchmarks.scaling.clips import CAMERA, FPS, LARGE, SMALL
 from benchmarks.scaling.kept import TINY
 from benchmarks.scaling.network_page import STREAMED, VIDEO, ways_of
@@ -21,6 +22,7 @@ from benchmarks.scaling.shares import (
 )
 from benchmarks.soak.daemon_page import table
 from edge_mer.corpus.cut import LEAST_S
+from edge_mer.runtime.metering import TENSORS
 
 MEASURED, ARITHMETIC = "measured", "arithmetic"
 
@@ -48,6 +50,7 @@ def knobs_part(bed: Found, corpus: Found, network: Found) -> list[str]:
         *_detector(bed),
         _size(bed),
         _rate(bed),
+        *_numpy(bed),
         _hop(bed),
         _server(bed, network),
         _workers(corpus),
@@ -116,13 +119,28 @@ def _rate(bed: Found) -> Row:
     return ["the camera's rate", DECODING, told, ARITHMETIC]
 
 
+def _numpy(bed: Found) -> list[Row]:
+    found = [bed["knobs"].get(f"numpy {how}") for how in ("as it comes", "with one thread")]
+    if None in found:
+        return []
+    before, after = (sum(shares(bed["decode"][USUAL_SIZE], one).values()) for one in found)
+    told = (
+        f"NumPy's threads spin while they wait: `{SPECTROGRAMS}` in 8 bits, one thread for each engine, "
+        f"on {found[0]['n_processors']} processors {percent(before)}, and then {percent(after)}"
+    )
+    return [["`OPENBLAS_NUM_THREADS=1`", TENSORS, told, MEASURED]]
+
+
 def _hop(bed: Found) -> Row:
     halves = {
         one: parts[FUSION] / 2 / sum(parts.values())
         for one in bed["systems"]
         if (parts := shares_of(bed, one, BITS))
     }
-    told = f"twice the hop halves it, which saves {span_of(halves)} of a bed in 8 bits; encoders run for each step"
+    told = (
+        f"twice the hop halves it, which saves {span_of(halves)} of a bed in 8 bits; encoders run for "
+        "each step"
+    )
     return ["`--hop`", FUSION, told, ARITHMETIC]
 
 
@@ -137,8 +155,8 @@ def _server(bed: Found, network: Found) -> Row:
         one: ways_of(network, bed, one)[STREAMED] / ways[VIDEO] for one in network["systems"] if one in saved
     }
     told = (
-        f"takes {span_of(saved)} of a bed in 8 bits away from its processor, and sends {min(times.values()):.0f} to "
-        f"{max(times.values()):.0f} times as much as the video is"
+        f"takes {span_of(saved)} of a bed in 8 bits away from its processor, and sends "
+        f"{min(times.values()):.0f} to {max(times.values()):.0f} times as much as the video is"
     )
     return ["[where inference runs](inference-server.md)", f"{ENCODERS}, {FUSION}, network", told, ARITHMETIC]
 
@@ -160,7 +178,7 @@ def _sharing() -> Row:
 def _cutting(network: Found) -> Row:
     again = {one: found["window_s"] / LEAST_S for one, found in network["systems"].items()}
     told = (
-        f"pieces of {LEAST_S / 60:.0f} minutes or more go to several workers; each plays a window more, at most "
-        f"{span_of(again)} of its time"
+        f"pieces of {LEAST_S / 60:.0f} minutes or more go to several workers; each plays a window more, "
+        f"at most {span_of(again)} of its time"
     )
     return ["[how long recordings are cut](how-to-corpus.md#long-recordings)", "time", told, ARITHMETIC]

@@ -17,10 +17,10 @@ ON_TIME, TOO_LATE = 0.01, 0.5
 BED = """\
 ## One bed: measured
 
-Percent of one processor, one thread, for a session at real pace: the process' own processor time, which others
-hardly change. 8 bits run in OpenVINO, or as `build-engine` would mix them; FP32 in ONNX Runtime. OpenCV's
-cascades find faces, in each picture that the model takes; `group` looks at the whole picture. Memory is that of
-a session in a process of its own.
+Percent of one processor, one thread, for a session at real pace: the process' own processor time, which
+others hardly change. 8 bits run in OpenVINO, stages that have none and FP32 in ONNX Runtime. OpenCV's
+cascades find faces in each picture that the model takes; `group` looks at the whole picture. Memory is that
+of a session in a process of its own.
 """
 
 BEDS = """\
@@ -33,9 +33,9 @@ Is the arithmetic right? `jmt-tiny` in FP32, each bed an `edge-mer run` at real 
 CORPUS = """\
 ## A corpus: measured
 
-{n} recordings of {seconds} s of simulated people, with `jmt-tiny`, by `edge-mer run --corpus --ray local` with
-one worker and with two by turns, and by one process without Ray, whose engines have all threads. Tables were
-the same to the last byte in all turns.
+{n} recordings of {seconds} s of simulated people, with `jmt-tiny`, by `edge-mer run --corpus --ray local`
+with one worker and with two by turns, and by one process without Ray, whose engines have all threads. Tables
+were the same to the last byte in all turns.
 """
 
 
@@ -107,6 +107,7 @@ def corpus_verdict(corpus: Found) -> str:
     ratio = corpus["speed_up"]
     reached = "reached" if ratio["mean"] >= GOAL else "**not reached**"
     return (
-        f"Two workers are {ratio['mean']:.2f} times as fast as one ({ratio['low']:.2f} to {ratio['high']:.2f} "
-        f"between single turns); the goal of {GOAL} is {reached}. The start of Ray is in it."
+        f"Two workers are {ratio['mean']:.2f} times as fast as one ({ratio['low']:.2f} to "
+        f"{ratio['high']:.2f} between single turns); the goal of {GOAL} is {reached}. "
+        "The start of Ray is in it."
     )

@@ -81,7 +81,7 @@ def gmac_per_s(model: ModelSpec, fusion: Fusion, hop_s: float) -> float | None:
         stages[e.stage]["macs"] * (UTTERANCES_PER_S if isinstance(e.preprocess, Words) else per_s(e))
         for e in model.encoders
     )
-    return round((encoders + stages[fusion.stage]["macs"] / hop_s) / 1e9, 3)
+    return round(float(encoders + stages[fusion.stage]["macs"] / hop_s) / 1e9, 3)
 
 
 def line_bytes(bundle: Path) -> int:

@@ -19,9 +19,9 @@ Made by `make scaling`; do not edit. What one bed costs, what limits it, and the
 for many hours of recordings. **Measured** is what ran here, on {n} processors of {name}, on {date}.
 **Arithmetic** is what follows from it; it ran nowhere.
 
-A bed is one person before one camera: 640x480, 30 pictures a second, H.264 with sound as AAC. The recording is
-of a simulated person; words and skin conductance, where a model needs them, are simulated as the session runs,
-so that their decoding is not in it. Meanwhile others took of the processors {others}.
+A bed is one person before one camera: 640x480, 30 pictures a second, H.264 with sound as AAC. The recording
+is of a simulated person; words and skin conductance, where a model needs them, are simulated as the session
+runs, and what reading those takes is left out. Meanwhile others took of the processors {others}.
 
 ## In short
 """

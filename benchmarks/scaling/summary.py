@@ -17,15 +17,16 @@ def summary(measured: Found) -> list[str]:
     bed, network = measured["bed"], measured["network"]
     worth = efficiency(measured["corpus"]["speed_up"]["mean"])
     costs = {one: sum(shares_of(bed, one, BITS).values()) for one in bed["systems"]}
+    beds, bits = measured["beds"], span_of(saved_by_bits(bed))
+    servers = f"{_servers(costs, worth)} of {SERVER_PROCESSORS} such processors"
     lines = [
         f"**A bed** takes in 8 bits {span_of(costs)} of one processor: measured.",
-        f"**What limits**: {_limits(bed, BITS)} in 8 bits; {_limits(bed, FP32)} in FP32: measured. {_link(bed, network)}",
-        f"**{BEDS} beds** in 8 bits need {_servers(costs, worth)} of {SERVER_PROCESSORS} such processors: arithmetic.",
-        f"**{HOURS:,} hours** of recordings take on one of them {_days(costs, worth)}: arithmetic.",
-        f"**Which knob**: `build-engine` first, 8 bits save {span_of(saved_by_bits(bed))} of a bed; then "
-        f"{_knobs(bed)}.",
-        f"**Was it right?** {measured['beds']['fits']['n']} and {measured['beds']['twice']['n']} beds at once: "
-        f"{beds_verdict(measured['beds'])}",
+        f"**What limits** in 8 bits: {_limits(bed, BITS)}; in FP32: {_limits(bed, FP32)}: measured.",
+        f"**Network**: {_link(bed, network)}",
+        f"**{BEDS} beds** in 8 bits: {servers}: arithmetic.",
+        f"**{HOURS:,} hours** of recordings on one of these servers: {_days(costs, worth)}: arithmetic.",
+        f"**Which knob**: `build-engine` first, 8 bits save {bits} of a bed; then {_knobs(bed)}.",
+        f"**Is it right?** {beds['fits']['n']} and {beds['twice']['n']} beds at once: {beds_verdict(beds)}",
     ]
     return [*(f"- {line}" for line in lines), ""]
 
@@ -42,17 +43,20 @@ def _link(bed: Found, network: Found) -> str:
     video = beds_per_link(LINK_GBIT, next(iter(ways.values()))[VIDEO])
     tensors = [beds_per_link(LINK_GBIT, one[STREAMED]) for one in ways.values()]
     return (
-        f"{LINK_GBIT:g} Gbit/s carries the video of {video:,} beds, and the step tensors of {min(tensors)} to "
-        f"{max(tensors)}: arithmetic."
+        f"{LINK_GBIT:g} Gbit/s carries the video of {video:,} beds, or the step tensors of {min(tensors)} "
+        f"to {max(tensors)}: arithmetic."
     )
 
 
 def _servers(costs: dict[str, float], worth: float) -> str:
-    told = []
+    told: dict[int | None, list[str]] = {}
     for system, cost in costs.items():
-        servers = servers_for(BEDS, beds_of(SERVER_PROCESSORS * worth, cost))
-        told.append(f"{servers or 'no'} (`{system}`)")
-    return f"{', '.join(told)} servers"
+        n = servers_for(BEDS, beds_of(SERVER_PROCESSORS * worth, cost))
+        told.setdefault(n, []).append(f"`{system}`")
+    return (
+        ", ".join(f"{'no' if n is None else n} ({', '.join(names)})" for n, names in told.items())
+        + " servers"
+    )
 
 
 def _days(costs: dict[str, float], worth: float) -> str:
