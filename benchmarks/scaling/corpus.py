@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
@@ -11,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.scaling.kept import ROOT, Found, bundle_path, here, say
-from benchmarks.speed.machine import Others
+from benchmarks.speed.machine import busy_seconds
 from edge_mer.bundle.read import open_bundle
 from edge_mer.corpus.crew import Alone
 from edge_mer.corpus.player import Playing
@@ -25,9 +25,6 @@ from edge_mer.labels.manifest import Recording
 N_RECORDINGS, SECONDS = 40, 12
 TURNS = (1, 2, 2, 1)
 """Workers of each turn."""
-
-_PR_SET_CHILD_SUBREAPER = 36
-_ORPHANS_S = 30
 
 
 def recordings() -> list[Recording]:
@@ -43,8 +40,6 @@ def recordings() -> list[Recording]:
 
 def corpus() -> Found:
     """All turns, each in a process of its own; what they wrote must be the same to the last byte."""
-    _adopt_orphans()
-    others = Others()
     with tempfile.TemporaryDirectory() as folder:
         turns = [_in_process(n, Path(folder) / f"turn-{number}") for number, n in enumerate(TURNS)]
         alone = _in_process(0, Path(folder) / "alone")
@@ -56,8 +51,13 @@ def corpus() -> Found:
         "turns": turns,
         "alone": alone,
         "speed_up": speed_up(turns),
-        "others_share": others.share(),
+        "others_share": others_share([*turns, alone]),
     }
+
+
+def others_share(turns: list[Found]) -> float:
+    """What others took of all processors while the turns went on, 0 to 1."""
+    return round(sum(one["others_s"] for one in turns) / sum(one["processors_s"] for one in turns), 3)
 
 
 def speed_up(turns: list[Found]) -> Found:
@@ -73,36 +73,22 @@ def speed_up(turns: list[Found]) -> Found:
 def _in_process(n_workers: int, out: Path) -> Found:
     command = [sys.executable, "-m", "benchmarks.scaling.corpus", str(n_workers), str(out)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    _reap_orphans()
     found: Found = json.loads(done.stdout.splitlines()[-1])
     say("corpus", f"{n_workers or 'no'} workers: {found['wall_s']:.1f} s")
     return found
 
 
-def _adopt_orphans() -> None:
-    """Ray's workers outlive who started them; as children of this process they are not taken for others."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def _reap_orphans() -> None:
-    until_s = time.monotonic() + _ORPHANS_S
-    while time.monotonic() < until_s:
-        try:
-            ended, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:  # there are none
-            return
-        if ended == 0:
-            time.sleep(0.1)
-    raise SystemExit("what Ray started did not end")
-
-
 def turn(n_workers: int, out: Path) -> Found:
     """Play the corpus once, by so many workers of a cluster that is started for it, or by none."""
     playing, people = Playing(open_bundle(bundle_path())), recordings()
-    began_s = time.monotonic()
+    began_s, busy_s, own_s = time.monotonic(), busy_seconds(), family_seconds()
     with RayCrew("local", n_workers) if n_workers else Alone() as crew:
         started_s = time.monotonic() - began_s
         played = play_corpus(playing, people, out, crew, lambda *_: None)
+        took_s = (
+            time.monotonic() - began_s
+        )  # here Ray is alive; nobody counts its workers when they have ended
+        others_s = busy_seconds() - busy_s - (family_seconds() - own_s)
     wall_s = time.monotonic() - began_s
     if played.failed or played.n_replaced:
         raise SystemExit(f"failed: {played.failed}; workers that died: {played.n_replaced}")
@@ -110,9 +96,33 @@ def turn(n_workers: int, out: Path) -> Found:
         "n_workers": n_workers,
         "wall_s": round(wall_s, 2),
         "start_s": round(started_s, 2),
+        "others_s": round(max(0.0, others_s), 2),
+        "processors_s": round(took_s * (os.cpu_count() or 1), 2),
         "n_predictions": played.n_predictions,
         "sha256": sha256_of(out),
     }
+
+
+def family_seconds() -> float:
+    """Processor time of this process, of all that it started, and of all that those did."""
+    spent_s, parents = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            continue
+        pid = int(path.parent.name)
+        parents[pid] = int(fields[1])
+        spent_s[pid] = sum(map(int, fields[11:15])) / os.sysconf(
+            "SC_CLK_TCK"
+        )  # with children that have ended
+    return sum(taken for pid, taken in spent_s.items() if _is_of(pid, os.getpid(), parents))
+
+
+def _is_of(pid: int, ancestor: int, parents: Mapping[int, int]) -> bool:
+    while pid in parents and pid != ancestor:
+        pid = parents[pid]
+    return pid == ancestor
 
 
 def sha256_of(folder: Path) -> str:

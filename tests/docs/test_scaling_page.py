@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -77,6 +79,7 @@ def test_tables_were_the_same_in_all_turns() -> None:
     assert [one["n_workers"] for one in found["turns"]] == list(corpus.TURNS)
     assert len({one["sha256"] for one in (*found["turns"], found["alone"])}) == 1
     assert found["speed_up"] == corpus.speed_up(found["turns"])
+    assert found["others_share"] == corpus.others_share([*found["turns"], found["alone"]])
 
 
 def test_numbers_of_beds_follow_from_the_cost_of_one() -> None:
@@ -162,6 +165,19 @@ def test_late_and_dropped_predictions_count() -> None:
 def test_speed_up_is_between_turns() -> None:
     turns = [{"n_workers": n, "wall_s": s} for n, s in ((1, 40.0), (2, 20.0), (2, 25.0), (1, 50.0))]
     assert corpus.speed_up(turns) == {"mean": 2.0, "low": 1.6, "high": 2.5}
+
+
+def test_time_of_children_is_that_of_the_family() -> None:
+    before_s = corpus.family_seconds()
+    spin = "import time\nwhile time.process_time() < 0.5: pass\nprint(1, flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", spin], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert corpus.family_seconds() - before_s >= 0.45
+        child.communicate("\n")
+    assert corpus.others_share([{"others_s": s, "processors_s": 20.0} for s in (1.0, 3.0)]) == 0.1
 
 
 def test_what_was_not_reached_is_told() -> None:
