@@ -57,7 +57,8 @@ def corpus() -> Found:
 
 def others_share(turns: list[Found]) -> float:
     """What others took of all processors while the turns went on, 0 to 1."""
-    return round(sum(one["others_s"] for one in turns) / sum(one["processors_s"] for one in turns), 3)
+    share = sum(one["others_s"] for one in turns) / sum(one["processors_s"] for one in turns)
+    return round(float(share), 3)
 
 
 def speed_up(turns: list[Found]) -> Found:
