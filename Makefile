@@ -16,7 +16,7 @@ MIC := $(if $(wildcard /usr/include/portaudio.h),$(shell echo ,)mic)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-code test-live cuda cuda-in-any-order cuda-within-bounds host-cuda gpu-check check format lint types contracts docs device jetson-check results soak systems bench bench-all stress voice weights check-slow clean
+.PHONY: help demo test test-code test-live cuda cuda-in-any-order cuda-within-bounds host-cuda gpu-check check format lint types contracts docs device jetson-check results soak scaling systems bench bench-all stress voice weights check-slow clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -107,6 +107,11 @@ results: $(VENV)/dev.stamp
 # hundred changes of bundle and a hundred kills; an hour
 soak: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.soak
+
+# docs/scaling.md anew: what a bed and a corpus cost here, and the arithmetic for many, of the systems whose bundles
+# bench-all left; on a machine that does nothing else; less than 15 minutes
+scaling: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.scaling
 
 # docs/systems.md anew: four published systems and one of our own at full size; an hour
 systems: $(VENV)/dev.stamp

@@ -44,16 +44,16 @@ class Others:
     """
 
     def __init__(self) -> None:
-        self._began_s, self._busy_s, self._own_s = time.monotonic(), _busy_s(), _own_s()
+        self._began_s, self._busy_s, self._own_s = time.monotonic(), busy_seconds(), _own_s()
 
     def share(self) -> float:
         """Of all processors' time, 0 to 1; children of this process that have ended are not others."""
         took_s = time.monotonic() - self._began_s
-        others_s = _busy_s() - self._busy_s - (_own_s() - self._own_s)
+        others_s = busy_seconds() - self._busy_s - (_own_s() - self._own_s)
         return round(max(0.0, others_s / took_s / (os.cpu_count() or 1)), 3)
 
 
-def _busy_s() -> float:
+def busy_seconds() -> float:
     """Time in which a processor worked, or was taken away by the machine's host."""
     text = Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0]
     user, nice, system, _idle, _wait, irq, soft_irq, steal = (int(one) for one in text.split()[1:9])

@@ -1,0 +1,1 @@
+"""What a bed and a corpus cost, what limits them, and the arithmetic for many."""
