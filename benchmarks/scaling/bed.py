@@ -7,9 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from benchmarks.scaling.clips import CAMERA, LARGE, SECONDS, SMALL, clip
 from benchmarks.scaling.kept import ROOT, SYSTEMS, Found, bundle_of, bundle_path, face_detector, here, say
@@ -22,9 +21,6 @@ from edge_mer.types.model import ModelSpec, PainOutput, Signal
 
 MEASURE_S = 6
 OF_CAMERA = ("visual", "audio")
-
-SPECTROGRAMS = "rjcma"
-"""A spectrogram for each picture."""
 
 
 def bed() -> Found:
@@ -87,27 +83,14 @@ def others_of(model: ModelSpec) -> list[str]:
 
 
 def knobs() -> Found:
-    """The smallest model with cameras of other sizes, and with the other face detector; threads of NumPy."""
+    """The smallest model with cameras of other sizes, and with the other face detector."""
     path = bundle_path()
     found = {
         f"{w}x{h}": one(path, "onnxruntime", "fp32", [f"file:{clip((w, h))}"]) for w, h in (SMALL, LARGE)
     }
     if (yunet := face_detector()) is not None:
         found["yunet"] = one(path, "onnxruntime", "fp32", [f"file:{clip()}"], yunet)
-    return found | numpy_threads()
-
-
-def numpy_threads() -> Found:
-    """A system with many spectrograms on all processors, as NumPy comes and with one thread of it."""
-    path = bundle_of(SPECTROGRAMS)
-    if path is None:
-        return {}
-    bundle = open_bundle(path)
-    way = (path, "openvino", _bits(bundle), [f"file:{clip()}", *others_of(bundle.manifest.model)])
-    return {
-        "numpy as it comes": one(*way, is_bound=False),
-        "numpy with one thread": one(*way, is_bound=False, environment={"OPENBLAS_NUM_THREADS": "1"}),
-    }
+    return found
 
 
 def one(
@@ -116,20 +99,15 @@ def one(
     precision: str,
     uris: Sequence[str],
     detector: Path | None = None,
-    *,
-    is_bound: bool = True,
-    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Found:
-    """One way to run one bundle, bound to one processor or on all; engines have one thread."""
+    """One way to run one bundle, bound to one processor."""
     say("bed", f"{bundle} {engine} {precision}")
     seconds = os.environ.get("EDGE_MER_SCALING_MEASURE_S", str(MEASURE_S))
-    processors = os.sched_getaffinity(0)
-    bound = {min(processors)} if is_bound else processors
     done = subprocess.run(
         [
             "taskset",
             "-c",
-            ",".join(map(str, sorted(bound))),
+            str(min(os.sched_getaffinity(0))),
             sys.executable,
             "-m",
             "benchmarks.scaling.one",
@@ -141,12 +119,11 @@ def one(
             *uris,
         ],
         cwd=ROOT,
-        env=os.environ | environment,
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
     found: Found = json.loads(done.stdout)
-    if "1 thread" not in found["label"] or found["n_processors"] != len(bound):
-        raise SystemExit(f"not one thread on {len(bound)} processors: {found}")
+    if "1 thread" not in found["label"] or found["n_processors"] != 1:
+        raise SystemExit(f"not one thread on one processor: {found}")
     return found

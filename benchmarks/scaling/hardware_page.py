@@ -38,7 +38,7 @@ ACCELERATED = """\
 Encoders and fusion run on an accelerator; decoding, faces, step tensors and the runtime on processors.
 **Assumed**, not measured: the model reaches {share:.0f} % of the data sheet's dense peak
 ({peaks}),
-and each processor beside it is as fast as one here, which those of a Jetson are not. Multiplications are
+and each processor beside it gives what one here gives among others, which those of a Jetson do not. Multiplications are
 those of [Systems](systems.md). Video decoders in hardware are not counted.
 
 - **Jetson AGX Orin 64GB**: the device itself, with its 12 processors; video comes through
@@ -90,14 +90,14 @@ def processors_part(bed: Found, worth: float) -> list[str]:
     return [text, *table(head, rows), "", *([note, ""] if any("0" in row[2:4] for row in rows) else [])]
 
 
-def accelerators_part(bed: Found, network: Found) -> list[str]:
+def accelerators_part(bed: Found, network: Found, worth: float) -> list[str]:
     """What then limits."""
     rows = []
     for accelerator in ACCELERATORS:
         for system in bed["systems"]:
             if network["systems"][system]["gmac_per_s"] is None:
                 continue
-            by = beds_by(accelerator, bed, network, system)
+            by = beds_by(accelerator, bed, network, system, worth)
             what, most = limit(by)
             servers = servers_for(BEDS, most)
             rows.append(
@@ -124,12 +124,14 @@ def accelerators_part(bed: Found, network: Found) -> list[str]:
     return [text, *table(head, rows), ""]
 
 
-def beds_by(accelerator: Accelerator, bed: Found, network: Found, system: str) -> dict[str, int]:
+def beds_by(
+    accelerator: Accelerator, bed: Found, network: Found, system: str, worth: float
+) -> dict[str, int]:
     """What of the machine -> beds that it allows."""
     ways, gmac_per_s = ways_of(network, bed, system), network["systems"][system]["gmac_per_s"]
     found = (
         beds_per_accelerator(accelerator.peak_tops, GPU_SHARE, gmac_per_s),
-        beds_of(accelerator.processors, left(shares_of(bed, system, BITS))),
+        beds_of(accelerator.processors * worth, left(shares_of(bed, system, BITS))),
         beds_per_link(LINK_GBIT, ways[STREAMED if accelerator.is_served else VIDEO]),
     )
     return dict(zip(LIMITS, found, strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from benchmarks.kept import Found, Kept
-from benchmarks.scaling.bed import SPECTROGRAMS
 from benchmarks.scaling.clips import CAMERA, FPS, LARGE, SMALL
 from benchmarks.scaling.kept import TINY
 from benchmarks.scaling.network_page import STREAMED, VIDEO, ways_of
@@ -22,7 +21,6 @@ from benchmarks.scaling.shares import (
 )
 from benchmarks.soak.daemon_page import table
 from edge_mer.corpus.cut import LEAST_S
-from edge_mer.runtime.metering import TENSORS
 
 MEASURED, ARITHMETIC = "measured", "arithmetic"
 
@@ -50,7 +48,6 @@ def knobs_part(bed: Found, corpus: Found, network: Found) -> list[str]:
         *_detector(bed),
         _size(bed),
         _rate(bed),
-        *_numpy(bed),
         _hop(bed),
         _server(bed, network),
         _workers(corpus),
@@ -117,18 +114,6 @@ def _rate(bed: Found) -> Row:
         "looks only at those that the model takes"
     )
     return ["the camera's rate", DECODING, told, ARITHMETIC]
-
-
-def _numpy(bed: Found) -> list[Row]:
-    found = [bed["knobs"].get(f"numpy {how}") for how in ("as it comes", "with one thread")]
-    if None in found:
-        return []
-    before, after = (sum(shares(bed["decode"][USUAL_SIZE], one).values()) for one in found)
-    told = (
-        f"NumPy's threads spin while they wait: `{SPECTROGRAMS}` in 8 bits, one thread for each engine, "
-        f"on {found[0]['n_processors']} processors {percent(before)}, and then {percent(after)}"
-    )
-    return [["`OPENBLAS_NUM_THREADS=1`", TENSORS, told, MEASURED]]
 
 
 def _hop(bed: Found) -> Row:

@@ -42,7 +42,7 @@ def page(measured: Found) -> str:
         *corpus_part(corpus),
         *network_part(network, bed),
         *processors_part(bed, worth),
-        *accelerators_part(bed, network),
+        *accelerators_part(bed, network, worth),
         *knobs_part(bed, corpus, network),
     ]
     return "\n".join(lines)

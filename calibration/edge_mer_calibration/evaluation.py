@@ -11,7 +11,7 @@ from edge_mer.bundle.read import Bundle
 from edge_mer.corpus.crew import Alone, Crew
 from edge_mer.corpus.cut import Piece
 from edge_mer.corpus.progress import Progress, Say
-from edge_mer.errors import UsageError
+from edge_mer.errors import DataError, UsageError
 from edge_mer.labels.manifest import Recording
 from edge_mer.labels.problems import Problem
 from edge_mer.runtime.setup import cpu_precisions
@@ -113,7 +113,8 @@ def evaluate_bundle(
 
     Raises:
         UsageError: No such precision, a corruption of what the model does not look at, or fewer than two
-            people are left.
+            people.
+        DataError: Fewer than two people are left of more.
         EdgeMerError: The bundle cannot be used.
     """
     model = bundle.manifest.model
@@ -125,9 +126,10 @@ def evaluate_bundle(
     worse = {one.text: players.play(one) for one in corruptions}
     usable = [name for name in sessions if all(name in one for one in worse.values())]
     found = [sessions[name] for name in usable]
+    n_people = len({one.person for one in found})
+    if n_people < MIN_PEOPLE:
+        raise _too_few(n_people, players.failed)
     people = People.of(found)
-    if people.n < MIN_PEOPLE:
-        raise _too_few(people.n, players.failed)
     judged: dict[str, Judged] = {}
     for name in names:
         say(f"judging {name}", 0, 0)
@@ -153,9 +155,10 @@ def evaluate_bundle(
     )
 
 
-def _too_few(n: int, failed: Mapping[str, str]) -> UsageError:
+def _too_few(n: int, failed: Mapping[str, str]) -> UsageError | DataError:
     left_out = "; ".join(f"{name} was left out: {error}" for name, error in [*failed.items()][:5])
-    return UsageError(
+    kind = DataError if failed else UsageError
+    return kind(
         "an evaluation needs at least two people",
         expected="two or more",
         found=("none" if n == 0 else "one") + (f" ({left_out})" if failed else ""),

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.fft
+import scipy.sparse
 from numpy.typing import NDArray
 
 from edge_mer.types.model import VggishLogMel
@@ -23,7 +24,8 @@ def vggish_log_mel(samples: NDArray[np.float32], spec: VggishLogMel, out: NDArra
     magnitude = np.abs(
         scipy.fft.rfft(frames * vggish_window(spec), n=spec.n_fft, axis=1)
     )  # (column, frequency)
-    np.log(magnitude @ mel_bands(spec) + spec.offset, out=out, casting="same_kind")
+    bands = _narrow_bands(spec) @ magnitude.T  # (mel, column); BLAS would wake its threads for it
+    np.log(bands.T + spec.offset, out=out, casting="same_kind")
 
 
 @lru_cache(maxsize=8)
@@ -43,6 +45,12 @@ def mel_bands(spec: VggishLogMel) -> NDArray[np.float64]:
     bands = np.maximum(0.0, np.minimum(rising, falling))
     bands[0] = 0.0
     return np.asarray(bands)
+
+
+@lru_cache(maxsize=8)
+def _narrow_bands(spec: VggishLogMel) -> scipy.sparse.csr_array:
+    """Without their zeros, which are nearly all; (mel, frequency)."""
+    return scipy.sparse.csr_array(mel_bands(spec).T)
 
 
 def _hz_to_mel(frequency_hz: float | NDArray[np.float64]) -> NDArray[np.float64]:
