@@ -38,8 +38,8 @@ ACCELERATED = """\
 Encoders and fusion run on an accelerator; decoding, faces, step tensors and the runtime on processors.
 **Assumed**, not measured: the model reaches {share:.0f} % of the data sheet's dense peak
 ({peaks}),
-and each processor beside it gives what one here gives among others, which those of a Jetson do not. Multiplications are
-those of [Systems](systems.md). Video decoders in hardware are not counted.
+and each processor beside it gives what one of two gives here, which those of a Jetson do not. Multiplications
+are those of [Systems](systems.md). Video decoders in hardware are not counted.
 
 - **Jetson AGX Orin 64GB**: the device itself, with its 12 processors; video comes through
   {link:g} Gbit/s.

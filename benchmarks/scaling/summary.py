@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.kept import Found
-from benchmarks.scaling.arithmetic import beds_of, beds_per_link, days, efficiency, largest, servers_for
+from benchmarks.scaling.arithmetic import LOAD, beds_of, beds_per_link, days, efficiency, largest, servers_for
 from benchmarks.scaling.hardware import LINK_GBIT, SERVER_PROCESSORS
 from benchmarks.scaling.hardware_page import BEDS, HOURS
 from benchmarks.scaling.knobs_page import KNOB_OF, saved_by_bits, span_of
@@ -26,7 +26,8 @@ def summary(measured: Found) -> list[str]:
         f"**{BEDS} beds** in 8 bits: {servers}: arithmetic.",
         f"**{HOURS:,} hours** of recordings on one of these servers: {_days(costs, worth)}: arithmetic.",
         f"**Which knob**: `build-engine` first, 8 bits save {bits} of a bed; then {_knobs(bed)}.",
-        f"**Is it right?** {beds['fits']['n']} and {beds['twice']['n']} beds at once: {beds_verdict(beds)}",
+        f"**Is that right?** {beds['fits']['n']} and {beds['twice']['n']} beds at once, by the arithmetic at most "
+        f"{100 * LOAD:.0f} % of the processors and twice what there is. {beds_verdict(beds)}",
     ]
     return [*(f"- {line}" for line in lines), ""]
 
