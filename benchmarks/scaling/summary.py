@@ -26,8 +26,8 @@ def summary(measured: Found) -> list[str]:
         f"**{BEDS} beds** in 8 bits: {servers}: arithmetic.",
         f"**{HOURS:,} hours** of recordings on one of these servers: {_days(costs, worth)}: arithmetic.",
         f"**Which knob**: `build-engine` first, 8 bits save {bits} of a bed; then {_knobs(bed)}.",
-        f"**Is that right?** {beds['fits']['n']} and {beds['twice']['n']} beds at once, by the arithmetic at most "
-        f"{100 * LOAD:.0f} % of the processors and twice what there is. {beds_verdict(beds)}",
+        f"**Is that right?** {beds['fits']['n']} and {beds['twice']['n']} beds at once, by the arithmetic "
+        f"at most {100 * LOAD:.0f} % of the processors and twice what there is. {beds_verdict(beds)}",
     ]
     return [*(f"- {line}" for line in lines), ""]
 
