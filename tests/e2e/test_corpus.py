@@ -256,7 +256,8 @@ def test_an_evaluation_is_the_same_on_a_cluster_and_goes_on(
     (tmp_path / "broken.mp4").write_text("no video")
     (tmp_path / "labels.csv").write_text("t_s,valence,arousal\n0,0,0\n1,0,0\n")
     manifest = tmp_path / "people.csv"
-    manifest.write_text(f"{text}eve,broken.mp4,labels.csv\n")
+    lines = text.splitlines(keepends=True)[:5]
+    manifest.write_text(f"{''.join(lines)}eve,broken.mp4,labels.csv\n")
     ways = {
         "alone": [],
         "cluster": ["--ray", "local", "--workers", "2", "--keep", str(tmp_path / "kept")],
@@ -282,7 +283,9 @@ def test_a_calibration_is_the_same_on_a_cluster(
     shared_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a budget that not all blocks fit into, so that each is judged alone."""
-    how = ["--windows", "16", "--precision", "int8-trt", "--max-ccc-drop", "0.0008"]
+    how = ["--windows", "8", "--precision", "int8-trt", "--max-ccc-drop", "0.0004"]
+    for option, person in (("--data", 1), ("--check", 2), ("--check", 3)):
+        how += [option, f"sim:seed={person}&person={person}&duration_s=8"]
     ends = {}
     for name, more in (("alone", []), ("cluster", ["--ray", "local", "--workers", "2"])):
         code = main(["calibrate", str(shared_bundle), "--out", str(tmp_path / name), *how, *more])

@@ -26,6 +26,9 @@ pytest.importorskip("onnx", reason="a repository is written with onnx: pip insta
 pytestmark = [pytest.mark.workbench, pytest.mark.live]
 
 DEADLINE_MS = 150
+LONG_MS = 1000
+"""Where it is not about time."""
+
 OWN_MS = 150
 """What the rest of a prediction's work may take on a machine that does other things, too."""
 
@@ -161,7 +164,7 @@ def test_server_that_hangs_costs_one_deadline(
 def test_without_fallback_predictions_are_withheld_and_come_back(
     server: TritonServer, shared_bundle: Path
 ) -> None:
-    with Live(shared_bundle, uri(server, "grpc", fallback="none")) as live:
+    with Live(shared_bundle, uri(server, "grpc", fallback="none", deadline_ms=LONG_MS)) as live:
         live.wait_for(is_ok, "the server runs the stages")
         server.kill()
         live.wait_for(lambda p: p.reasons == ("server_away",), "predictions are withheld", n=3)
@@ -177,7 +180,7 @@ def test_server_that_comes_back_with_other_weights_is_not_used(
     """8 bits where 32 were proven: plausible numbers, and not the bundle's."""
     right = open_bundle(shared_bundle)
     file = server.repository / "jmt_tiny_visual" / "1" / "model.onnx"
-    with Live(shared_bundle, uri(server, "grpc")) as live:
+    with Live(shared_bundle, uri(server, "grpc", deadline_ms=LONG_MS)) as live:
         live.wait_for(is_ok, "the server runs the stages")
         server.kill()
         file.write_bytes(right.read_stage("int8-cpu", "visual"))
@@ -203,7 +206,7 @@ def test_model_that_the_server_loads_anew_is_found_out(
     monkeypatch.setattr("edge_mer.runtime.remote.LOOK_AGAIN_S", 0.5)
     repository = written(shared_bundle, tmp_path)
     polling = serve(repository, "--model-control-mode=poll", "--repository-poll-secs=1")
-    with polling as server, Live(shared_bundle, uri(server, "grpc")) as live:
+    with polling as server, Live(shared_bundle, uri(server, "grpc", deadline_ms=LONG_MS)) as live:
         live.wait_for(is_ok, "the server runs the stages")
         fresh = tmp_path / "model.onnx"
         fresh.write_bytes(open_bundle(shared_bundle).read_stage("int8-cpu", "visual"))
@@ -251,7 +254,7 @@ def test_daemon_goes_on_and_says_how_the_server_is(
     server: TritonServer, shared_bundle: Path, tmp_path: Path
 ) -> None:
     bundle = open_bundle(shared_bundle)
-    more = f'engine = "{uri(server, "grpc")}"\n'
+    more = f'engine = "{uri(server, "grpc", deadline_ms=LONG_MS)}"\n'
     with running(write_config(tmp_path, shared_bundle, more)) as (daemon, listener):
         listener.wait_for(lambda: listener.records and listener.records[-1]["status"] == "ok")
         assert listener.hellos[-1]["model"]["engine"] == f"triton@127.0.0.1:{server.grpc_port}"
