@@ -23,7 +23,7 @@ from edge_mer.corpus.cut import Piece
 from edge_mer.corpus.keys import files_of
 from edge_mer.corpus.player import Playing
 from edge_mer.corpus.progress import Progress, Say
-from edge_mer.corpus.table import arrow, joined, key_of, statuses_of, write_table
+from edge_mer.corpus.table import Mark, arrow, joined, mark_of, statuses_of, write_table
 from edge_mer.errors import UsageError
 from edge_mer.files import remove_unfinished, write_atomically
 from edge_mer.labels.manifest import Recording
@@ -105,6 +105,14 @@ class _Line:
     error: str = ""
     seconds: float | None = None
 
+    def is_done(self) -> bool:
+        """Whether its table is there already."""
+        mark = mark_of(self.path)
+        if mark is None or mark.key != self.key:
+            return False
+        self.seconds = mark.seconds
+        return True
+
 
 class _Corpus:
     def __init__(
@@ -127,7 +135,7 @@ class _Corpus:
     def play(self) -> Played:
         self._make_folder()
         done = Played(len(self._lines))
-        todo = [line for line in self._lines if key_of(line.path) != line.key]
+        todo = [line for line in self._lines if not line.is_done()]
         done.n_before = len(self._lines) - len(todo)
         self._cut(todo)
         self._play([line for line in todo if not line.error])
@@ -161,7 +169,7 @@ class _Corpus:
         for done in self._crew.each(self._playing, [line.recording for line in lines]):
             line = lines[done.number]
             line.error, line.pieces = done.error, done.result or []
-            line.seconds = sum(piece.seconds for piece in line.pieces)
+            line.seconds = None if done.error else sum(piece.seconds for piece in line.pieces)
             progress.ended(done.number, is_good=not done.error)
 
     def _play(self, lines: Iterable[_Line]) -> None:
@@ -184,7 +192,7 @@ class _Corpus:
             line.path.unlink(missing_ok=True)  # of what the recording was before
             return
         try:
-            write_table(line.path, joined(tables), line.key)
+            write_table(line.path, joined(tables), Mark(line.key, line.seconds or 0.0))
         except OSError as error:
             raise _unwritable(line.path, error) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge_mer.errors import MissingError
 from edge_mer.files import write_atomically
@@ -16,7 +16,19 @@ from edge_mer.types.predictions import Prediction
 WHOSE = ("recording", "subject")
 """The first two columns: the recording, and who is in it, as the manifest names them."""
 
-_MARK = b"edge_mer_key"
+_KEY, _SECONDS = b"edge_mer_key", b"edge_mer_seconds"
+
+
+class Mark(NamedTuple):
+    """What a table says of itself.
+
+    Attributes:
+        key: What it was made of.
+        seconds: How long the recording is.
+    """
+
+    key: str
+    seconds: float
 
 
 def arrow() -> Any:
@@ -61,26 +73,26 @@ def joined(tables: Sequence[Any]) -> Any:
     return arrow().concat_tables(tables)
 
 
-def write_table(path: Path, table: Any, key: str) -> None:
-    """Write a table, or nothing; with what it depends on, for `key_of`.
+def write_table(path: Path, table: Any, mark: Mark) -> None:
+    """Write a table, or nothing; with its mark, for `mark_of`.
 
     Raises:
         OSError: It cannot be written.
     """
     buffer = io.BytesIO()
-    marked = table.replace_schema_metadata({_MARK: key.encode()})
-    arrow().parquet.write_table(marked, buffer, compression="zstd")
+    said = {_KEY: mark.key.encode(), _SECONDS: repr(mark.seconds).encode()}
+    arrow().parquet.write_table(table.replace_schema_metadata(said), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
 
 
-def key_of(path: Path) -> str | None:
-    """What a table was made of; None where there is none, or one that cannot be read."""
+def mark_of(path: Path) -> Mark | None:
+    """What a table says of itself; None where there is none, or one that cannot be read."""
     pa = arrow()
     try:
-        metadata: Mapping[bytes, bytes] = pa.parquet.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowInvalid):
+        said: Mapping[bytes, bytes] = pa.parquet.read_schema(path).metadata or {}
+        return Mark(said[_KEY].decode(), float(said[_SECONDS]))
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError):
         return None
-    return metadata.get(_MARK, b"").decode()
 
 
 def statuses_of(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -79,8 +79,8 @@ def test_a_table_is_read_as_the_lines_of_a_run_are(tmp_path: Path) -> None:
     setup = Playing(bundle).opened()
     found = play(setup, Piece(Recording("a", "ann", ("sim:seed=1&duration_s=4",), None)))
     made = table.table_of(found, setup.model, "a", "ann")
-    table.write_table(tmp_path / "a.parquet", made, "key")
-    assert table.key_of(tmp_path / "a.parquet") == "key"
+    table.write_table(tmp_path / "a.parquet", made, table.Mark("key", 1 / 3))
+    assert table.mark_of(tmp_path / "a.parquet") == ("key", 1 / 3)
     records = read_records(tmp_path / "a.parquet")
     assert records.t_ns.tolist() == [one.t_end_ns for one in found]
     assert records.values["valence"].tolist() == pytest.approx(
@@ -94,6 +94,6 @@ def test_a_table_is_read_as_the_lines_of_a_run_are(tmp_path: Path) -> None:
 def test_what_is_no_table_is_told(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.parquet"
     path.write_bytes(content)
-    assert table.key_of(path) is None
+    assert table.mark_of(path) is None
     with pytest.raises(DataError, match=r"x\.parquet holds no predictions"):
         read_records(path)
