@@ -36,7 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edge_mer.bundle.manifest import kind_of
 from edge_mer.engine.base import Array, Engine
-from edge_mer.engine.onnxruntime import available_threads
+from edge_mer.engine.threads import available_threads
 from edge_mer.labels.manifest import Recording
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.labelled import collect_labelled

@@ -91,8 +91,8 @@ def turn(n_workers: int, out: Path) -> Found:
         )  # here Ray is alive; nobody counts its workers when they have ended
         others_s = busy_seconds() - busy_s - (family_seconds() - own_s)
     wall_s = time.monotonic() - began_s
-    if played.failed or played.n_replaced:
-        raise SystemExit(f"failed: {played.failed}; workers that died: {played.n_replaced}")
+    if played.failed or crew.n_replaced:
+        raise SystemExit(f"failed: {played.failed}; workers that died: {crew.n_replaced}")
     return {
         "n_workers": n_workers,
         "wall_s": round(wall_s, 2),

@@ -10,7 +10,7 @@ from benchmarks.kept import ROOT as ROOT
 from benchmarks.kept import Found as Found
 from benchmarks.kept import Kept
 from benchmarks.kept import say as say
-from edge_mer.engine.onnxruntime import available_threads
+from edge_mer.engine.threads import available_threads
 from tests.helpers.bundle import ensure_bundle
 
 _MEASURED = Kept("soak")

@@ -18,7 +18,8 @@ from edge_mer.bundle.write import check_free, write_bundle
 from edge_mer.clock import MonotonicClock
 from edge_mer.corpus.crew import Crew
 from edge_mer.engine.base import Engine
-from edge_mer.engine.onnxruntime import OrtOptions, available_threads
+from edge_mer.engine.onnxruntime import OrtOptions
+from edge_mer.engine.threads import available_threads
 from edge_mer.errors import EdgeMerError, ParityError, UsageError
 from edge_mer.labels.manifest import Recording
 from edge_mer.runtime.build import hop_ms

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from edge_mer.bundle.manifest import StageQuantization
 from edge_mer.engine.base import Engine
-from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
+from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions
+from edge_mer.engine.threads import available_threads
 from edge_mer_calibration.blocks import blocks
 from edge_mer_calibration.half import LIMIT, half_stage
 from edge_mer_calibration.half_arithmetic import in_half_arithmetic

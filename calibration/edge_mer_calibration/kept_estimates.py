@@ -45,7 +45,7 @@ class KeptEstimates:
     def __init__(
         self, folder: Path, bundle: Bundle, precisions: Sequence[str], face_detector: Path | None
     ) -> None:
-        self._folder = folder
+        self._folder, self._face_detector = folder, face_detector
         self._way = [
             edge_mer.__version__,
             onnxruntime.__version__,
@@ -89,12 +89,12 @@ class KeptEstimates:
             raise _unwritable(path, error) from error
 
     def _path(self, recording: Recording, corruption: Corruption | None) -> Path:
-        labels = () if recording.labels is None else (recording.labels,)
+        others = [one for one in (recording.labels, self._face_detector) if one is not None]
         parts = [
             self._way,
             None if corruption is None else corruption.text,
             [recording.name, recording.person, recording.sources, str(recording.label_rate_hz)],
-            files_of(recording.sources, labels),
+            files_of(recording.sources, others),
         ]
         return self._folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.npz"
 

@@ -13,7 +13,8 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_mer.bundle.manifest import StageQuantization
-from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
+from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions
+from edge_mer.engine.threads import available_threads
 from edge_mer.runtime.proof import deviation_of
 from edge_mer.types.model import TensorSpec
 from edge_mer_calibration.blocks import blocks

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from edge_mer.bundle.manifest import BlockFinding, Budget, StageQuantization
 from edge_mer.engine.base import Engine
-from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
+from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions
+from edge_mer.engine.threads import available_threads
 from edge_mer_calibration.fidelity import Cost, Fidelity
 from edge_mer_calibration.forms import Form
 from edge_mer_calibration.methods import Stage

@@ -19,7 +19,7 @@ from edge_mer.cli.report_bundle import refuse_inside
 from edge_mer.clock import MonotonicClock
 from edge_mer.daemon.health import power_w
 from edge_mer.engine.cache import processor
-from edge_mer.engine.onnxruntime import available_threads
+from edge_mer.engine.threads import available_threads
 from edge_mer.errors import DataError, UsageError
 from edge_mer.files import write_atomically
 from edge_mer.report.bench_chart import Bar, bars

@@ -14,7 +14,7 @@ from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.cli.common import out, table
 from edge_mer.cli.main import verb_app
 from edge_mer.clock import MonotonicClock
-from edge_mer.engine.onnxruntime import available_threads
+from edge_mer.engine.threads import available_threads
 from edge_mer.runtime.build import stage_times_ms
 from edge_mer.runtime.proof import golden_sessions
 from edge_mer.runtime.setup import cpu_precisions, open_setup

@@ -106,6 +106,7 @@ def run(
             "--record": record,
             "--redact": redact,
             "--protocol": protocol,
+            "--engine": engine,
         }
         run_corpus(
             bundle,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,13 +34,11 @@ class Done(Generic[Result]):
         number: Which of the jobs.
         result: What it came to; None where it failed.
         error: Why it failed; "" where it did not.
-        seconds: How long it took.
     """
 
     number: int
     result: Result | None
     error: str
-    seconds: float
 
 
 class Crew(ABC):
@@ -102,7 +99,6 @@ class Alone(Crew):
 
 def attempt(worker: Worker[Given, Result], number: int, job: Given) -> Done[Result]:
     """Do a job; what is wrong with its recording is told, not raised."""
-    began_s = time.monotonic()
     result: Any = None
     error = ""
     try:
@@ -111,4 +107,4 @@ def attempt(worker: Worker[Given, Result], number: int, job: Given) -> Done[Resu
         error = str(failure)
     except Exception as failure:  # a fault in one recording's file must not cost the others
         error = f"internal error: {type(failure).__name__}: {failure}"
-    return Done(number, result, error, time.monotonic() - began_s)
+    return Done(number, result, error)

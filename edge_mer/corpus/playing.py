@@ -41,7 +41,6 @@ class Played:
     Attributes:
         n_recordings: How many it has.
         n_before: Of those whose tables were there already.
-        n_replaced: Workers that died and were replaced.
         n_by_status: Predictions by status.
         n_by_reason: Predictions by reason.
         failed: Name of the recording -> why.
@@ -50,7 +49,6 @@ class Played:
 
     n_recordings: int
     n_before: int = 0
-    n_replaced: int = 0
     n_by_status: Counter[str] = field(default_factory=Counter)
     n_by_reason: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
@@ -113,6 +111,10 @@ class _Line:
         self.seconds = mark.seconds
         return True
 
+    def forget(self) -> None:
+        """Remove the table of what the recording was before."""
+        self.path.unlink(missing_ok=True)
+
 
 class _Corpus:
     def __init__(
@@ -124,7 +126,8 @@ class _Corpus:
         way += [
             sorted(playing.missing.items()),
             setup.people,
-            None if setup.detector is None else setup.detector.name,
+            str(playing.face_detector or ""),
+            files_of((), () if playing.face_detector is None else (playing.face_detector,)),
         ]
         setup.close()
         folder = out / TABLES
@@ -140,7 +143,6 @@ class _Corpus:
         self._cut(todo)
         self._play([line for line in todo if not line.error])
         self._write_list(done)
-        done.n_replaced = self._crew.n_replaced
         done.seconds = sum(line.seconds or 0.0 for line in todo if not line.error)
         return done
 
@@ -170,6 +172,8 @@ class _Corpus:
             line = lines[done.number]
             line.error, line.pieces = done.error, done.result or []
             line.seconds = None if done.error else sum(piece.seconds for piece in line.pieces)
+            if done.error:
+                line.forget()
             progress.ended(done.number, is_good=not done.error)
 
     def _play(self, lines: Iterable[_Line]) -> None:
@@ -189,7 +193,7 @@ class _Corpus:
         tables = [line.tables[number] for number in sorted(line.tables)]
         line.tables = {}
         if line.error:
-            line.path.unlink(missing_ok=True)  # of what the recording was before
+            line.forget()
             return
         try:
             write_table(line.path, joined(tables), Mark(line.key, line.seconds or 0.0))

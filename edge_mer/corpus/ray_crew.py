@@ -73,7 +73,6 @@ class RayCrew(Crew):
             num_cpus=max(n_workers or 1, available_threads()),
             include_dashboard=False,
             object_store_memory=_STORE_BYTES,
-            _node_ip_address="127.0.0.1",  # nobody else's business
             **quiet,
         )
 
@@ -105,9 +104,7 @@ class RayCrew(Crew):
                         ray.kill(actor)
                         self.n_replaced += 1
                         deaths[number] += 1
-                        found = (
-                            Done(number, None, _fatal(death), 0.0) if deaths[number] == MAX_DEATHS else None
-                        )
+                        found = Done(number, None, _fatal(death)) if deaths[number] == MAX_DEATHS else None
                         if found is None:
                             waiting.appendleft(number)
                         actor = self._hire() if waiting else None

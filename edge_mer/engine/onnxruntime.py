@@ -13,7 +13,6 @@ from typing import Any, Literal
 import onnxruntime as ort
 
 from edge_mer.engine.base import Array, Engine
-from edge_mer.engine.threads import available_threads as available_threads  # who sets options asks here
 from edge_mer.engine.threads import limited
 from edge_mer.errors import BundleError, MissingError
 from edge_mer.types.model import TensorSpec

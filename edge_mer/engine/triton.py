@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from edge_mer.engine.base import Array, Engine, buffer_sizes
-from edge_mer.engine.triton_client import Client, Metadata, Protocol, Tensor, Tls
+from edge_mer.engine.triton_client import Client, Metadata, Protocol, RefusedError, Tensor, Tls
 from edge_mer.errors import AwayError, EdgeMerError, MissingError, UsageError
 from edge_mer.types import uri_keys
 from edge_mer.types.model import ModelSpec, TensorSpec, written
@@ -231,11 +231,7 @@ class TritonEngine(Engine):
         """
         try:
             found = self._client.metadata(self._model, PATIENCE_S)
-        except AwayError:
-            raise
-        except MissingError as error:
-            if not error.what.endswith("refuses"):
-                raise
+        except RefusedError as error:
             return [f"no model {self._model}: {error.found}"]
         return [f"{self._model}: {problem}" for problem in self._problems(found)]
 

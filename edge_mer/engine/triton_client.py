@@ -97,6 +97,10 @@ class Answer:
     version: str
 
 
+class RefusedError(MissingError):
+    """The server answers in its protocol that it will not do this, e.g. for want of a model."""
+
+
 class Client:
     """A client in a thread of its own, which lives until `close`, or as long as its last call.
 
@@ -349,7 +353,7 @@ def _told(address: str, failure: BaseException, within_s: float) -> EdgeMerError
         said = _short(str(failure.message()))
         if status in _AWAY or status.startswith("5"):
             return AwayError(f"{address} does not answer as it should", found=f"{status} {said}")
-        return MissingError(f"{address} refuses", found=f"{status} {said}".strip())
+        return RefusedError(f"{address} refuses", found=f"{status} {said}".strip())
     return MissingError(
         f"what answers at {address} is no inference server, or not in this protocol",
         found=_short(f"{type(failure).__name__}: {failure}"),

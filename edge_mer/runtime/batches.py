@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from edge_mer.bundle.manifest import Golden
 from edge_mer.clock import Clock
 from edge_mer.engine.base import Array, Engine
-from edge_mer.engine.onnxruntime import available_threads
 from edge_mer.engine.sharing import OFFLINE_BATCH, batch_sizes, takes_batches
+from edge_mer.engine.threads import available_threads
 from edge_mer.runtime.pipeline import PipelineSetup, StepTrace
 from edge_mer.types.model import Encoder, ModelSpec, Words
 

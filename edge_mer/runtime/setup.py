@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from edge_mer.bundle.manifest import candidate_of, kind_of
 from edge_mer.bundle.read import Bundle
 from edge_mer.engine.base import Engine, buffer_sizes
-from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
+from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions
 from edge_mer.engine.openvino import OvEngine, OvOptions
+from edge_mer.engine.threads import available_threads
 from edge_mer.errors import UsageError
 from edge_mer.preprocess.face import FaceDetector
 from edge_mer.runtime.pipeline import PipelineSetup

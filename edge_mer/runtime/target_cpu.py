@@ -12,8 +12,9 @@ from edge_mer.bundle.manifest import candidate_of
 from edge_mer.bundle.read import Bundle
 from edge_mer.engine import openvino
 from edge_mer.engine.cache import processor
-from edge_mer.engine.onnxruntime import GraphLevel, OrtOptions, available_threads
+from edge_mer.engine.onnxruntime import GraphLevel, OrtOptions
 from edge_mer.engine.openvino import OvOptions
+from edge_mer.engine.threads import available_threads
 from edge_mer.errors import BundleError
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.setup import cpu_precisions, open_engine, open_setup

@@ -9,8 +9,9 @@ from pathlib import Path
 from edge_mer.bundle.manifest import RUN_OF, candidate_of
 from edge_mer.bundle.read import Bundle, open_bundle
 from edge_mer.engine import onnxruntime, openvino
-from edge_mer.engine.onnxruntime import OrtOptions, available_threads
+from edge_mer.engine.onnxruntime import OrtOptions
 from edge_mer.engine.openvino import OvEngine, OvOptions
+from edge_mer.engine.threads import available_threads
 from edge_mer.errors import MissingError, UsageError
 from edge_mer.preprocess.face_detectors import open_face_detector
 from edge_mer.runtime.build import fitting_build, open_built

@@ -372,7 +372,7 @@ class Window:
         blank = np.broadcast_to(feature, (1, n_lacking, encoder.feature))
         return np.concatenate([rows, blank], axis=1)
 
-    def _why_degraded(self, found: dict[str, Found]) -> tuple[str, ...]:
+    def _why_degraded(self, found: dict[str, Found], made_by: set[Origin | None]) -> tuple[str, ...]:
         reasons: list[str] = []
         if self._n_done + 1 < self._n_steps:
             reasons.append("warming_up")
@@ -386,19 +386,18 @@ class Window:
                 reasons.append(f"{encoder.modality}_gap")
         if any(self._unaligned):
             reasons.append("unaligned_face")
-        if any(self._lost) or any(one is not None for one in self._made_by()):
+        if any(self._lost) or any(one is not None for one in made_by):
             reasons.append("server_away")
         reasons += self._reliefs()
         return (*reasons, *self._troubles())
 
     def _made_by(self) -> set[Origin | None]:
         """All that made what this prediction is made of; None: what was to make it."""
-        return self._fused_by.union(*self._origins)
+        return self._fused_by.union(*self._origins) or {None}
 
-    def _names(self) -> tuple[str, str]:
+    def _names(self, made_by: set[Origin | None]) -> tuple[str, str]:
         """Engine and precision of this prediction; both where there are two, what was to run first."""
         usual = Origin(self._setup.engine_name, self._setup.precision)
-        made_by = self._made_by() or {None}
         others = sorted(one for one in made_by if one is not None)
         all_of_them = [usual, *others] if None in made_by else others
         engines = dict.fromkeys(one.engine for one in all_of_them)
@@ -446,18 +445,19 @@ class Window:
     ) -> Prediction:
         began_ns = self._clock.now_ns()
         estimates = decode(self._model.outputs, raw) if raw else None
-        measured = self._measured() if estimates is not None else None
+        made_by = self._made_by()
+        engine, precision = self._names(made_by)
+        measured = self._measured(precision) if estimates is not None else None
         affect = None if estimates is None else estimates.affect
         if affect is not None and measured is not None:
             affect = replace(affect, interval=intervals(self._model.outputs, raw, measured))
         if withheld:
             withheld = (*withheld, *self._troubles())
         status, reasons = judge(
-            Evidence(withheld, self._why_degraded(found), estimates is not None or bool(withheld))
+            Evidence(withheld, self._why_degraded(found, made_by), estimates is not None or bool(withheld))
         )
         if status == "withheld" and self._switched:
             reasons = (*reasons, "face_switched")
-        engine, precision = self._names()
         return Prediction(
             window_index=step.index // self._setup.hop_steps,
             t_start_ns=self._model.step_start_ns(step.index - min(self._n_done, self._n_steps - 1)),
@@ -494,12 +494,12 @@ class Window:
         live = self._live
         return live is None or all(live.is_clock_known(stream.name) for stream in self._streams.values())
 
-    def _measured(self) -> SubsetFindings | None:
+    def _measured(self, precision: str) -> SubsetFindings | None:
         """What was found for the modalities that are there in the whole window; None if nothing was.
 
         One that is there in some steps only counts as missing, which errs on the careful side.
         """
-        if self._setup.findings is None or self._names()[1] != self._setup.precision:
+        if self._setup.findings is None or precision != self._setup.precision:
             return None
         n_there = min(self._n_done + 1, self._n_steps)
         is_whole = {

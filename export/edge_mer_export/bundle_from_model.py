@@ -16,7 +16,8 @@ from torch import nn
 import edge_mer
 from edge_mer.bundle.manifest import Candidate, FileEntry, Golden, Lineage, Manifest
 from edge_mer.bundle.write import check_free, pack_arrays, write_bundle
-from edge_mer.engine.onnxruntime import OrtOptions, available_threads
+from edge_mer.engine.onnxruntime import OrtOptions
+from edge_mer.engine.threads import available_threads
 from edge_mer.runtime.pipeline import PipelineSetup
 from edge_mer.runtime.proof import Proof, compare
 from edge_mer.runtime.setup import open_engines

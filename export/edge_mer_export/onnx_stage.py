@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_mer.bundle.onnx_guard import MAX_IR_VERSION
-from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions, available_threads
+from edge_mer.engine.onnxruntime import OrtEngine, OrtOptions
+from edge_mer.engine.threads import available_threads
 from edge_mer.errors import DataError, ParityError
 from edge_mer.types.model import TensorSpec
 from edge_mer_export.engines import as_tuple

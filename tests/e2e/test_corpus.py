@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,6 +197,20 @@ def test_what_changed_is_played_again(
     assert "played before" not in play(rows, "--precision", "fp32", "--hop", "2")
 
 
+def test_a_recording_that_broke_since_leaves_no_table(shared_bundle: Path, tmp_path: Path) -> None:
+    """Whoever reads all tables of a folder must not get what a recording was before."""
+    clip = shutil.copy(sorted(real("talking_head_video").glob("*.mpg"))[0], tmp_path / "a.mpg")
+    manifest = tmp_path / "people.csv"
+    manifest.write_text(f"person,sources\np1,{clip}\n")
+    out = tmp_path / "out"
+    command = ["run", str(shared_bundle), "--corpus", str(manifest), "--out", str(out)]
+    assert main(command) == 0
+    assert len(list((out / "predictions").iterdir())) == 1
+    Path(clip).write_text("no video")
+    assert main(command) == 3
+    assert not list((out / "predictions").iterdir())
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
@@ -205,6 +220,10 @@ def test_what_changed_is_played_again(
         (
             ["--corpus", "x.csv", "--out", "x", "--record", "a.mcap", "--fast"],
             "--corpus and --fast and --record",
+        ),
+        (
+            ["--corpus", "x.csv", "--out", "x", "--engine", "triton://127.0.0.1:1"],
+            "--corpus and --engine exclude each other",
         ),
         (["--ray", "auto"], "--corpus MANIFEST"),
         (["--corpus", "MANIFEST", "--out", "x", "--workers", "2"], "--workers are those of a cluster"),

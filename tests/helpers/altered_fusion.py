@@ -11,7 +11,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_mer.bundle.read import Bundle
-from edge_mer.engine.onnxruntime import available_threads
+from edge_mer.engine.threads import available_threads
 
 FUSION = "stages/fusion.fp32.onnx"
 SIDE = 1500

@@ -12,8 +12,9 @@ from benchmarks.speed.rivals.products import openvino_products, products_of
 from benchmarks.speed.steps import Steps, is_encoded
 from edge_mer.bundle.manifest import candidate_of, kind_of
 from edge_mer.bundle.read import Bundle, open_bundle
-from edge_mer.engine.onnxruntime import OrtOptions, available_threads
+from edge_mer.engine.onnxruntime import OrtOptions
 from edge_mer.engine.openvino import OvEngine, OvOptions
+from edge_mer.engine.threads import available_threads
 from edge_mer.errors import BundleError
 from edge_mer.runtime.opening import open_chosen
 from edge_mer.runtime.pipeline import PipelineSetup
